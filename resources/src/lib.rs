@@ -1,1 +1,22 @@
-//! resources
+//! The configuration of a guest as data: the JSON vocabulary, shared by the VMM, its API and the
+//! jailer.
+//!
+//! The vocabulary is a superset of the one Firecracker's clients use. Keys of Bantam's own are marked
+//! so in their documentation. This crate reads the configuration file and checks what can be
+//! checked without the host: it opens no other file and knows nothing of KVM.
+
+mod boot_source;
+mod config_file;
+mod drive;
+mod machine;
+mod network;
+mod problem;
+mod rate_limiter;
+
+pub use boot_source::{BootSource, DEFAULT_BOOT_ARGS};
+pub use config_file::{ConfigError, Entropy, Loaded, MAX_CONFIG_BYTES, VmConfig};
+pub use drive::{CacheType, Drive, IoEngine};
+pub use machine::{HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig};
+pub use network::{MacAddress, NetworkInterface};
+pub use problem::Problem;
+pub use rate_limiter::{RateLimiter, TokenBucket};

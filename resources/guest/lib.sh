@@ -1,0 +1,129 @@
+# shellcheck shell=sh
+# Shared by the scripts of the guest recipe: messages, tool checks, a lock, and Debian packages
+# fetched through a private apt. Sourced, never run. `GUEST_DIR` is the directory of this file and
+# `OUT` the output directory; both are set by the script that sources it.
+
+GUEST_MIRROR=${BANTAM_DEBIAN_MIRROR:-}
+GUEST_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+# A package index older than this is fetched anew. A day: security updates arrive, and a working day
+# of rebuilding asks the mirror once.
+GUEST_INDEX_MINUTES=1440
+
+say() { printf 'guest: %s\n' "$*" >&2; }
+die() { printf 'guest: error: %s\n' "$*" >&2; exit 1; }
+
+# need COMMAND...: end with the name of the package to install if a command is missing.
+need() {
+    missing=
+    for command_name in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "$command_name" >/dev/null 2>&1 && continue
+        package=$(awk -v c="$command_name" '!/^#/ && $2 == c { print $1 }' "$GUEST_DIR/packages.txt")
+        missing="$missing $command_name (package ${package:-unknown})"
+    done
+    [ -z "$missing" ] || die "missing:$missing; install with: apt-get install (see resources/guest/packages.txt)"
+}
+
+# lock_out: one recipe at a time per output directory; a second waits for the first.
+lock_out() {
+    mkdir -p "$OUT"
+    exec 9>"$OUT/.lock"
+    flock -n 9 || { say "waiting for another run on $OUT"; flock 9; }
+}
+
+# publish TEMPORARY FINAL: a finished file appears under its name at once or not at all.
+publish() { mv -f -T -- "$1" "$2"; }
+
+# The machine's own Debian mirror if its configuration names one, else the public one.
+mirror() {
+    if [ -z "$GUEST_MIRROR" ]; then
+        # shellcheck disable=SC2016  # the dollar signs are apt's format language
+        GUEST_MIRROR=$(apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
+            awk '$1 == "Debian" && $2 ~ /^https?:/ { print $2; exit }')
+        GUEST_MIRROR=${GUEST_MIRROR:-http://deb.debian.org/debian}
+        GUEST_MIRROR=${GUEST_MIRROR%/}
+    fi
+    printf '%s\n' "$GUEST_MIRROR"
+}
+
+security_mirror() {
+    case $(mirror) in
+        */debian) printf '%s-security\n' "$(mirror)" ;;
+        *) printf 'http://deb.debian.org/debian-security\n' ;;
+    esac
+}
+
+# private_apt COMMAND ARGUMENT...: apt with its own lists, cache and sources. The system's proxy
+# settings still hold; its sources, preferences and package database are not looked at.
+private_apt() {
+    private_command=$1
+    shift
+    "$private_command" -q \
+        -o Dir::State="$OUT/apt/state" -o Dir::State::status="$OUT/apt/state/status" \
+        -o Dir::Cache="$OUT/apt/cache" -o Dir::Cache::archives="$OUT/apt/archives" \
+        -o Dir::Etc::SourceList="$OUT/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
+        -o APT::Architecture=amd64 -o APT::Architectures::=amd64 -o APT::Sandbox::User="$(id -un)" \
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
+        -o Acquire::Retries=3 "$@"
+}
+
+# refresh_index: the package lists are present and of today. With lists at hand, a failed refresh is
+# a warning: the image can still be built without a network.
+refresh_index() {
+    [ -r "$GUEST_KEYRING" ] || die "$GUEST_KEYRING is missing; install the package debian-archive-keyring"
+    mkdir -p "$OUT/apt/state/lists/partial" "$OUT/apt/cache" "$OUT/apt/archives/partial"
+    : >>"$OUT/apt/state/status"
+    {
+        for suite in bookworm bookworm-updates bookworm-backports; do
+            printf 'deb [arch=amd64 signed-by=%s] %s %s main\n' "$GUEST_KEYRING" "$(mirror)" "$suite"
+        done
+        printf 'deb [arch=amd64 signed-by=%s] %s bookworm-security main\n' "$GUEST_KEYRING" "$(security_mirror)"
+    } >"$OUT/apt/sources.list.new"
+    if ! cmp -s "$OUT/apt/sources.list.new" "$OUT/apt/sources.list"; then
+        rm -f "$OUT/apt/fresh"
+        publish "$OUT/apt/sources.list.new" "$OUT/apt/sources.list"
+    fi
+    rm -f "$OUT/apt/sources.list.new"
+    [ -z "$(find "$OUT/apt/fresh" -mmin "-$GUEST_INDEX_MINUTES" 2>/dev/null)" ] || return 0
+    say "package lists from $(mirror)"
+    # Error-Mode: a list that cannot be had is an error, not a quiet use of the old one.
+    if private_apt apt-get -o APT::Update::Error-Mode=any update >"$OUT/apt/update.log" 2>&1; then
+        touch "$OUT/apt/fresh"
+    elif [ -e "$OUT/apt/fresh" ]; then
+        say "warning: package lists not refreshed, using those of $(date -r "$OUT/apt/fresh" '+%F %R') (see $OUT/apt/update.log)"
+    else
+        tail -n 5 "$OUT/apt/update.log" >&2
+        die "no package lists from $(mirror) (see $OUT/apt/update.log; BANTAM_DEBIAN_MIRROR names another mirror)"
+    fi
+}
+
+# package_field PACKAGE[/SUITE] FIELD: a field of the version apt would install.
+package_field() {
+    field_value=$(private_apt apt-cache show --no-all-versions "$1" 2>/dev/null |
+        awk -v f="$2:" '$1 == f { sub(/^[^ ]* /, ""); print; exit }')
+    [ -n "$field_value" ] || die "package $1 is not in the package lists of $(mirror)"
+    printf '%s\n' "$field_value"
+}
+
+# unpack_package PACKAGE VERSION DIRECTORY: the package's files in a directory; its checksum is apt's
+# to verify, down from the archive's signature.
+unpack_package() {
+    archive=$OUT/apt/archives/${1}_$(printf %s "$2" | sed 's/:/%3a/g')_
+    found=$(find "$OUT/apt/archives" -maxdepth 1 -name "$(basename "$archive")*.deb" | head -n 1)
+    if [ -z "$found" ]; then
+        say "download $1 $2"
+        # apt verifies a file before it takes its final name only in its own directory, so that an
+        # interrupted download is never mistaken for a package.
+        rm -rf "$OUT/apt/incoming"
+        mkdir -p "$OUT/apt/incoming"
+        (cd "$OUT/apt/incoming" && private_apt apt-get download "$1=$2" >"$OUT/apt/download.log" 2>&1) || {
+            tail -n 5 "$OUT/apt/download.log" >&2
+            die "cannot download $1 $2"
+        }
+        mv -f "$OUT/apt/incoming/"*.deb "$OUT/apt/archives/"
+        rmdir "$OUT/apt/incoming"
+        found=$(find "$OUT/apt/archives" -maxdepth 1 -name "$(basename "$archive")*.deb" | head -n 1)
+        [ -n "$found" ] || die "apt did not leave $1 $2 in $OUT/apt/archives"
+    fi
+    dpkg-deb -x "$found" "$3" || die "cannot unpack $found"
+}

@@ -1,0 +1,170 @@
+use super::*;
+use crate::{CacheType, MacAddress};
+
+fn parse(text: &str) -> Result<Loaded, String> {
+    VmConfig::from_json(Path::new("vm.json"), text.as_bytes()).map_err(|e| e.to_string())
+}
+
+/// A configuration with `drives` and one more section.
+fn with(section: &str) -> String {
+    let comma = if section.is_empty() { "" } else { "," };
+    format!(r#"{{"boot-source":{{"kernel_image_path":"k"}},"drives":[]{comma}{section}}}"#)
+}
+
+fn refused(text: &str, expected: &[&str]) {
+    let message = parse(text).expect_err(text);
+    assert!(message.starts_with("vm.json:"), "{message}");
+    for part in expected {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+#[test]
+fn the_least_configuration_has_the_compatible_defaults() {
+    let loaded = parse(&with("")).unwrap();
+    assert_eq!(loaded.config.machine_config, MachineConfig::default());
+    assert_eq!(loaded.config.machine_config.mem_bytes(), 128 << 20);
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn an_existing_client_s_file_is_taken() {
+    let loaded = parse(
+        r#"{"boot-source":{"kernel_image_path":"k","boot_args":"console=ttyS0","initrd_path":null},
+        "drives":[{"drive_id":"rootfs","is_root_device":true,"partuuid":null,"cache_type":"Unsafe",
+          "is_read_only":false,"path_on_host":"r.ext4","rate_limiter":null,"io_engine":"Sync","socket":null}],
+        "machine-config":{"vcpu_count":2,"mem_size_mib":256,"smt":true,"track_dirty_pages":false,"huge_pages":"None"},
+        "network-interfaces":[{"iface_id":"eth0","guest_mac":"06:00:AC:10:00:02","host_dev_name":"tap0",
+          "rx_rate_limiter":{},"tx_rate_limiter":{"bandwidth":{"size":0,"refill_time":0}}}],
+        "entropy":{}, "logger":{"log_path":"x"}}"#,
+    )
+    .unwrap();
+    assert_eq!(loaded.config.drives[0].cache_type, CacheType::Unsafe);
+    assert_eq!(
+        loaded.config.network_interfaces[0].guest_mac,
+        Some(MacAddress([6, 0, 0xac, 0x10, 0, 2]))
+    );
+    assert_eq!(
+        loaded.warnings,
+        ["vm.json: logger: unknown section, ignored"]
+    );
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let text = with(
+        r#""network-interfaces":[{"iface_id":"n","host_dev_name":"t0","guest_mac":"06:00:ac:10:00:02","bridge":"br0"}],
+        "machine-config":{"vcpu_count":3,"mem_size_mib":64,"i8042":false}"#,
+    );
+    let config = parse(&text).unwrap().config;
+    let again = parse(&serde_json::to_string(&config).unwrap()).unwrap();
+    assert_eq!(again.config, config);
+}
+
+#[test]
+fn broken_json_names_the_file_and_the_place() {
+    refused("{", &["line 1", "ends early"]);
+    refused(r#"{"drives": [],}"#, &["trailing comma"]);
+    refused(&format!("{} x", with("")), &["trailing characters"]);
+    refused("", &["ends early"]);
+    refused("[]", &["(file)"]);
+}
+
+#[test]
+fn a_missing_section_is_named() {
+    refused("{}", &["boot-source"]);
+    refused(r#"{"boot-source":{"kernel_image_path":"k"}}"#, &["drives"]);
+    refused(
+        r#"{"boot-source":{},"drives":[]}"#,
+        &["boot-source", "kernel_image_path"],
+    );
+}
+
+#[test]
+fn wrong_types_and_unknown_keys_name_the_key() {
+    refused(
+        r#"{"boot-source":{"kernel_image_path":"k"},"drives":[{"drive_id":"a","is_root_device":"yes"}]}"#,
+        &["drives[0].is_root_device", "expected a boolean", "line 1"],
+    );
+    refused(
+        r#"{"boot-source":{"kernel_image_path":"k","kernel":"x"},"drives":[]}"#,
+        &["boot-source.kernel", "unknown field", "initrd_path"],
+    );
+    refused(
+        &with(r#""machine-config":{"vcpu_count":300,"mem_size_mib":64}"#),
+        &["machine-config.vcpu_count", "300"],
+    );
+    refused(
+        &with(r#""network-interfaces":[{"iface_id":"n","host_dev_name":"t","guest_mac":"1:2"}]"#),
+        &["network-interfaces[0].guest_mac", "06:00:ac:10:00:02"],
+    );
+}
+
+#[test]
+fn an_unknown_section_is_a_warning_and_an_unserved_one_an_error() {
+    let loaded = parse(&with(r#""future": {"a": 1}"#)).unwrap();
+    assert_eq!(
+        loaded.warnings,
+        ["vm.json: future: unknown section, ignored"]
+    );
+    for section in UNSUPPORTED {
+        refused(
+            &with(&format!(r#""{section}":{{}}"#)),
+            &[section, "not supported"],
+        );
+    }
+}
+
+#[test]
+fn values_out_of_range_are_all_told_at_once() {
+    refused(
+        r#"{"boot-source":{"kernel_image_path":""},
+        "drives":[{"drive_id":"a b","is_root_device":true,"path_on_host":"x"},
+                  {"drive_id":"c","is_root_device":true},
+                  {"drive_id":"c","is_root_device":false,"path_on_host":"","size_mib":0,"partuuid":"u"}],
+        "machine-config":{"vcpu_count":0,"mem_size_mib":31},
+        "network-interfaces":[{"iface_id":"n","host_dev_name":"averylongdevicename","mtu":67,"guest_mac":"01:00:00:00:00:00"},
+                              {"iface_id":"n","host_dev_name":"t","tap_fd":1}]}"#,
+        &[
+            "boot-source.kernel_image_path",
+            "drives[0].drive_id",
+            "drives[1].path_on_host: is missing",
+            "drives[2].drive_id",
+            "drives[2].path_on_host: is empty",
+            "drives[2].size_mib",
+            "drives[2].partuuid",
+            "drives[1].is_root_device",
+            "machine-config.vcpu_count: is 0: must be from 1 to 32",
+            "machine-config.mem_size_mib: is 31",
+            "network-interfaces[0].host_dev_name",
+            "network-interfaces[0].mtu",
+            "network-interfaces[0].guest_mac",
+            "network-interfaces[1].iface_id",
+            "network-interfaces[1].tap_fd",
+        ],
+    );
+    refused(
+        &with(r#""machine-config":{"vcpu_count":33,"mem_size_mib":64}"#),
+        &["is 33"],
+    );
+    refused(
+        &with(r#""machine-config":{"vcpu_count":3,"mem_size_mib":64,"smt":true}"#),
+        &["even"],
+    );
+}
+
+#[test]
+fn a_limit_that_would_not_be_kept_is_refused() {
+    refused(
+        &with(r#""entropy":{"rate_limiter":{"bandwidth":{"size":1,"refill_time":1}}}"#),
+        &["entropy.rate_limiter"],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let error = VmConfig::from_file(Path::new("/nonexistent/vm.json")).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/vm.json"));
+    let error = VmConfig::from_file(Path::new("/dev/zero")).unwrap_err();
+    assert!(matches!(error, ConfigError::TooLarge { .. }));
+}
