@@ -70,6 +70,7 @@ private_apt() {
 # refresh_index: the package lists are present and of today. With lists at hand, a failed refresh is
 # a warning: the image can still be built without a network.
 refresh_index() {
+    [ -z "$(find "$OUT/apt/fresh" -mmin "-$GUEST_INDEX_MINUTES" 2>/dev/null)" ] || return 0
     [ -r "$GUEST_KEYRING" ] || die "$GUEST_KEYRING is missing; install the package debian-archive-keyring"
     mkdir -p "$OUT/apt/state/lists/partial" "$OUT/apt/cache" "$OUT/apt/archives/partial"
     : >>"$OUT/apt/state/status"
@@ -78,16 +79,11 @@ refresh_index() {
             printf 'deb [arch=amd64 signed-by=%s] %s %s main\n' "$GUEST_KEYRING" "$(mirror)" "$suite"
         done
         printf 'deb [arch=amd64 signed-by=%s] %s bookworm-security main\n' "$GUEST_KEYRING" "$(security_mirror)"
-    } >"$OUT/apt/sources.list.new"
-    if ! cmp -s "$OUT/apt/sources.list.new" "$OUT/apt/sources.list"; then
-        rm -f "$OUT/apt/fresh"
-        publish "$OUT/apt/sources.list.new" "$OUT/apt/sources.list"
-    fi
-    rm -f "$OUT/apt/sources.list.new"
-    [ -z "$(find "$OUT/apt/fresh" -mmin "-$GUEST_INDEX_MINUTES" 2>/dev/null)" ] || return 0
+    } >"$OUT/apt/sources.list"
     say "package lists from $(mirror)"
     # Error-Mode: a list that cannot be had is an error, not a quiet use of the old one.
     if private_apt apt-get -o APT::Update::Error-Mode=any update >"$OUT/apt/update.log" 2>&1; then
+        rm -f "$OUT/apt/fields"
         touch "$OUT/apt/fresh"
     elif [ -e "$OUT/apt/fresh" ]; then
         say "warning: package lists not refreshed, using those of $(date -r "$OUT/apt/fresh" '+%F %R') (see $OUT/apt/update.log)"
@@ -97,11 +93,16 @@ refresh_index() {
     fi
 }
 
-# package_field PACKAGE[/SUITE] FIELD: a field of the version apt would install.
+# package_field PACKAGE[/SUITE] FIELD: a field of the version apt would install. Answers are kept
+# until the next refresh: reading the lists takes apt over a second.
 package_field() {
-    field_value=$(private_apt apt-cache show --no-all-versions "$1" 2>/dev/null |
-        awk -v f="$2:" '$1 == f { sub(/^[^ ]* /, ""); print; exit }')
-    [ -n "$field_value" ] || die "package $1 is not in the package lists of $(mirror)"
+    field_value=$(awk -v p="$1" -v f="$2" '$1 == p && $2 == f { $1 = $2 = ""; print substr($0, 3); exit }' "$OUT/apt/fields" 2>/dev/null) || true
+    if [ -z "$field_value" ]; then
+        field_value=$(private_apt apt-cache show --no-all-versions "$1" 2>/dev/null |
+            awk -v f="$2:" '$1 == f { sub(/^[^ ]* /, ""); print; exit }')
+        [ -n "$field_value" ] || die "package $1 is not in the package lists of $(mirror)"
+        printf '%s %s %s\n' "$1" "$2" "$field_value" >>"$OUT/apt/fields"
+    fi
     printf '%s\n' "$field_value"
 }
 
@@ -126,4 +127,43 @@ unpack_package() {
         [ -n "$found" ] || die "apt did not leave $1 $2 in $OUT/apt/archives"
     fi
     dpkg-deb -x "$found" "$3" || die "cannot unpack $found"
+}
+
+# copy_modules SOURCE DESTINATION MODULE...: kernel modules with what they depend on, uncompressed
+# (busybox loads no others), and their modules.dep. SOURCE and DESTINATION are roots with one
+# lib/modules/RELEASE. A module built into the kernel, or that this kernel does not have, is left out.
+copy_modules() {
+    source_root=$1
+    destination_root=$2
+    shift 2
+    release=$(basename "$source_root"/lib/modules/*)
+    source_modules=$source_root/lib/modules/$release
+    destination_modules=$destination_root/lib/modules/$release
+    mkdir -p "$destination_modules"
+    # "kernel/a/b.ko.xz: kernel/c.ko.xz ...": the wanted lines, then every path in them once. Module
+    # names and file names differ in - and _ only.
+    printf '%s\n' "$@" | tr - _ | awk -v dep="$source_modules/modules.dep" '
+        { wanted[$1] = 1 }
+        END {
+            while ((getline line < dep) > 0) {
+                n = split(line, path, /:? +/)
+                sub(/:$/, "", path[1])
+                name = path[1]; sub(/.*\//, "", name); sub(/\.ko.*/, "", name); gsub(/-/, "_", name)
+                if (!(name in wanted)) continue
+                for (i = 1; i <= n; i++) if (path[i] != "" && !(path[i] in seen)) { seen[path[i]] = 1; print path[i] }
+            }
+        }' | while read -r module; do
+        plain=${module%.xz}
+        plain=${plain%.zst}
+        mkdir -p "$destination_modules/$(dirname "$plain")"
+        case $module in
+            *.xz) xz -dc "$source_modules/$module" >"$destination_modules/$plain" ;;
+            *.zst) zstd -qdc "$source_modules/$module" >"$destination_modules/$plain" ;;
+            *) cp "$source_modules/$module" "$destination_modules/$plain" ;;
+        esac
+    done
+    for list in modules.order modules.builtin modules.builtin.modinfo; do
+        [ ! -e "$source_modules/$list" ] || cp "$source_modules/$list" "$destination_modules/"
+    done
+    depmod -b "$destination_root" "$release"
 }

@@ -1,0 +1,278 @@
+#!/bin/bash
+# Runs a command on a host with real KVM: this machine where its KVM is really usable, else a host
+# in software, in which QEMU's TCG emulates AMD SVM and a Debian kernel's kvm_amd runs on it.
+# Used by `make test`, `make boot` and by hand; knows nothing of what the command does.
+#
+# The software host boots Debian's generic kernel, with kvm-host-init.sh as its init, on this
+# machine's own root file system: read-only over 9p, under an overlay in the host's memory.
+set -euo pipefail
+
+HARNESS_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PROJECT_DIR=$(cd "$HARNESS_DIR/../.." && pwd)
+GUEST_DIR=$PROJECT_DIR/resources/guest
+OUT=${BANTAM_GUEST_DIR:-$PROJECT_DIR/target/guest}
+# shellcheck source=resources/guest/lib.sh
+. "$GUEST_DIR/lib.sh"
+
+# What ended, when it was not the command: told apart by the exit status and by DIR/outcome.
+EXIT_TIMEOUT=124
+EXIT_HOST=125
+# The host reports itself alive every 2 s. On a machine with other work a pause of many seconds is
+# normal; one of this length was only ever seen with a CPU stuck inside kvm.
+WEDGED_AFTER=90
+# Measured 5 to 8 s on an idle machine.
+UP_WITHIN=120
+
+usage() {
+    cat <<'END'
+usage: kvm-host.sh [OPTION]... -- COMMAND [ARGUMENT]...
+       kvm-host.sh --print-mode | --prepare
+
+Runs COMMAND on a host with real KVM: directly where this machine's KVM is usable, else in a
+software host. One line on standard error says which, and why.
+
+  --timeout SECONDS   bound on the whole run (default 1200)
+  --dir DIR           results: the one directory that COMMAND can write to lastingly, the host's
+                      console.log and the file outcome (default target/kvm-host)
+  --mem SIZE          memory of the software host (default 3G)
+  --qemu-opts OPTS    further options for the software host's QEMU, split at spaces
+  --print-mode        print `hardware` or `software` and end
+  --prepare           fetch and build what this machine's mode needs and end
+
+Exit status: COMMAND's own; 124 if the time limit passed while COMMAND ran; 125 if the software
+host did not come up, died, or wedged. DIR/outcome says it in words: `status N`, `timeout`,
+`wedged`, `died` or `not-up`. For all but the first, the end of DIR/console.log is printed, and the
+name COMMAND last wrote to DIR/current, which should be the guest or test it was busy with.
+
+COMMAND sees BANTAM_ON_KVM=1, BANTAM_KVM_MODE, BANTAM_KVM_DIR=DIR, and in the software host a
+TMPDIR in memory that is good for disk images, jails and device nodes. It runs in the current
+directory with this environment; in the software host as root, with standard input empty, and what
+it writes outside DIR is forgotten.
+
+BANTAM_KVM_HOST=hardware|software overrides the choice.
+END
+}
+
+timeout_seconds=1200
+dir=$PROJECT_DIR/target/kvm-host
+memory=3G
+qemu_opts=
+action=run
+while [ $# -gt 0 ]; do
+    case $1 in
+        --timeout | --dir | --mem | --qemu-opts) [ $# -ge 2 ] || die "$1 needs a value (see --help)" ;;
+    esac
+    case $1 in
+        --timeout) timeout_seconds=$2; shift ;;
+        --dir) dir=$2; shift ;;
+        --mem) memory=$2; shift ;;
+        --qemu-opts) qemu_opts=$2; shift ;;
+        --print-mode) action=print ;;
+        --prepare) action=prepare ;;
+        -h | --help) usage; exit 0 ;;
+        --) shift; break ;;
+        *) die "unknown option '$1' (see --help)" ;;
+    esac
+    shift
+done
+[[ $timeout_seconds =~ ^[1-9][0-9]*$ ]] || die "--timeout: '$timeout_seconds' is not a number of seconds"
+[ "$action" != run ] || [ $# -gt 0 ] || die "no command given (see --help)"
+
+# Sets `mode` and `reason`. A /dev/kvm that opens is not enough: without the CPU's extension such a
+# device runs a guest by interpreting it, and Linux does not come up.
+choose_mode() {
+    local extension
+    extension=$(grep -o -m1 -w -E 'svm|vmx' /proc/cpuinfo | head -n 1) || true
+    case ${BANTAM_KVM_HOST:-} in
+        hardware | software) mode=$BANTAM_KVM_HOST; reason="BANTAM_KVM_HOST says so"; return ;;
+        '') ;;
+        *) die "BANTAM_KVM_HOST is '$BANTAM_KVM_HOST', not hardware or software" ;;
+    esac
+    mode=software
+    if [ ! -e /dev/kvm ]; then
+        reason="there is no /dev/kvm"
+    elif ! (: <>/dev/kvm) 2>/dev/null; then
+        reason="/dev/kvm does not open for $(id -un)"
+    elif [ -z "$extension" ]; then
+        reason="/dev/kvm opens, but the CPU has neither svm nor vmx"
+    else
+        mode=hardware
+        reason="/dev/kvm opens and the CPU has $extension"
+    fi
+}
+
+# The initrd of the software host: busybox, the modules that reach the root file system, the init.
+# Sets `kernel` and `initrd`.
+prepare_software() {
+    need qemu-system-x86_64 cpio gzip setpriv modprobe
+    "$GUEST_DIR/fetch.sh" --out "$OUT" generic busybox 2>&1 | grep -v -E '^guest: (generic|busybox): ' >&2 || true
+    local release root
+    [ -e "$OUT/packages/generic/version" ] || die "the software host's kernel could not be had"
+    root=$(cd -P "$OUT/packages/generic" && pwd)
+    read -r release _ <"$root/version"
+    kernel=$root/boot/vmlinuz-$release
+    modules=$root/lib/modules/$release
+    initrd=$OUT/kvm-host-$release.img
+    [ "$initrd" -nt "$HARNESS_DIR/kvm-host-init.sh" ] && [ "$initrd" -nt "$kernel" ] &&
+        [ "$initrd" -nt "$HARNESS_DIR/kvm-host.sh" ] && return
+    local tree=$OUT/.kvm-host.$$
+    mkdir -p "$tree"/{bin,dev,proc,sys,mnt}
+    cp "$OUT/packages/busybox/bin/busybox" "$tree/bin/busybox"
+    install -m 755 "$HARNESS_DIR/kvm-host-init.sh" "$tree/init"
+    copy_modules "$root" "$tree" virtio_pci virtio_console 9p 9pnet_virtio overlay
+    (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$initrd.$$"
+    rm -rf "$tree"
+    publish "$initrd.$$" "$initrd"
+}
+
+choose_mode
+case $action in
+    print)
+        echo "$mode"
+        exit
+        ;;
+    prepare)
+        [ "$mode" = hardware ] || prepare_software
+        exit
+        ;;
+esac
+
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd -P)
+exec 8>"$dir/.lock"
+flock -n 8 || die "$dir is in use by another kvm-host.sh; give each host a --dir of its own"
+rm -f "$dir/outcome" "$dir/current" "$dir/console.log"
+export BANTAM_ON_KVM=1 BANTAM_KVM_MODE=$mode BANTAM_KVM_DIR=$dir
+echo "kvm-host: $mode KVM: $reason" >&2
+
+control=
+child=
+streams=()
+# shellcheck disable=SC2317  # called by the trap
+cleanup() {
+    [ -z "$child" ] || kill -KILL "$child" 2>/dev/null || true
+    [ ${#streams[@]} -eq 0 ] || kill "${streams[@]}" 2>/dev/null || true
+    [ -z "$control" ] || rm -rf "$control"
+}
+trap cleanup EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# conclude STATUS OUTCOME MESSAGE: ends the run that did not end with the command's own status.
+conclude() {
+    echo "$2" >"$dir/outcome"
+    echo "kvm-host: $3" >&2
+    [ ! -s "$dir/current" ] || echo "kvm-host: busy with: $(head -c 400 "$dir/current")" >&2
+    if [ -s "$dir/console.log" ]; then
+        echo "kvm-host: end of $dir/console.log:" >&2
+        tail -n 40 "$dir/console.log" | tr -d '\r' >&2
+    fi
+    exit "$1"
+}
+
+if [ "$mode" = hardware ]; then
+    # A process group of its own, so that a time limit ends all of the command.
+    setsid --wait "$@" &
+    child=$!
+    SECONDS=0
+    while kill -0 "$child" 2>/dev/null; do
+        if [ $SECONDS -ge "$timeout_seconds" ]; then
+            pkill -KILL -s "$(pgrep -P "$child" | head -n 1)" 2>/dev/null || true
+            conclude $EXIT_TIMEOUT timeout "time limit of $timeout_seconds s passed"
+        fi
+        sleep 0.2
+    done
+    status=0
+    wait "$child" || status=$?
+    child=
+    echo "status $status" >"$dir/outcome"
+    exit "$status"
+fi
+
+prepare_software
+# The command's environment, directory and words, its status, and the host's signs of life.
+control=$(mktemp -d "${TMPDIR:-/tmp}/kvm-host.XXXXXX")
+{
+    export -p
+    printf 'cd %q || exit 127\n' "$PWD"
+    printf 'export TMPDIR=/run/bantam\n'
+    printf 'exec'
+    printf ' %q' "$@"
+    printf '\n'
+} >"$control/command"
+printf '%s\n' "$dir" >"$control/dir"
+printf '%s\n' "$modules" >"$control/modules"
+mkfifo "$control/out" "$control/err"
+# QEMU truncates a file it is given and cannot open a socket; a FIFO works for whatever ours are.
+cat <"$control/out" &
+streams=($!)
+cat <"$control/err" >&2 &
+streams+=($!)
+
+# Commas are QEMU's separators; doubled they stand for themselves.
+quoted() { printf '%s' "${1//,/,,}"; }
+# shellcheck disable=SC2206  # split at spaces is what --qemu-opts promises
+extra=($qemu_opts)
+# One CPU: with two, the emulation sooner or later leaves one stuck inside kvm.
+setpriv --pdeathsig KILL qemu-system-x86_64 \
+    -machine q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot \
+    -display none -kernel "$kernel" -initrd "$initrd" \
+    -append "console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on" \
+    -chardev file,id=console,path="$(quoted "$dir/console.log")" -serial chardev:console \
+    -fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap \
+    -device virtio-9p-pci,fsdev=root,mount_tag=root \
+    -fsdev local,id=results,path="$(quoted "$dir")",security_model=none,multidevs=remap \
+    -device virtio-9p-pci,fsdev=results,mount_tag=results \
+    -fsdev local,id=control,path="$(quoted "$control")",security_model=none,multidevs=remap \
+    -device virtio-9p-pci,fsdev=control,mount_tag=control \
+    -device virtio-serial-pci -device virtserialport,chardev=out,name=out -device virtserialport,chardev=err,name=err \
+    -chardev file,id=out,path="$(quoted "$control/out")" -chardev file,id=err,path="$(quoted "$control/err")" \
+    -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
+    ${extra[@]+"${extra[@]}"} </dev/null 8>&- &
+child=$!
+
+SECONDS=0
+verdict=
+while kill -0 "$child" 2>/dev/null; do
+    sleep 0.2
+    if [ -e "$control/status" ]; then
+        # The host powers itself off; it is not waited for.
+        sleep 0.2
+        break
+    elif [ $SECONDS -ge "$timeout_seconds" ]; then
+        verdict=timeout
+        break
+    elif [ ! -e "$control/alive" ]; then
+        [ $SECONDS -lt $UP_WITHIN ] || { verdict=not-up; break; }
+    else
+        age=$(($(date +%s) - $(stat -c %Y "$control/alive" 2>/dev/null || date +%s)))
+        [ $age -lt $WEDGED_AFTER ] || { verdict=wedged; break; }
+    fi
+done
+if [ -e "$control/status" ]; then
+    # Its output was written before its status was.
+    for _ in $(seq 50); do
+        kill -0 "$child" 2>/dev/null || break
+        sleep 0.1
+    done
+fi
+kill -KILL "$child" 2>/dev/null || true
+wait "$child" 2>/dev/null || true
+child=
+wait "${streams[@]}" || true
+streams=()
+if [ -e "$control/status" ]; then
+    status=$(cat "$control/status")
+    echo "status $status" >"$dir/outcome"
+    exit "$status"
+fi
+up="up"
+[ -e "$control/alive" ] || up="not up"
+case $verdict in
+    timeout) conclude $EXIT_TIMEOUT timeout "time limit of $timeout_seconds s passed, host $up" ;;
+    wedged) conclude $EXIT_HOST wedged "the software host wedged: no sign of life for $WEDGED_AFTER s" ;;
+    not-up) conclude $EXIT_HOST not-up "the software host did not come up within $UP_WITHIN s" ;;
+esac
+[ -e "$control/alive" ] || conclude $EXIT_HOST not-up "the software host did not come up: QEMU ended"
+conclude $EXIT_HOST died "the software host died while the command ran"
