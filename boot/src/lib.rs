@@ -1,1 +1,234 @@
-//! boot
+//! Puts a guest's first instruction in place: kernel, initrd, command line, memory map, ACPI tables and the
+//! register state to start with.
+//!
+//! The monitor's machine builder calls [`load`] (or [`load_with`], to map the files instead of copying them) once,
+//! after guest memory exists and before the first vCPU runs. Nothing here issues a KVM ioctl, and nothing runs
+//! after the guest has started. A kernel or initrd file is untrusted: a bad one gives an error that says what is
+//! wrong with it and what to do, never a panic, and never a write outside guest memory.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`layout`] | the address map |
+//! | `kernel`, `elf`, `bzimage` | what kind of file it is, and where its parts go |
+//! | `placement` | bringing file contents into guest memory |
+//! | `initrd` | the initial RAM disk |
+//! | [`cmdline`] | the kernel command line |
+//! | `memory_map` | RAM as the guest is told of it |
+//! | `boot_info` | the zero page and the PVH start info |
+//! | [`acpi`] | the tables that describe everything else |
+//! | [`x86_64`] | registers |
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+pub mod acpi;
+mod boot_info;
+mod bzimage;
+pub mod cmdline;
+mod elf;
+mod initrd;
+mod kernel;
+pub mod layout;
+mod memory_map;
+mod placement;
+pub mod x86_64;
+
+pub use acpi::AcpiError;
+pub use cmdline::{CmdlineError, CommandLine};
+pub use initrd::InitrdError;
+pub use kernel::KernelError;
+pub use layout::VirtioMmioWindow;
+pub use placement::{FilePiece, Mapper};
+pub use x86_64::{DescriptorTable, EntryState, Protocol, Segment};
+
+/// What to boot, and which machine to describe to it.
+#[derive(Debug, Clone, Copy)]
+pub struct BootSource<'a> {
+    /// The kernel: an ELF vmlinux or a bzImage, open for reading.
+    pub kernel: &'a File,
+    /// Its path, for messages.
+    pub kernel_path: &'a Path,
+    /// The initial RAM disk and its path.
+    pub initrd: Option<(&'a File, &'a Path)>,
+    /// The kernel command line, complete.
+    pub cmdline: &'a str,
+    /// Number of processors, 1 to 254; their APIC ids are 0, 1, ….
+    pub vcpus: u8,
+    /// The virtio-mmio windows that hold a device.
+    pub devices: &'a [VirtioMmioWindow],
+    /// Whether there is an i8042 keyboard controller.
+    pub i8042: bool,
+}
+
+/// How the boot processor must start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootPlan {
+    /// The boot protocol chosen for this kernel.
+    pub protocol: Protocol,
+    /// The boot processor's registers.
+    pub entry: EntryState,
+    /// First byte after the memory the kernel needs before it knows its memory map.
+    pub kernel_end: u64,
+    /// Guest-physical address and bytes of the initrd.
+    pub initrd: Option<(u64, u64)>,
+}
+
+/// Why a guest cannot be booted.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// The kernel file is unusable.
+    #[error("cannot boot kernel {}", path.display())]
+    Kernel {
+        /// The kernel file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: KernelError,
+    },
+    /// The initrd file is unusable.
+    #[error("cannot load initrd {}", path.display())]
+    Initrd {
+        /// The initrd file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: InitrdError,
+    },
+    /// The command line is unusable.
+    #[error("invalid kernel command line")]
+    Cmdline(#[from] CmdlineError),
+    /// The machine cannot be described.
+    #[error("cannot describe the machine to the guest")]
+    Acpi(#[from] AcpiError),
+    /// Guest memory has no room for the structures every boot needs.
+    #[error(
+        "guest memory is too small: {bytes} bytes of RAM start at address 0, at least {} are needed",
+        layout::HIGH_RAM_START
+    )]
+    MemoryTooSmall {
+        /// Contiguous RAM from address 0.
+        bytes: u64,
+    },
+    /// Writing the zero page or the PVH start info failed.
+    #[error("cannot hand the boot parameters to the kernel")]
+    BootInfo(#[from] linux_loader::configurator::Error),
+    /// Writing another boot structure failed.
+    #[error("cannot write {what} to guest memory")]
+    Write {
+        /// Which structure.
+        what: &'static str,
+        /// What vm-memory said.
+        #[source]
+        source: GuestMemoryError,
+    },
+}
+
+/// Places everything a guest needs in `mem`, copying the files.
+///
+/// `mem` is laid out as [`layout::ram_ranges`] says and is still zero. Nothing is written before all of
+/// `source` has been checked.
+///
+/// # Errors
+///
+/// See [`BootError`]; each names the file or the setting and what to do about it.
+pub fn load(mem: &GuestMemoryMmap<()>, source: &BootSource<'_>) -> Result<BootPlan, BootError> {
+    load_with(mem, source, &mut |_| false)
+}
+
+/// [`load`], but offers the page-aligned inside of each file segment to `mapper` first, which may map the file
+/// there privately; what it does not map is copied.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with(
+    mem: &GuestMemoryMmap<()>,
+    source: &BootSource<'_>,
+    mapper: &mut Mapper<'_>,
+) -> Result<BootPlan, BootError> {
+    let low_ram = memory_map::low_ram_end(mem);
+    if low_ram < layout::HIGH_RAM_START {
+        return Err(BootError::MemoryTooSmall { bytes: low_ram });
+    }
+    let kernel_error = |error| BootError::Kernel {
+        path: source.kernel_path.to_owned(),
+        source: error,
+    };
+    let write_error = |what| move |source| BootError::Write { what, source };
+
+    let kernel = kernel::Kernel::inspect(source.kernel, low_ram).map_err(kernel_error)?;
+    let cmdline = CommandLine::with_capacity(source.cmdline, kernel.cmdline_capacity)?;
+    let initrd = match source.initrd {
+        Some((file, path)) => Some(
+            initrd::Initrd::inspect(file, kernel.initrd_range(low_ram)).map_err(|error| {
+                BootError::Initrd {
+                    path: path.to_owned(),
+                    source: error,
+                }
+            })?,
+        ),
+        None => None,
+    };
+    let initrd_extent = initrd.as_ref().map(|initrd| (initrd.addr, initrd.len));
+    let tables = acpi::Tables::new(source.vcpus, source.devices, source.i8042)?;
+
+    kernel
+        .place(mem, source.kernel, mapper)
+        .map_err(kernel_error)?;
+    if let (Some(initrd), Some((file, path))) = (&initrd, source.initrd) {
+        initrd
+            .place(mem, file, mapper)
+            .map_err(|error| BootError::Initrd {
+                path: path.to_owned(),
+                source: error,
+            })?;
+    }
+    let cmdline_bytes = [cmdline.as_str().as_bytes(), b"\0"].concat();
+    mem.write_slice(&cmdline_bytes, GuestAddress(layout::CMDLINE_START))
+        .map_err(write_error("the command line"))?;
+    mem.write_slice(tables.bytes(), GuestAddress(layout::ACPI_START))
+        .map_err(write_error("the ACPI tables"))?;
+
+    let info = boot_info::BootInfo {
+        memory_map: memory_map::memory_map(mem),
+        initrd: initrd_extent,
+    };
+    match kernel.protocol {
+        Protocol::Linux64 => {
+            info.write_zero_page(mem, kernel.setup_header)?;
+        }
+        Protocol::Pvh => info.write_pvh(mem)?,
+    }
+
+    let entry = EntryState::new(kernel.protocol, kernel.entry);
+    entry
+        .write_tables(mem)
+        .map_err(write_error("the GDT and page tables"))?;
+    Ok(BootPlan {
+        protocol: kernel.protocol,
+        entry,
+        kernel_end: kernel.end,
+        initrd: initrd_extent,
+    })
+}
+
+/// The size of a regular file; anything else (a directory, a pipe) is an error that says so.
+fn regular_file_len(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok(metadata.len())
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ))
+    }
+}
+
+#[cfg(test)]
+#[path = "lib_test.rs"]
+mod tests;

@@ -1,0 +1,306 @@
+//! The ACPI tables: how a stock kernel learns of processors, interrupts, power-off, and every device.
+//!
+//! Called by [`crate::load_with`], which puts [`Tables::bytes`] at [`layout::ACPI_START`]. The tables describe; what
+//! they describe is the monitor's. Written against ACPI 6.5.
+//!
+//! The machine is *hardware-reduced* (section 4.1): no PM timer, no SCI, no fixed power button, and Linux then
+//! touches neither the 8259 interrupt controllers nor the 8254 timer. What a PC might have and this machine has not
+//! is declared absent (CMOS clock, VGA, and the keyboard controller where it is taken away), since each thing a
+//! kernel must look for costs exits.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{self, Path};
+use acpi_tables::fadt::{FADT, FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use thiserror::Error;
+
+use crate::layout::{self, VirtioMmioWindow};
+
+const OEM_ID: [u8; 6] = *b"BANTAM";
+const OEM_TABLE_ID: [u8; 8] = *b"MICROVM ";
+const OEM_REVISION: u32 = 1;
+
+/// Alignment of each table in memory.
+const TABLE_ALIGN: u64 = 16;
+/// Revision 2 makes integers in AML 64 bits wide.
+const DSDT_REVISION: u8 = 2;
+const MADT_REVISION: u8 = 6;
+
+/// IAPC_BOOT_ARCH (table 5.11). LEGACY_DEVICES stays off: nothing is there that AML does not name.
+const BOOT_ARCH_8042: u16 = 1 << 1;
+const BOOT_ARCH_VGA_NOT_PRESENT: u16 = 1 << 2;
+const BOOT_ARCH_CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
+
+/// APIC ids above this need x2APIC entries in the MADT.
+const MAX_VCPUS: u8 = 254;
+
+/// Why the machine cannot be described.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AcpiError {
+    /// No processor, or more than the tables can name.
+    #[error("{0} processors: 1 to {MAX_VCPUS} can be described")]
+    Vcpus(u8),
+    /// A window does not lie where 32-bit descriptors reach.
+    #[error("the virtio-mmio window at {base:#x} with {len:#x} bytes does not lie below 4 GiB")]
+    Window {
+        /// First address.
+        base: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// More windows than there are interrupts.
+    #[error("{0} virtio-mmio devices: at most {max} can be described", max = layout::VIRTIO_MMIO_COUNT)]
+    TooManyDevices(usize),
+}
+
+/// All tables, linked and checksummed, as they go to [`layout::ACPI_START`].
+#[derive(Debug)]
+pub struct Tables {
+    bytes: Vec<u8>,
+}
+
+impl Tables {
+    /// Describes a machine with `vcpus` processors and these devices.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many of them, or a window lies where it cannot be described.
+    pub fn new(vcpus: u8, devices: &[VirtioMmioWindow], i8042: bool) -> Result<Self, AcpiError> {
+        if vcpus == 0 || vcpus > MAX_VCPUS {
+            return Err(AcpiError::Vcpus(vcpus));
+        }
+        if devices.len() > layout::VIRTIO_MMIO_COUNT {
+            return Err(AcpiError::TooManyDevices(devices.len()));
+        }
+        // The RSDP comes first, so that it is where old kernels look for it; it is filled in last.
+        let mut blob = vec![0; Rsdp::len()];
+        let dsdt = append(&mut blob, &dsdt(devices, i8042)?);
+        let fadt = append(&mut blob, &bytes_of(&fadt(dsdt, i8042)));
+        let madt = append(&mut blob, madt(vcpus).as_slice());
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        xsdt.add_entry(fadt);
+        xsdt.add_entry(madt);
+        let xsdt = append(&mut blob, &bytes_of(&xsdt));
+        let rsdp = bytes_of(&Rsdp::new(OEM_ID, xsdt));
+        for (to, from) in blob.iter_mut().zip(rsdp) {
+            *to = from;
+        }
+        Ok(Self { bytes: blob })
+    }
+
+    /// The tables; the first is the RSDP.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Adds a table at the next aligned place, and returns its guest-physical address.
+fn append(blob: &mut Vec<u8>, table: &[u8]) -> u64 {
+    while !(blob.len() as u64).is_multiple_of(TABLE_ALIGN) {
+        blob.push(0);
+    }
+    let address = layout::ACPI_START + blob.len() as u64;
+    blob.extend_from_slice(table);
+    address
+}
+
+fn bytes_of(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn register(port: u16) -> GAS {
+    GAS::new(
+        AddressSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        u64::from(port),
+    )
+}
+
+/// The fixed description: where to switch off and reset, and what is not there.
+fn fadt(dsdt: u64, i8042: bool) -> FADT {
+    let keyboard = if i8042 { BOOT_ARCH_8042 } else { 0 };
+    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+        .dsdt_64(dsdt)
+        .flag(Flags::HwReducedAcpi)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::PwrButton) // set: no fixed-hardware power button
+        .flag(Flags::SlpButton); // set: no fixed-hardware sleep button
+    fadt.iapc_boot_arch =
+        (keyboard | BOOT_ARCH_VGA_NOT_PRESENT | BOOT_ARCH_CMOS_RTC_NOT_PRESENT).into();
+    fadt.reset_reg = register(layout::RESET_PORT);
+    fadt.reset_value = layout::RESET_VALUE;
+    fadt.sleep_control_reg = register(layout::SLEEP_CONTROL_PORT);
+    fadt.sleep_status_reg = register(layout::SLEEP_STATUS_PORT);
+    fadt.hypervisor_vendor_identity = u64::from_le_bytes(*b"BANTAM\0\0").into();
+    fadt.finalize()
+}
+
+/// Interrupt controllers and processors (section 5.2.12).
+///
+/// No interrupt source overrides: KVM routes interrupt n to pin n, and the only ones in the range of ISA are
+/// edge-triggered and active-high, as ISA's are. PCAT_COMPAT is off, since nobody should look for an 8259.
+fn madt(vcpus: u8) -> Sdt {
+    const LOCAL_APIC_ENABLED: u32 = 1;
+    const ALL_PROCESSORS: u8 = 0xff;
+    const LINT1: u8 = 1;
+
+    let mut body = Vec::new();
+    body.extend_from_slice(&address32(layout::LOCAL_APIC_START).to_le_bytes());
+    body.extend_from_slice(&0u32.to_le_bytes()); // flags
+    for id in 0..vcpus {
+        body.extend_from_slice(&[0, 8, id, id]); // processor local APIC: UID and APIC id
+        body.extend_from_slice(&LOCAL_APIC_ENABLED.to_le_bytes());
+    }
+    body.extend_from_slice(&[1, 12, 0, 0]); // I/O APIC: id 0
+    body.extend_from_slice(&address32(layout::IO_APIC_START).to_le_bytes());
+    body.extend_from_slice(&0u32.to_le_bytes()); // its first GSI
+    body.extend_from_slice(&[4, 6, ALL_PROCESSORS, 0, 0, LINT1]); // local APIC NMI, as the bus defines it
+
+    let mut madt = Sdt::new(
+        *b"APIC",
+        36,
+        MADT_REVISION,
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+    );
+    madt.append_slice(&body);
+    madt
+}
+
+/// The namespace: power-off and the devices.
+fn dsdt(devices: &[VirtioMmioWindow], i8042: bool) -> Result<Vec<u8>, AcpiError> {
+    let mut body = Vec::new();
+    let s5 = aml::Package::new(vec![&layout::SLEEP_TYPE_S5, &aml::ZERO]);
+    aml::Name::new("_S5_".into(), &s5).to_aml_bytes(&mut body);
+
+    let mut children = Vec::new();
+    serial_port(&mut children);
+    if i8042 {
+        keyboard_controller(&mut children);
+    }
+    panic_device(&mut children);
+    for (index, window) in (0..).zip(devices) {
+        virtio_mmio(&mut children, index, window)?;
+    }
+    body.extend_from_slice(&aml::Scope::raw("_SB_".into(), children));
+
+    let mut table = Sdt::new(
+        *b"DSDT",
+        36,
+        DSDT_REVISION,
+        OEM_ID,
+        OEM_TABLE_ID,
+        OEM_REVISION,
+    );
+    table.append_slice(&body);
+    Ok(table.as_slice().to_vec())
+}
+
+/// An edge-triggered, active-high interrupt that no other device shares.
+fn interrupt(gsi: u32) -> aml::Interrupt {
+    aml::Interrupt::new(true, true, false, false, gsi)
+}
+
+fn ports(first: u16, count: u8) -> aml::IO {
+    aml::IO::new(first, first, 1, count)
+}
+
+fn serial_port(scope: &mut Vec<u8>) {
+    aml::Device::new(
+        "COM1".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0501")),
+            &aml::Name::new("_UID".into(), &aml::ZERO),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &ports(layout::COM1_PORT, layout::COM1_PORTS),
+                    &interrupt(layout::COM1_GSI),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+}
+
+/// Only the keyboard half: without a PNP0F13 next to it, Linux does not look for a mouse.
+fn keyboard_controller(scope: &mut Vec<u8>) {
+    aml::Device::new(
+        "KBD_".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0303")),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &ports(layout::I8042_DATA_PORT, 1),
+                    &ports(layout::I8042_COMMAND_PORT, 1),
+                    &interrupt(layout::I8042_GSI),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+}
+
+fn panic_device(scope: &mut Vec<u8>) {
+    aml::Device::new(
+        "PEVT".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"QEMU0001"),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![&ports(layout::PVPANIC_PORT, 1)]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+}
+
+fn virtio_mmio(scope: &mut Vec<u8>, index: u8, window: &VirtioMmioWindow) -> Result<(), AcpiError> {
+    let VirtioMmioWindow { base, len, gsi } = *window;
+    let below_4_gib = base.checked_add(len).is_some_and(|end| end <= 1 << 32);
+    let (Ok(base32), Ok(len32), true) = (u32::try_from(base), u32::try_from(len), below_4_gib)
+    else {
+        return Err(AcpiError::Window { base, len });
+    };
+    aml::Device::new(
+        Path::new(&format!("VR{index:02X}")),
+        vec![
+            &aml::Name::new("_HID".into(), &"LNRO0005"),
+            &aml::Name::new("_UID".into(), &index),
+            // Coherent: the devices are software on the same memory.
+            &aml::Name::new("_CCA".into(), &aml::ONE),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &aml::Memory32Fixed::new(true, base32, len32),
+                    &interrupt(gsi),
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+    Ok(())
+}
+
+/// A layout address below 4 GiB, as the tables' 32-bit fields want it.
+const fn address32(address: u64) -> u32 {
+    assert!(address <= u32::MAX as u64);
+    #[expect(clippy::cast_possible_truncation, reason = "just checked")]
+    let address = address as u32;
+    address
+}
+
+#[cfg(test)]
+#[path = "acpi_test.rs"]
+mod tests;

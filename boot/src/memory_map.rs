@@ -1,0 +1,124 @@
+//! RAM as the guest is told of it: the e820 entries of the zero page, which the PVH memory map repeats.
+//!
+//! Called by [`crate::load_with`]. It is derived from the guest memory there is, so the two cannot disagree.
+
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::layout;
+
+/// What a stretch of guest-physical addresses may be used for; the numbers are those of e820 (ACPI 6.5, table 15.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// The guest's to use.
+    Ram = 1,
+    /// Holds something the guest must not overwrite.
+    Reserved = 2,
+}
+
+/// One entry of the memory map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) start: u64,
+    pub(crate) len: u64,
+    pub(crate) usage: Usage,
+}
+
+/// End of the RAM that starts at 0 and has no hole, below the MMIO gap.
+pub(crate) fn low_ram_end(mem: &GuestMemoryMmap<()>) -> u64 {
+    let end = mem.iter().fold(0, |end, region| {
+        if region.start_addr().raw_value() == end {
+            end.saturating_add(region.len())
+        } else {
+            end
+        }
+    });
+    end.min(layout::MMIO_GAP_START)
+}
+
+/// The map of `mem`, ascending. The range of VGA and option ROMs is RAM too, but in no entry.
+pub(crate) fn memory_map(mem: &GuestMemoryMmap<()>) -> Vec<Entry> {
+    let ram = |start: u64, end: u64| Entry {
+        start,
+        len: end - start,
+        usage: Usage::Ram,
+    };
+    let mut map = vec![
+        ram(0, layout::LOW_RAM_END),
+        Entry {
+            start: layout::ACPI_START,
+            len: layout::ACPI_END - layout::ACPI_START,
+            usage: Usage::Reserved,
+        },
+    ];
+    for region in mem.iter() {
+        let start = region.start_addr().raw_value();
+        let end = start.saturating_add(region.len());
+        let start = start.max(layout::HIGH_RAM_START);
+        if start >= end {
+            continue;
+        }
+        match map.last_mut() {
+            // Regions that touch are one stretch of RAM, however the monitor cut them.
+            Some(last) if last.usage == Usage::Ram && last.start + last.len == start => {
+                last.len += end - start
+            }
+            _ => map.push(ram(start, end)),
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestAddress;
+
+    use super::*;
+
+    fn memory(ranges: &[(u64, usize)]) -> GuestMemoryMmap<()> {
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|&(start, len)| (GuestAddress(start), len))
+            .collect();
+        GuestMemoryMmap::from_ranges(&ranges).unwrap()
+    }
+
+    #[test]
+    fn covers_ram_and_nothing_else() {
+        let mem = memory(&[(0, 3 << 30), (4 << 30, 1 << 30)]);
+        let map: Vec<_> = memory_map(&mem)
+            .iter()
+            .map(|e| (e.start, e.len, e.usage))
+            .collect();
+        assert_eq!(
+            map,
+            [
+                (0, 0x9_fc00, Usage::Ram),
+                (0xe_0000, 0x2_0000, Usage::Reserved),
+                (0x10_0000, (3 << 30) - 0x10_0000, Usage::Ram),
+                (4 << 30, 1 << 30, Usage::Ram),
+            ]
+        );
+        assert_eq!(low_ram_end(&mem), 3 << 30);
+    }
+
+    #[test]
+    fn joins_regions_that_touch() {
+        let mem = memory(&[(0, 2 << 20), (2 << 20, 2 << 20), (8 << 20, 1 << 20)]);
+        let map = memory_map(&mem);
+        assert_eq!(
+            map[2],
+            Entry {
+                start: 1 << 20,
+                len: 3 << 20,
+                usage: Usage::Ram
+            }
+        );
+        assert_eq!(map[3].start, 8 << 20);
+        assert_eq!(low_ram_end(&mem), 4 << 20);
+    }
+
+    #[test]
+    fn ram_that_does_not_start_at_zero_is_not_low_ram() {
+        assert_eq!(low_ram_end(&memory(&[(1 << 20, 1 << 20)])), 0);
+    }
+}
