@@ -45,16 +45,17 @@ ln -sf /proc/self/fd/2 /root/dev/stderr
 # A tmpfs, not the overlay: it has no lower layer to consult, holes can be punched in its files, and
 # its mounts, device nodes and sockets behave as on a disk. Sockets want a short path.
 mount -t tmpfs -o mode=755 run /root/run
-mkdir -p /root/run/bantam /root/run/control /root/run/lock
+mkdir -p /root/run/bantam /root/run/results /root/run/lock
 mount -t tmpfs -o size=90%,mode=1777 bantam /root/run/bantam
-options=version=9p2000.L,trans=virtio,msize=512000,cache=mmap
-mount -t 9p -o $options control /root/run/control || give_up "no control directory"
-dir=$(cat /root/run/control/dir)
+mount -t 9p -o version=9p2000.L,trans=virtio,msize=512000,cache=mmap results /root/run/results ||
+    give_up "no results directory"
+control=/root/run/results/.control
+dir=$(cat $control/dir)
 mkdir -p "/root$dir"
-mount -t 9p -o $options results "/root$dir" || give_up "no results directory"
+mount -o bind /root/run/results "/root$dir"
 
 # The kernel's modules lie wherever they were unpacked, most likely not in the machine's /lib.
-modules=$(cat /root/run/control/modules)
+modules=$(cat $control/modules)
 mkdir -p "/root/lib/modules/$(uname -r)"
 mount -o bind "/root$modules" "/root/lib/modules/$(uname -r)"
 
@@ -79,7 +80,7 @@ for port in /sys/class/virtio-ports/*; do
 done
 while :; do
     read -r alive _ </proc/uptime
-    echo "$alive" >/run/control/alive
+    echo "$alive" >/run/results/.control/alive
     /run/busybox sleep 2
 done &
 # Pipes, because a port opens only once: a command may open /dev/stdout again, a pipe allows it.
@@ -89,7 +90,7 @@ streams=$!
 cat /run/err >"$err" &
 streams="$streams $!"
 exec 3>/run/out 4>/run/err
-setsid --wait bash /run/control/command </dev/null >&3 2>&4 3>&- 4>&-
+setsid --wait bash /run/results/.control/command </dev/null >&3 2>&4 3>&- 4>&-
 status=$?
 exec 3>&- 4>&-
 # What the command left running may hold the pipes open; it is not waited for.
@@ -99,8 +100,8 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.1
 done
 sync
-echo $status >/run/control/status.new
-mv /run/control/status.new /run/control/status
+echo $status >/run/results/.control/status.new
+mv /run/results/.control/status.new /run/results/.control/status
 /run/busybox poweroff -f
 END
 echo "kvm-host-init: up after $(cut -d' ' -f1 /proc/uptime) s"

@@ -192,7 +192,9 @@ fi
 
 prepare_software
 # The command's environment, directory and words, its status, and the host's signs of life.
-control=$(mktemp -d "${TMPDIR:-/tmp}/kvm-host.XXXXXX")
+control=$dir/.control
+rm -rf "$control"
+(umask 077 && mkdir "$control")
 {
     export -p
     printf 'cd %q || exit 127\n' "$PWD"
@@ -224,8 +226,6 @@ setpriv --pdeathsig KILL qemu-system-x86_64 \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \
     -fsdev local,id=results,path="$(quoted "$dir")",security_model=none,multidevs=remap \
     -device virtio-9p-pci,fsdev=results,mount_tag=results \
-    -fsdev local,id=control,path="$(quoted "$control")",security_model=none,multidevs=remap \
-    -device virtio-9p-pci,fsdev=control,mount_tag=control \
     -device virtio-serial-pci -device virtserialport,chardev=out,name=out -device virtserialport,chardev=err,name=err \
     -chardev file,id=out,path="$(quoted "$control/out")" -chardev file,id=err,path="$(quoted "$control/err")" \
     -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
