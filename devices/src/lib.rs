@@ -1,1 +1,36 @@
-//! devices
+//! Everything the guest talks to: ports, the register window of virtio-mmio, and the virtio devices
+//! behind it.
+//!
+//! This crate knows nothing of KVM. Interrupts and doorbells are event descriptors that its user
+//! injects; guest memory is a [`GuestMemory`]. A virtio device is one file that implements
+//! [`virtio::device::VirtioDevice`] and [`virtio::device::QueueHandler`]; registers, rings and the
+//! event loop are written once, in [`virtio`].
+//!
+//! All that comes from the guest is hostile: it never panics the process, and nothing here
+//! works longer on it than the queue is long.
+
+pub mod block;
+pub mod buffers;
+pub mod bus;
+pub mod guest_event;
+pub mod i8042;
+pub mod interrupt;
+pub mod net;
+pub mod power;
+pub mod pvpanic;
+pub mod rng;
+pub mod serial;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod virtio;
+
+/// Guest memory as every device sees it.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// Locks `mutex`, also after another thread panicked while it held it: device state is
+/// valid between any two statements, and the release build aborts on a panic anyway.
+pub fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

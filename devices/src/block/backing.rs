@@ -1,0 +1,141 @@
+//! The file or block device behind a disk: opening, locking, measuring.
+
+use nix::fcntl::{FcntlArg, fcntl};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Why a disk cannot be used. Each text names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum BackingError {
+    /// It cannot be opened.
+    #[error("cannot open the disk image {}{}", path.display(), hint(source))]
+    Open {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is a directory, a pipe or the like.
+    #[error("{} is neither a file nor a block device: name a raw disk image", path.display())]
+    Kind {
+        /// The image.
+        path: PathBuf,
+    },
+    /// Another process uses it.
+    #[error(
+        "the disk image {} is in use by another process: a writable drive is one guest's alone, \
+         a read-only one can be shared with `is_read_only`", path.display()
+    )]
+    InUse {
+        /// The image.
+        path: PathBuf,
+    },
+    /// It cannot be locked or measured.
+    #[error("cannot use the disk image {}", path.display())]
+    Io {
+        /// The image.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (create it, e.g. with `truncate -s 1G`)",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (or set `is_read_only`)"
+        }
+        _ => "",
+    }
+}
+
+/// An open image, locked for as long as it or a clone of it is open.
+#[derive(Debug)]
+pub struct Backing {
+    file: File,
+    sectors: u64,
+}
+
+impl Backing {
+    /// Opens `path` and locks it for this open file: shared if `read_only`, else
+    /// exclusively. The lock ends with the process, however it ends.
+    ///
+    /// # Errors
+    /// [`BackingError`], naming `path`.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, BackingError> {
+        let io = |source| BackingError::Io {
+            path: path.into(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            // A FIFO in the image's place must not hang the start.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|source| BackingError::Open {
+                path: path.into(),
+                source,
+            })?;
+        let kind = file.metadata().map_err(io)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(BackingError::Kind { path: path.into() });
+        }
+        lock(&file, read_only).map_err(|source| match source {
+            nix::Error::EAGAIN | nix::Error::EACCES => BackingError::InUse { path: path.into() },
+            other => io(other.into()),
+        })?;
+        // A block device has no length in its metadata.
+        let len = file.seek(SeekFrom::End(0)).map_err(io)?;
+        if len % super::SECTOR != 0 {
+            log::warn!(
+                "the disk image {} is not a multiple of 512 bytes: the guest does not see its last {} bytes",
+                path.display(),
+                len % super::SECTOR
+            );
+        }
+        Ok(Self {
+            file,
+            sectors: len / super::SECTOR,
+        })
+    }
+
+    /// Size in sectors of 512 bytes.
+    pub fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// Another handle of the same open file; the lock is shared.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            sectors: self.sectors,
+        })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// A lock of the open file description: unlike a process's lock it is not lost when any other
+/// descriptor of the file is closed.
+fn lock(file: &File, shared: bool) -> nix::Result<()> {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    let whole = libc::flock {
+        l_type: libc::c_short::try_from(kind).map_err(|_| nix::Error::EINVAL)?,
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).map_err(|_| nix::Error::EINVAL)?,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop)
+}

@@ -1,0 +1,204 @@
+//! Disk (Virtio 1.2, 5.2): turns requests into operations of a [`engine::DiskEngine`].
+
+pub mod backing;
+pub mod engine;
+mod request;
+
+use crate::GuestMemory;
+use crate::buffers::ChainBuffers;
+use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
+use backing::Backing;
+use engine::{DiskEngine, SyncEngine};
+use request::{Limits, Operation, Request};
+use std::io;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+
+/// Bytes of a sector; the unit of every address in the protocol.
+pub const SECTOR: u64 = 1 << request::SECTOR_SHIFT;
+/// Entries of the queue.
+const QUEUE_SIZE: u16 = 256;
+/// Data buffers of a request: the queue less header and status.
+const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
+/// Bytes of the serial number (section 5.2.6).
+const ID_BYTES: usize = 20;
+
+/// How a disk behaves.
+#[derive(Clone, Debug)]
+pub struct BlockOptions {
+    /// Serial number, as the guest reads it; cut to 20 bytes.
+    pub serial: String,
+    /// The guest cannot write.
+    pub read_only: bool,
+    /// The guest may flush, and its flush reaches the disk of the host.
+    pub flush: bool,
+    /// The guest may discard sectors and write zeroes without sending them.
+    pub discard: bool,
+}
+
+/// Disk device.
+pub struct Block {
+    backing: Backing,
+    options: BlockOptions,
+    config: Vec<u8>,
+}
+
+impl Block {
+    /// A disk with the contents of `backing`.
+    pub fn new(backing: Backing, options: BlockOptions) -> Self {
+        let config = config_space(backing.sectors(), options.discard && !options.read_only);
+        Self {
+            backing,
+            options,
+            config,
+        }
+    }
+
+    fn discards(&self) -> bool {
+        self.options.discard && !self.options.read_only
+    }
+}
+
+/// `struct virtio_blk_config` (section 5.2.4).
+fn config_space(sectors: u64, discard: bool) -> Vec<u8> {
+    let limits = Limits::new(discard);
+    let mut config = Vec::with_capacity(60);
+    config.extend(sectors.to_le_bytes());
+    config.extend(0_u32.to_le_bytes()); // size_max: not offered
+    config.extend(SEG_MAX.to_le_bytes());
+    config.extend([0; 4]); // geometry: not offered
+    config.extend(512_u32.to_le_bytes()); // blk_size
+    config.extend([0; 8]); // topology: not offered
+    config.extend([0; 2]); // writeback: not offered
+    config.extend([0; 2]); // num_queues: not offered
+    config.extend(limits.discard_sectors.to_le_bytes());
+    config.extend(limits.segments.to_le_bytes());
+    config.extend(8_u32.to_le_bytes()); // discard_sector_alignment: a page of the host's file
+    config.extend(limits.write_zeroes_sectors.to_le_bytes());
+    config.extend(limits.segments.to_le_bytes());
+    config.extend([1, 0, 0, 0]); // write_zeroes_may_unmap
+    config
+}
+
+impl VirtioDevice for Block {
+    fn offer(&self) -> Offer {
+        let mut features = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
+        for (offered, feature) in [
+            (self.options.read_only, VIRTIO_BLK_F_RO),
+            (self.options.flush, VIRTIO_BLK_F_FLUSH),
+            (self.discards(), VIRTIO_BLK_F_DISCARD),
+            (self.discards(), VIRTIO_BLK_F_WRITE_ZEROES),
+        ] {
+            features |= u64::from(offered) << feature;
+        }
+        Offer {
+            id: VIRTIO_ID_BLOCK,
+            features,
+            queue_sizes: vec![QUEUE_SIZE],
+        }
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {
+        let mut serial = [0; ID_BYTES];
+        let id = self.options.serial.bytes();
+        serial.iter_mut().zip(id).for_each(|(to, from)| *to = from);
+        Ok(Box::new(BlockHandler {
+            engine: Box::new(SyncEngine::new(self.backing.try_clone()?)),
+            limits: Limits::new(self.discards()),
+            sectors: self.backing.sectors(),
+            read_only: self.options.read_only,
+            // A driver that does not flush believes each write durable (section 5.2.6.2).
+            write_through: self.options.flush && features & 1 << VIRTIO_BLK_F_FLUSH == 0,
+            serial,
+        }))
+    }
+}
+
+struct BlockHandler {
+    engine: Box<dyn DiskEngine>,
+    limits: Limits,
+    sectors: u64,
+    read_only: bool,
+    write_through: bool,
+    serial: [u8; ID_BYTES],
+}
+
+impl QueueHandler for BlockHandler {
+    fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        match queues.get_mut(index) {
+            Some(queue) => queue.serve(|mem, chain| Served::Done(self.answer(mem, chain))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl BlockHandler {
+    /// Returns the bytes written to the guest: 0 if the chain has no place for a status.
+    fn answer(&mut self, mem: &GuestMemory, chain: Chain<'_>) -> u32 {
+        let request = ChainBuffers::collect(chain).map_err(|e| e.to_string());
+        let request = request.and_then(|buffers| Request::parse(mem, buffers).map_err(Into::into));
+        let request = match request {
+            Ok(request) => request,
+            Err(e) => {
+                log::debug!("disk: a request without place for an answer: {e}");
+                return 0;
+            }
+        };
+        let done = request
+            .check(mem, self.sectors, self.read_only, &self.limits)
+            .and_then(|operation| self.execute(mem, &request, operation));
+        request.finish(mem, done)
+    }
+
+    /// Returns the bytes of data written to the guest, or the status.
+    fn execute(
+        &mut self,
+        mem: &GuestMemory,
+        request: &Request,
+        operation: Operation,
+    ) -> Result<usize, u8> {
+        let engine = &mut self.engine;
+        let through = self.write_through;
+        let done = match operation {
+            Operation::Read { offset } => engine
+                .read(mem, request.data_in(), offset)
+                .map(|()| request.data_in().len()),
+            Operation::Write { offset } => engine
+                .write(mem, request.data_out(), offset)
+                .and_then(|()| if through { engine.flush() } else { Ok(()) })
+                .map(|()| 0),
+            Operation::Flush => engine.flush().map(|()| 0),
+            Operation::Discard { ranges } => ranges
+                .into_iter()
+                .try_for_each(|range| engine.discard(range))
+                .map(|()| 0),
+            Operation::WriteZeroes { ranges } => ranges
+                .into_iter()
+                .try_for_each(|(range, unmap)| engine.write_zeroes(range, unmap))
+                .and_then(|()| if through { engine.flush() } else { Ok(()) })
+                .map(|()| 0),
+            Operation::GetId => request
+                .write_data(mem, &self.serial)
+                .map_err(io::Error::other),
+        };
+        done.map_err(|e| request::status_of(&e, &self.name()))
+    }
+
+    fn name(&self) -> String {
+        String::from_utf8_lossy(&self.serial)
+            .trim_end_matches('\0')
+            .to_owned()
+    }
+}
+
+#[cfg(test)]
+#[path = "block_test.rs"]
+mod block_test;

@@ -1,0 +1,221 @@
+//! Parses and checks a block request (Virtio 1.2, 5.2.6). What the guest wrote is read once.
+
+use crate::GuestMemory;
+use crate::buffers::{ChainBuffers, Parts};
+use std::io;
+use std::ops::Range;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD,
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+
+pub(super) const SECTOR_SHIFT: u32 = 9;
+const HEADER: usize = 16;
+/// Bytes of `struct virtio_blk_discard_write_zeroes`.
+const SEGMENT: usize = 16;
+
+const OK: u8 = VIRTIO_BLK_S_OK as u8;
+const IO_ERROR: u8 = VIRTIO_BLK_S_IOERR as u8;
+const UNSUPPORTED: u8 = VIRTIO_BLK_S_UNSUPP as u8;
+
+/// What a discard or write-zeroes request may ask for. They keep one request from working
+/// for long: zeroes may have to be written.
+pub(super) struct Limits {
+    /// Ranges of one request; 0 if neither is offered.
+    pub(super) segments: u32,
+    /// Sectors of one range: 2 GiB.
+    pub(super) discard_sectors: u32,
+    /// Sectors of one range: 32 MiB.
+    pub(super) write_zeroes_sectors: u32,
+}
+
+impl Limits {
+    pub(super) fn new(offered: bool) -> Self {
+        match offered {
+            true => Self {
+                segments: 16,
+                discard_sectors: 1 << 22,
+                write_zeroes_sectors: 1 << 16,
+            },
+            false => Self {
+                segments: 0,
+                discard_sectors: 0,
+                write_zeroes_sectors: 0,
+            },
+        }
+    }
+}
+
+/// A checked operation. Offsets and ranges are bytes, within the disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Read { offset: u64 },
+    Write { offset: u64 },
+    Flush,
+    Discard { ranges: Vec<Range<u64>> },
+    WriteZeroes { ranges: Vec<(Range<u64>, bool)> },
+    GetId,
+}
+
+pub(super) struct Request {
+    kind: u32,
+    sector: u64,
+    data_out: Parts,
+    data_in: Parts,
+    status: Parts,
+}
+
+impl Request {
+    /// Fails if the chain has no room for a header or a status: it cannot be answered.
+    pub(super) fn parse(mem: &GuestMemory, buffers: ChainBuffers) -> Result<Self, &'static str> {
+        let ChainBuffers { readable, writable } = buffers;
+        let (header, data_out) = readable.split_at(HEADER).ok_or("the header is short")?;
+        let data_in_len = writable.len().checked_sub(1).ok_or("no status byte")?;
+        let (data_in, status) = writable.split_at(data_in_len).ok_or("no status byte")?;
+        let mut bytes = [0; HEADER];
+        let read = header.read(mem, &mut bytes);
+        read.map_err(|_| "the header is not in guest memory")?;
+        let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = bytes;
+        Ok(Self {
+            kind: u32::from_le_bytes([k0, k1, k2, k3]),
+            sector: u64::from_le_bytes(sector),
+            data_out,
+            data_in,
+            status,
+        })
+    }
+
+    pub(super) fn data_in(&self) -> &Parts {
+        &self.data_in
+    }
+
+    pub(super) fn data_out(&self) -> &Parts {
+        &self.data_out
+    }
+
+    /// The operation, or the status to answer with.
+    pub(super) fn check(
+        &self,
+        mem: &GuestMemory,
+        sectors: u64,
+        read_only: bool,
+        limits: &Limits,
+    ) -> Result<Operation, u8> {
+        let offset = |data: &Parts| {
+            let len = data.len() as u64;
+            if len % super::SECTOR != 0 {
+                return Err(IO_ERROR);
+            }
+            byte_range(self.sector, len >> SECTOR_SHIFT, sectors).map(|bytes| bytes.start)
+        };
+        match self.kind {
+            VIRTIO_BLK_T_IN => Ok(Operation::Read {
+                offset: offset(&self.data_in)?,
+            }),
+            VIRTIO_BLK_T_FLUSH => Ok(Operation::Flush),
+            VIRTIO_BLK_T_GET_ID => Ok(Operation::GetId),
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if read_only => {
+                Err(IO_ERROR)
+            }
+            VIRTIO_BLK_T_OUT => Ok(Operation::Write {
+                offset: offset(&self.data_out)?,
+            }),
+            VIRTIO_BLK_T_DISCARD if limits.segments != 0 => {
+                let ranges = self.segments(mem, sectors, limits, limits.discard_sectors)?;
+                // Flags are reserved here, and a device that sees one must not guess.
+                let plain = ranges.into_iter().map(|(range, flags)| match flags {
+                    0 => Ok(range),
+                    _ => Err(UNSUPPORTED),
+                });
+                Ok(Operation::Discard {
+                    ranges: plain.collect::<Result<_, _>>()?,
+                })
+            }
+            VIRTIO_BLK_T_WRITE_ZEROES if limits.segments != 0 => {
+                let ranges = self.segments(mem, sectors, limits, limits.write_zeroes_sectors)?;
+                let known = ranges.into_iter().map(|(range, flags)| match flags {
+                    0 => Ok((range, false)),
+                    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP => Ok((range, true)),
+                    _ => Err(UNSUPPORTED),
+                });
+                Ok(Operation::WriteZeroes {
+                    ranges: known.collect::<Result<_, _>>()?,
+                })
+            }
+            _ => Err(UNSUPPORTED),
+        }
+    }
+
+    /// The ranges of a discard or write-zeroes request, each with its flags.
+    fn segments(
+        &self,
+        mem: &GuestMemory,
+        sectors: u64,
+        limits: &Limits,
+        most_sectors: u32,
+    ) -> Result<Vec<(Range<u64>, u32)>, u8> {
+        let most = SEGMENT * limits.segments as usize;
+        let len = self.data_out.len();
+        if len == 0 || len % SEGMENT != 0 || len > most {
+            return Err(IO_ERROR);
+        }
+        let mut bytes = vec![0; len];
+        self.data_out.read(mem, &mut bytes).map_err(|_| IO_ERROR)?;
+        let (segments, _) = bytes.as_chunks::<SEGMENT>();
+        let ranges = segments.iter().map(|segment| {
+            let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, flags @ ..] = *segment;
+            let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+            let count = u32::from_le_bytes([n0, n1, n2, n3]);
+            if count > most_sectors {
+                return Err(IO_ERROR);
+            }
+            let range = byte_range(sector, count.into(), sectors)?;
+            Ok((range, u32::from_le_bytes(flags)))
+        });
+        ranges.collect()
+    }
+
+    /// Answers with as much of `bytes` as the guest has room for.
+    pub(super) fn write_data(
+        &self,
+        mem: &GuestMemory,
+        bytes: &[u8],
+    ) -> Result<usize, vm_memory::GuestMemoryError> {
+        let len = bytes.len().min(self.data_in.len());
+        self.data_in
+            .write(mem, bytes.get(..len).unwrap_or_default())?;
+        Ok(len)
+    }
+
+    /// Writes the status byte; returns the length for the used ring.
+    pub(super) fn finish(&self, mem: &GuestMemory, done: Result<usize, u8>) -> u32 {
+        let (written, status) = match done {
+            Ok(written) => (written, OK),
+            Err(status) => (0, status),
+        };
+        match self.status.write(mem, &[status]) {
+            Ok(()) => u32::try_from(written + 1).unwrap_or(u32::MAX),
+            Err(_) => 0,
+        }
+    }
+}
+
+/// `count` sectors from `sector` in bytes, if the disk has them.
+fn byte_range(sector: u64, count: u64, sectors: u64) -> Result<Range<u64>, u8> {
+    match sector.checked_add(count) {
+        Some(end) if end <= sectors => Ok(sector << SECTOR_SHIFT..end << SECTOR_SHIFT),
+        _ => Err(IO_ERROR),
+    }
+}
+
+/// The status that tells a driver of `error`, which is logged for the operator.
+pub(super) fn status_of(error: &io::Error, disk: &str) -> u8 {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => UNSUPPORTED,
+        _ => {
+            log::warn!("drive {disk}: {error}");
+            IO_ERROR
+        }
+    }
+}

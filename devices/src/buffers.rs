@@ -1,0 +1,302 @@
+//! The buffers of a chain: guest addresses, read from the ring once, and the ways bytes go through
+//! them.
+//!
+//! A driver may cut a message into descriptors as it likes (Virtio 1.2, 2.7.4.2), so devices see
+//! byte streams: [`Parts`] that can be split anywhere. No slice over guest memory is ever made:
+//! bytes are copied, or the kernel reads and writes them through [`Parts::read_at`] and its kin.
+
+use crate::GuestMemory;
+use crate::virtio::queue::Chain;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions, VolatileSlice,
+};
+
+/// Most descriptors of a chain that are looked at: what one system call takes (IOV_MAX). Linux's
+/// drivers stay below 256.
+const MAX_PARTS: usize = 1024;
+
+/// Why a chain cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenChain {
+    /// A device-readable descriptor follows a device-writable one (section 2.7.4.2).
+    #[error("a readable buffer follows a writable one")]
+    Order,
+    /// More than 1024 descriptors.
+    #[error("the chain has too many buffers")]
+    TooManyParts,
+}
+
+/// A byte stream in guest memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    parts: Vec<(GuestAddress, usize)>,
+    len: usize,
+}
+
+/// The two streams of a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChainBuffers {
+    /// Driver to device.
+    pub readable: Parts,
+    /// Device to driver.
+    pub writable: Parts,
+}
+
+impl ChainBuffers {
+    /// Reads the descriptors of `chain`.
+    ///
+    /// # Errors
+    /// [`BrokenChain`]: nothing of the chain can be trusted.
+    pub fn collect(chain: Chain<'_>) -> Result<Self, BrokenChain> {
+        let mut buffers = Self::default();
+        for descriptor in chain {
+            if buffers.readable.parts.len() + buffers.writable.parts.len() == MAX_PARTS {
+                return Err(BrokenChain::TooManyParts);
+            }
+            let stream = if descriptor.is_write_only() {
+                &mut buffers.writable
+            } else if buffers.writable.parts.is_empty() {
+                &mut buffers.readable
+            } else {
+                return Err(BrokenChain::Order);
+            };
+            stream.push(descriptor.addr(), descriptor.len() as usize);
+        }
+        Ok(buffers)
+    }
+}
+
+impl Parts {
+    fn push(&mut self, address: GuestAddress, len: usize) {
+        // An empty buffer carries nothing, and its address need not be one.
+        if len != 0 {
+            self.parts.push((address, len));
+            // The ring's iterator ends a chain at 2^32 bytes.
+            self.len += len;
+        }
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Cuts the stream in two, the first `at` bytes and the rest; `None` if it is shorter.
+    pub fn split_at(self, at: usize) -> Option<(Self, Self)> {
+        let mut left = at;
+        let (mut front, mut back) = (Self::default(), Self::default());
+        if at > self.len {
+            return None;
+        }
+        for (address, len) in self.parts {
+            let here = len.min(left);
+            front.push(address, here);
+            // Past the end of the address space there is no memory: the access will fail.
+            let rest = GuestAddress(address.0.wrapping_add(here as u64));
+            back.push(rest, len - here);
+            left -= here;
+        }
+        Some((front, back))
+    }
+
+    /// Copies the first `bytes.len()` bytes out of the guest.
+    ///
+    /// # Errors
+    /// The stream is shorter, or not in guest memory.
+    pub fn read(&self, mem: &GuestMemory, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
+        let mut rest = bytes;
+        for (address, len) in &self.parts {
+            if rest.is_empty() {
+                break;
+            }
+            let (here, after) = rest.split_at_mut((*len).min(rest.len()));
+            mem.read_slice(here, *address)?;
+            rest = after;
+        }
+        all_done(rest.len())
+    }
+
+    /// Copies `bytes` into the guest.
+    ///
+    /// # Errors
+    /// The stream is shorter, or not in guest memory.
+    pub fn write(&self, mem: &GuestMemory, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let mut rest = bytes;
+        for (address, len) in &self.parts {
+            if rest.is_empty() {
+                break;
+            }
+            let (here, after) = rest.split_at((*len).min(rest.len()));
+            mem.write_slice(here, *address)?;
+            rest = after;
+        }
+        all_done(rest.len())
+    }
+
+    /// The host's view of the stream.
+    ///
+    /// # Errors
+    /// Part of it is not in guest memory.
+    pub fn slices<'m>(
+        &self,
+        mem: &'m GuestMemory,
+        access: Permissions,
+    ) -> Result<Vec<VolatileSlice<'m>>, GuestMemoryError> {
+        let mut slices = Vec::with_capacity(self.parts.len());
+        for (address, len) in &self.parts {
+            for slice in mem.get_slices(*address, *len, access)? {
+                slices.push(slice?);
+            }
+        }
+        Ok(slices)
+    }
+
+    /// Fills the stream from `file` at `offset`, whole.
+    ///
+    /// # Errors
+    /// The file is shorter, the stream not in guest memory, or the read failed.
+    pub fn read_at(&self, mem: &GuestMemory, file: BorrowedFd, offset: u64) -> io::Result<()> {
+        let slices = self.guest_slices(mem, Permissions::Write)?;
+        transfer(&slices, offset, |vector, at| preadv(file, vector, at))
+    }
+
+    /// Stores the stream to `file` at `offset`, whole.
+    ///
+    /// # Errors
+    /// The stream is not in guest memory, or the write failed.
+    pub fn write_at(&self, mem: &GuestMemory, file: BorrowedFd, offset: u64) -> io::Result<()> {
+        let slices = self.guest_slices(mem, Permissions::Read)?;
+        transfer(&slices, offset, |vector, at| pwritev(file, vector, at))
+    }
+
+    /// Sends the stream as one message.
+    ///
+    /// # Errors
+    /// The stream is not in guest memory, has too many parts, or the write failed.
+    pub fn send(&self, mem: &GuestMemory, file: BorrowedFd) -> io::Result<usize> {
+        writev(file, &self.guest_slices(mem, Permissions::Read)?)
+    }
+
+    fn guest_slices<'m>(
+        &self,
+        mem: &'m GuestMemory,
+        access: Permissions,
+    ) -> io::Result<Vec<VolatileSlice<'m>>> {
+        self.slices(mem, access)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+    }
+}
+
+fn all_done(left: usize) -> Result<(), GuestMemoryError> {
+    match left {
+        0 => Ok(()),
+        left => Err(GuestMemoryError::PartialBuffer {
+            expected: left,
+            completed: 0,
+        }),
+    }
+}
+
+/// Repeats `call` until all of `slices` went through.
+fn transfer(
+    slices: &[VolatileSlice<'_>],
+    mut offset: u64,
+    call: impl Fn(&[VolatileSlice<'_>], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    let mut rest = slices.to_vec();
+    while !rest.is_empty() {
+        let batch = rest.get(..rest.len().min(MAX_PARTS)).unwrap_or_default();
+        let done = match call(batch, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(done) => done,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        offset += done as u64;
+        advance(&mut rest, done)?;
+    }
+    Ok(())
+}
+
+/// Drops the first `done` bytes.
+fn advance(slices: &mut Vec<VolatileSlice<'_>>, mut done: usize) -> io::Result<()> {
+    let mut whole = 0;
+    for slice in slices.iter_mut() {
+        if done < slice.len() {
+            if done != 0 {
+                *slice = slice.offset(done).map_err(io::Error::other)?;
+            }
+            break;
+        }
+        done -= slice.len();
+        whole += 1;
+    }
+    slices.drain(..whole);
+    Ok(())
+}
+
+/// One vector of a system call, with what keeps its addresses valid.
+struct IoVectors<'a> {
+    vectors: Vec<libc::iovec>,
+    _memory: &'a [VolatileSlice<'a>],
+}
+
+impl<'a> IoVectors<'a> {
+    fn new(slices: &'a [VolatileSlice<'a>]) -> io::Result<(Self, libc::c_int)> {
+        let count = libc::c_int::try_from(slices.len()).map_err(io::Error::other)?;
+        let vectors = slices.iter().map(|slice| libc::iovec {
+            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+            iov_len: slice.len(),
+        });
+        let vectors = Self {
+            vectors: vectors.collect(),
+            _memory: slices,
+        };
+        Ok((vectors, count))
+    }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn result(returned: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(returned).map_err(|_| io::Error::last_os_error())
+}
+
+#[expect(unsafe_code, reason = "std has no vectored read into volatile memory")]
+fn preadv(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+    let (vectors, count) = IoVectors::new(slices)?;
+    let offset = file_offset(offset)?;
+    // SAFETY: each vector is a volatile slice that lives until the call returns; Rust makes no
+    // assumption about the bytes of such memory, so that the kernel may change them.
+    result(unsafe { libc::preadv(file.as_raw_fd(), vectors.vectors.as_ptr(), count, offset) })
+}
+
+#[expect(unsafe_code, reason = "std has no vectored write from volatile memory")]
+fn pwritev(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+    let (vectors, count) = IoVectors::new(slices)?;
+    let offset = file_offset(offset)?;
+    // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
+    // reads it.
+    result(unsafe { libc::pwritev(file.as_raw_fd(), vectors.vectors.as_ptr(), count, offset) })
+}
+
+#[expect(unsafe_code, reason = "std has no vectored write from volatile memory")]
+fn writev(file: BorrowedFd, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    let (vectors, count) = IoVectors::new(slices)?;
+    // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
+    // reads it.
+    result(unsafe { libc::writev(file.as_raw_fd(), vectors.vectors.as_ptr(), count) })
+}
+
+#[cfg(test)]
+#[path = "buffers_test.rs"]
+mod buffers_test;

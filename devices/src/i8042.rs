@@ -1,0 +1,173 @@
+//! The keyboard controller at ports 0x60 and 0x64: enough of an Intel 8042 with an attached keyboard that
+//! a kernel's probe finds answers at once, and that a reset through it works.
+//!
+//! Always decoded, because it is unanswered ports that cost a stock kernel about a second. It
+//! has no auxiliary (mouse) port.
+
+use crate::bus::BusDevice;
+use crate::guest_event::{EventSink, GuestEvent};
+use std::collections::VecDeque;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Offset of the data register, port 0x60.
+const DATA: u64 = 0;
+/// Offset of the status (read) and command (write) register, port 0x64.
+const COMMAND: u64 = 4;
+/// Bytes of the range.
+pub const LEN: u64 = 5;
+
+/// Status: the output buffer holds a byte for the driver.
+const OUTPUT_FULL: u8 = 1 << 0;
+/// Status: the controller passed its self-test.
+const SYSTEM: u8 = 1 << 2;
+/// Status: the keyboard is not locked.
+const UNLOCKED: u8 = 1 << 4;
+/// Configuration byte: interrupt when the keyboard has a byte.
+const INTERRUPT: u8 = 1 << 0;
+/// Configuration byte: the keyboard's clock is off.
+const KEYBOARD_OFF: u8 = 1 << 4;
+/// Configuration byte: translate to scan code set 1.
+const TRANSLATE: u8 = 1 << 6;
+/// Most bytes waiting for the driver: a real controller has one, a keyboard sixteen.
+const MAX_OUTPUT: usize = 16;
+
+/// The answer of a keyboard that understood.
+const ACK: u8 = 0xfa;
+
+/// What the next byte written to the data register is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    /// A command for the keyboard.
+    Keyboard,
+    /// The configuration byte.
+    Configuration,
+    /// The output port: its bit 0 low resets the machine.
+    OutputPort,
+    /// A byte to be read back as if from the keyboard.
+    Echo,
+    /// A byte for the auxiliary device that is not there.
+    Auxiliary,
+    /// The argument of a keyboard command.
+    Argument,
+}
+
+/// The controller and its keyboard.
+pub struct I8042 {
+    events: EventSink,
+    irq: EventFd,
+    configuration: u8,
+    expect: Expect,
+    output: VecDeque<u8>,
+}
+
+impl I8042 {
+    /// Interrupts through `irq`, and reports a reset to `events`.
+    pub fn new(irq: EventFd, events: EventSink) -> Self {
+        Self {
+            events,
+            irq,
+            configuration: INTERRUPT | TRANSLATE,
+            expect: Expect::Keyboard,
+            output: VecDeque::new(),
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if self.output.len() + bytes.len() <= MAX_OUTPUT {
+            self.output.extend(bytes);
+        }
+        self.signal();
+    }
+
+    fn signal(&self) {
+        if self.configuration & INTERRUPT != 0
+            && !self.output.is_empty()
+            && let Err(e) = self.irq.write(1)
+        {
+            log::debug!("keyboard interrupt: {e}");
+        }
+    }
+
+    fn command(&mut self, command: u8) {
+        self.expect = Expect::Keyboard;
+        match command {
+            0x20 => self.put(&[self.configuration]),
+            0x60 => self.expect = Expect::Configuration,
+            // Self-test passed; the keyboard's line is good; the auxiliary's is not there.
+            0xaa => self.put(&[0x55]),
+            0xab => self.put(&[0x00]),
+            0xa9 => self.put(&[0xff]),
+            0xad => self.configuration |= KEYBOARD_OFF,
+            0xae => self.configuration &= !KEYBOARD_OFF,
+            // The output port: not in reset, A20 on.
+            0xd0 => self.put(&[0x03]),
+            0xd1 => self.expect = Expect::OutputPort,
+            0xd2 => self.expect = Expect::Echo,
+            0xd3 | 0xd4 => self.expect = Expect::Auxiliary,
+            // Pulse lines of the output port: bit 0 clear pulses the reset line.
+            0xf0..=0xff if command & 1 == 0 => (self.events)(GuestEvent::Reset),
+            _ => {}
+        }
+    }
+
+    fn data(&mut self, value: u8) {
+        match std::mem::replace(&mut self.expect, Expect::Keyboard) {
+            Expect::Keyboard => self.keyboard(value),
+            Expect::Configuration => self.configuration = value,
+            Expect::OutputPort if value & 1 == 0 => (self.events)(GuestEvent::Reset),
+            Expect::Echo => self.put(&[value]),
+            Expect::Argument => self.put(&[ACK]),
+            Expect::OutputPort | Expect::Auxiliary => {}
+        }
+    }
+
+    fn keyboard(&mut self, command: u8) {
+        match command {
+            // Set LEDs, scan code set, typematic rate: an argument follows.
+            0xed | 0xf0 | 0xf3 => {
+                self.expect = Expect::Argument;
+                self.put(&[ACK]);
+            }
+            0xee => self.put(&[0xee]),
+            // Identify: an MF2 keyboard, as a translating controller shows it.
+            0xf2 => self.put(&[ACK, 0xab, 0x41]),
+            // Reset: the self-test passed.
+            0xff => self.put(&[ACK, 0xaa]),
+            _ => self.put(&[ACK]),
+        }
+    }
+}
+
+impl BusDevice for I8042 {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        let [value] = data else { return };
+        match offset {
+            DATA => {
+                *value = self.output.pop_front().unwrap_or_default();
+                self.signal();
+            }
+            COMMAND => {
+                let full = if self.output.is_empty() {
+                    0
+                } else {
+                    OUTPUT_FULL
+                };
+                *value = SYSTEM | UNLOCKED | full;
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        match (offset, data) {
+            (DATA, [value]) => self.data(*value),
+            (COMMAND, [command]) => self.command(*command),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "i8042_test.rs"]
+mod i8042_test;

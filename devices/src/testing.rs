@@ -1,0 +1,335 @@
+//! A guest's side for tests: a driver that talks to the bus, so that registers, negotiation, rings,
+//! worker and device run together, and an event loop to serve them.
+
+use crate::GuestMemory;
+use crate::bus::Bus;
+use crate::guest_event::{EventSink, GuestEvent};
+use crate::interrupt::LineInterrupt;
+use crate::lock;
+use crate::virtio::device::VirtioDevice;
+use crate::virtio::mmio::{MmioTransport, WINDOW, Wiring};
+use crate::virtio::worker::{Loop, Subscriber};
+use event_manager::EventManager;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Where the window of the device under test is.
+pub const WINDOW_BASE: u64 = 0xd000_0000;
+/// Bytes of guest memory.
+pub const MEM: usize = 1 << 20;
+/// First byte of the memory that [`Ring`]s do not use.
+pub const DATA: u64 = 0x4_0000;
+/// How long an answer may take before a test fails: only a hang takes that long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Events that devices reported.
+#[derive(Clone, Default)]
+pub struct RecordedEvents(Arc<Mutex<Vec<GuestEvent>>>);
+
+impl RecordedEvents {
+    /// Those since the last call.
+    pub fn take(&self) -> Vec<GuestEvent> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+/// A sink for a device under test, and what it got.
+pub fn recorded_events() -> (EventSink, RecordedEvents) {
+    let events = RecordedEvents::default();
+    let sink = events.clone();
+    (Arc::new(move |event| lock(&sink.0).push(event)), events)
+}
+
+/// The event loop that all tests of a process share.
+pub fn event_loop() -> Loop {
+    static LOOP: Mutex<Option<Loop>> = Mutex::new(None);
+    let mut shared = LOOP.lock().unwrap_or_else(PoisonError::into_inner);
+    shared
+        .get_or_insert_with(|| {
+            let (tx, rx) = mpsc::channel();
+            std::thread::spawn(move || {
+                let mut manager = EventManager::<Subscriber>::new().expect("an epoll");
+                tx.send(manager.remote_endpoint())
+                    .expect("a test that waits");
+                loop {
+                    manager.run().expect("an event loop");
+                }
+            });
+            rx.recv().expect("an event loop")
+        })
+        .clone()
+}
+
+/// Empty guest memory.
+pub fn memory() -> GuestMemory {
+    GuestMemory::from_ranges(&[(GuestAddress(0), MEM)]).expect("memory")
+}
+
+/// A virtqueue as a driver sees it. The three parts of queue `n` start at `0x1000 + n * 0x4000`.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    /// Index of the queue.
+    pub index: u32,
+    /// Entries.
+    pub size: u16,
+    /// Address of the descriptor table.
+    pub desc: u64,
+    /// Address of the available ring.
+    pub avail: u64,
+    /// Address of the used ring.
+    pub used: u64,
+    next_desc: u16,
+    next_avail: u16,
+    next_used: u16,
+}
+
+impl Ring {
+    /// Queue `index` with `size` entries.
+    pub fn new(index: u32, size: u16) -> Self {
+        let base = 0x1000 + u64::from(index) * 0x4000;
+        Self {
+            index,
+            size,
+            desc: base,
+            avail: base + 0x2000,
+            used: base + 0x3000,
+            next_desc: 0,
+            next_avail: 0,
+            next_used: 0,
+        }
+    }
+
+    /// Makes a chain of `(address, length, device may write)` available; returns its head.
+    pub fn add(&mut self, mem: &GuestMemory, buffers: &[(u64, u32, bool)]) -> u16 {
+        let head = self.next_desc;
+        for (i, (address, len, writable)) in buffers.iter().enumerate() {
+            let last = i + 1 == buffers.len();
+            let next = (self.next_desc + 1) % self.size;
+            let flags = u16::from(!last) | u16::from(*writable) << 1;
+            self.set_descriptor(mem, self.next_desc, (*address, *len, flags, next));
+            self.next_desc = next;
+        }
+        self.publish(mem, head);
+        head
+    }
+
+    /// Writes descriptor `index` as `(address, length, flags, next)`.
+    pub fn set_descriptor(&self, mem: &GuestMemory, index: u16, d: (u64, u32, u16, u16)) {
+        let at = GuestAddress(self.desc + 16 * u64::from(index));
+        let mut bytes = d.0.to_le_bytes().to_vec();
+        bytes.extend(d.1.to_le_bytes());
+        bytes.extend(d.2.to_le_bytes());
+        bytes.extend(d.3.to_le_bytes());
+        mem.write_slice(&bytes, at).expect("a descriptor table");
+    }
+
+    /// Makes the chain at `head` available.
+    pub fn publish(&mut self, mem: &GuestMemory, head: u16) {
+        let slot = u64::from(self.next_avail % self.size);
+        let entry = GuestAddress(self.avail + 4 + 2 * slot);
+        mem.write_obj(head, entry).expect("an available ring");
+        self.next_avail = self.next_avail.wrapping_add(1);
+        self.set_avail_index(mem, self.next_avail);
+    }
+
+    /// Writes the index of the available ring.
+    pub fn set_avail_index(&self, mem: &GuestMemory, index: u16) {
+        mem.store(
+            index,
+            GuestAddress(self.avail + 2),
+            std::sync::atomic::Ordering::Release,
+        )
+        .expect("an available ring");
+    }
+
+    /// The next used entry, `(head, bytes written)`, if there is one.
+    pub fn take_used(&mut self, mem: &GuestMemory) -> Option<(u32, u32)> {
+        let index = GuestAddress(self.used + 2);
+        let index: u16 = mem
+            .load(index, std::sync::atomic::Ordering::Acquire)
+            .expect("a used ring");
+        if index == self.next_used {
+            return None;
+        }
+        let slot = u64::from(self.next_used % self.size);
+        self.next_used = self.next_used.wrapping_add(1);
+        let at = self.used + 4 + 8 * slot;
+        let read = |at| mem.read_obj::<u32>(GuestAddress(at)).expect("a used ring");
+        Some((read(at), read(at + 4)))
+    }
+}
+
+/// A guest with one virtio device, reached only over the bus.
+pub struct FakeGuest {
+    /// The bus.
+    pub bus: Bus,
+    /// The device's transport, to pause, save and restore it.
+    pub transport: Arc<Mutex<MmioTransport>>,
+    /// Guest memory.
+    pub mem: GuestMemory,
+    irq: EventFd,
+}
+
+impl FakeGuest {
+    /// A guest with `device` and memory of its own.
+    pub fn new(device: Box<dyn VirtioDevice>) -> Self {
+        Self::with_memory(device, memory())
+    }
+
+    /// A guest with `device` and the memory of another.
+    pub fn with_memory(device: Box<dyn VirtioDevice>, mem: GuestMemory) -> Self {
+        let eventfd = || EventFd::new(EFD_NONBLOCK).expect("an eventfd");
+        let irq = eventfd();
+        let line = LineInterrupt::new(irq.try_clone().expect("an eventfd"));
+        let offer = device.offer();
+        let kicks = offer.queue_sizes.iter().map(|_| eventfd());
+        let wiring = Wiring {
+            mem: mem.clone(),
+            interrupt: Arc::new(line),
+            event_loop: event_loop(),
+            kicks: kicks.collect(),
+        };
+        let transport = Arc::new(Mutex::new(MmioTransport::new(device, wiring)));
+        let mut bus = Bus::default();
+        bus.insert(WINDOW_BASE, WINDOW, transport.clone())
+            .expect("a free bus");
+        Self {
+            bus,
+            transport,
+            mem,
+            irq,
+        }
+    }
+
+    /// Writes the 32-bit register at `offset`.
+    pub fn write(&self, offset: u32, value: u32) {
+        assert!(
+            self.bus
+                .write(WINDOW_BASE + u64::from(offset), &value.to_le_bytes())
+        );
+    }
+
+    /// Reads the 32-bit register at `offset`.
+    pub fn read(&self, offset: u32) -> u32 {
+        let mut bytes = [0; 4];
+        assert!(self.bus.read(WINDOW_BASE + u64::from(offset), &mut bytes));
+        u32::from_le_bytes(bytes)
+    }
+
+    /// The features the device offers.
+    pub fn offered(&self) -> u64 {
+        self.write(0x14, 1);
+        let high = self.read(0x10);
+        self.write(0x14, 0);
+        u64::from(high) << 32 | u64::from(self.read(0x10))
+    }
+
+    /// Steps 1 to 6 of section 3.1.1, accepting `features`; returns the status register.
+    pub fn negotiate(&self, features: u64) -> u32 {
+        self.write(0x70, 0);
+        self.write(0x70, 1);
+        self.write(0x70, 3);
+        for (select, shift) in [(0, 0), (1, 32)] {
+            self.write(0x24, select);
+            self.write(0x20, (features >> shift & 0xffff_ffff) as u32);
+        }
+        self.write(0x70, 11);
+        self.read(0x70)
+    }
+
+    /// Describes `ring` to the device and enables it.
+    pub fn enable(&self, ring: &Ring) {
+        self.write(0x30, ring.index);
+        self.write(0x38, ring.size.into());
+        for (register, address) in [(0x80, ring.desc), (0x90, ring.avail), (0xa0, ring.used)] {
+            self.write(register, (address & 0xffff_ffff) as u32);
+            self.write(register + 4, (address >> 32) as u32);
+        }
+        self.write(0x44, 1);
+    }
+
+    /// The driver is ready; returns the status register.
+    pub fn driver_ok(&self) -> u32 {
+        self.write(0x70, 15);
+        self.read(0x70)
+    }
+
+    /// Resets, negotiates `features` and enables all queues with at most `size` entries.
+    pub fn start(&self, features: u64, size: u16) -> Vec<Ring> {
+        assert_eq!(
+            self.negotiate(features),
+            11,
+            "features {features:#x} refused"
+        );
+        let mut rings = Vec::new();
+        for index in 0.. {
+            self.write(0x30, index);
+            let max = self.read(0x34);
+            if max == 0 {
+                break;
+            }
+            let ring = Ring::new(index, size.min(max as u16));
+            self.mem
+                .write_slice(&[0; 0x4000], GuestAddress(ring.desc))
+                .expect("memory");
+            self.enable(&ring);
+            rings.push(ring);
+        }
+        assert_eq!(self.driver_ok(), 15);
+        rings
+    }
+
+    /// Rings the doorbell of queue `index`.
+    pub fn kick(&self, index: u32) {
+        self.write(0x50, index);
+    }
+
+    /// Waits for the next used entry of `ring`.
+    pub fn wait_used(&self, ring: &mut Ring) -> (u32, u32) {
+        let mut used = None;
+        self.wait("a used entry", || {
+            used = ring.take_used(&self.mem);
+            used.is_some()
+        });
+        used.expect("waited for")
+    }
+
+    /// Makes a chain available, kicks, and waits for it; returns the bytes written.
+    pub fn request(&self, ring: &mut Ring, buffers: &[(u64, u32, bool)]) -> u32 {
+        let head = ring.add(&self.mem, buffers);
+        self.kick(ring.index);
+        let (id, len) = self.wait_used(ring);
+        assert_eq!(id, u32::from(head));
+        len
+    }
+
+    /// Whether the device interrupted since the last call.
+    pub fn interrupted(&self) -> bool {
+        self.irq.read().is_ok()
+    }
+
+    /// Waits until `done`.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < PATIENCE, "no {what}");
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Waits until the loop has served everything that was kicked before.
+    pub fn settle(&self) {
+        let (tx, rx) = mpsc::channel();
+        let (tx, rx) = (Mutex::new(tx), rx);
+        event_loop()
+            .fire(
+                move |_: &mut dyn event_manager::SubscriberOps<Subscriber = Subscriber>| {
+                    let _ = lock(&tx).send(());
+                },
+            )
+            .expect("an event loop");
+        rx.recv_timeout(PATIENCE).expect("an event loop that turns");
+    }
+}

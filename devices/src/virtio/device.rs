@@ -1,0 +1,87 @@
+//! The contract between a virtio device and its transport. A new device implements these two
+//! traits and sees neither registers nor event loop.
+
+use super::queue::{DeviceQueue, QueueError};
+use super::state::DeviceState;
+use event_manager::EventSet;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// What a device offers to the driver; asked once.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Virtio device id (section 5).
+    pub id: u32,
+    /// Feature bits of the device type; the transport adds those of the transport and the rings.
+    pub features: u64,
+    /// Largest size of each queue: powers of two up to 32768.
+    pub queue_sizes: Vec<u16>,
+}
+
+/// The driver-facing half: identity and configuration. Owned by the transport.
+pub trait VirtioDevice: Send {
+    /// What the device offers to the driver. The same for the life of the device.
+    fn offer(&self) -> Offer;
+
+    /// The device-specific configuration space.
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    /// The driver wrote to the configuration space. `offset` and `data` are the guest's.
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    /// The driver is ready and accepted `features`: hands out the half that serves the queues.
+    ///
+    /// # Errors
+    /// What the host refused. The transport then asks the driver for a reset.
+    fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>>;
+
+    /// State besides queues and features; called only while stopped.
+    fn save(&self) -> DeviceState {
+        DeviceState::default()
+    }
+}
+
+/// A descriptor the handler waits on besides its queues.
+#[derive(Debug)]
+pub struct Source {
+    /// A duplicate of the descriptor: the loop owns what it watches.
+    pub fd: OwnedFd,
+    /// Which events to wait for. A source that the handler does not always empty must be
+    /// edge-triggered, or the loop spins on it.
+    pub events: EventSet,
+}
+
+/// The queue-serving half. Owned by one loop at a time; never touched by a vCPU.
+pub trait QueueHandler: Send {
+    /// Descriptors to wait on besides the queues; the index is the token.
+    ///
+    /// # Errors
+    /// A descriptor could not be duplicated.
+    fn sources(&self) -> io::Result<Vec<Source>> {
+        Ok(Vec::new())
+    }
+
+    /// The driver kicked queue `index`.
+    ///
+    /// # Errors
+    /// The ring is broken: the transport retires the device until it is reset.
+    fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError>;
+
+    /// Source `token` is ready.
+    ///
+    /// # Errors
+    /// As [`Self::on_queue`].
+    fn on_source(&mut self, _token: usize, _queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    /// Completes or gives back everything in flight, so that the queues alone describe the device.
+    ///
+    /// # Errors
+    /// As [`Self::on_queue`].
+    fn drain(&mut self, _queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What all virtio devices share: the device contract, queues, the mmio transport and the
+//! worker that serves queues on an event loop. Section numbers are those of Virtio 1.2.
+
+pub mod device;
+pub mod mmio;
+pub mod queue;
+pub mod state;
+pub mod worker;
+
+#[cfg(test)]
+#[path = "conformance_test.rs"]
+mod conformance_test;
+#[cfg(test)]
+#[path = "hostile_test.rs"]
+mod hostile_test;

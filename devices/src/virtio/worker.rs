@@ -1,0 +1,203 @@
+//! Runs a device's queue handler on an event loop: the one subscriber for all devices.
+//!
+//! A vCPU that starts or resets a device posts to the loop and never waits for it. The loop owns
+//! a duplicate of every descriptor it watches: one that is closed before it leaves epoll
+//! can no longer be removed, and wakes the loop forever.
+
+use super::device::{QueueHandler, Source};
+use super::queue::{DeviceQueue, QueueError};
+use crate::interrupt::{Cause, Interrupt};
+use crate::lock;
+use event_manager::{
+    EventOps, EventSet, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps,
+};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use vmm_sys_util::eventfd::EventFd;
+
+/// Anything an event loop serves.
+pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
+
+/// A handle to an event loop: the one that all share, or that of one disk.
+pub type Loop = RemoteEndpoint<Subscriber>;
+
+/// A running device: its handler and the queues it serves.
+pub struct Running {
+    /// The device's queue-serving half.
+    pub handler: Box<dyn QueueHandler>,
+    /// The queues the driver set up.
+    pub queues: Vec<DeviceQueue>,
+}
+
+/// Tells driver and transport that a device is broken until it is reset (section 2.1.2).
+pub struct NeedsReset {
+    set: AtomicBool,
+    interrupt: Arc<dyn Interrupt>,
+}
+
+impl NeedsReset {
+    /// Tells the driver through `interrupt`.
+    pub fn new(interrupt: Arc<dyn Interrupt>) -> Self {
+        Self {
+            set: AtomicBool::new(false),
+            interrupt,
+        }
+    }
+
+    /// Whether it was raised since the last [`Self::clear`].
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// The device was reset.
+    pub fn clear(&self) {
+        self.set.store(false, Ordering::Release);
+    }
+
+    /// The device is broken.
+    pub fn raise(&self) {
+        self.set.store(true, Ordering::Release);
+        if let Err(e) = self.interrupt.trigger(Cause::Config) {
+            log::error!("cannot signal the guest: {e}");
+        }
+    }
+}
+
+/// Event-loop subscriber of one device; `running` is taken when the device stops.
+struct Worker {
+    running: Option<Running>,
+    needs_reset: Arc<NeedsReset>,
+    kicks: Vec<EventFd>,
+    sources: Vec<Source>,
+    id: Option<SubscriberId>,
+}
+
+/// What the loop holds: `event_manager` serves `Arc<Mutex<T>>` too, but locks with an unwrap.
+struct SharedWorker(Arc<Mutex<Worker>>);
+
+/// With which the transport takes a running device off its loop.
+pub struct WorkerHandle {
+    worker: Arc<Mutex<Worker>>,
+    event_loop: Loop,
+}
+
+impl WorkerHandle {
+    /// Puts `running` on `event_loop` without waiting for it; `kicks` are duplicates of its
+    /// doorbells. Every queue is served once, whether its doorbell rang or not.
+    ///
+    /// # Errors
+    /// The loop is gone, or a descriptor could not be duplicated.
+    pub fn start(
+        event_loop: &Loop,
+        running: Running,
+        kicks: Vec<EventFd>,
+        needs_reset: Arc<NeedsReset>,
+    ) -> io::Result<Self> {
+        let sources = running.handler.sources()?;
+        for kick in &kicks {
+            kick.write(1)?;
+        }
+        let worker = Arc::new(Mutex::new(Worker {
+            running: Some(running),
+            needs_reset,
+            kicks,
+            sources,
+            id: None,
+        }));
+        let added = worker.clone();
+        event_loop
+            .fire(
+                move |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
+                    let id = ops.add_subscriber(Box::new(SharedWorker(added.clone())));
+                    lock(&added).id = Some(id);
+                },
+            )
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self {
+            worker,
+            event_loop: event_loop.clone(),
+        })
+    }
+
+    /// Takes the device off the loop with nothing in flight. Waits for the batch being served,
+    /// never for the loop, so that a vCPU may call it.
+    pub fn stop(self) -> Option<Running> {
+        let mut running = lock(&self.worker).running.take();
+        if let Some(Running { handler, queues }) = &mut running
+            && let Err(e) = handler.drain(queues)
+        {
+            log::debug!("a broken device was stopped: {e}");
+        }
+        let worker = self.worker;
+        let removed = self.event_loop.fire(
+            move |ops: &mut dyn SubscriberOps<Subscriber = Subscriber>| {
+                let id = lock(&worker).id.take();
+                if let Some(Err(e)) = id.map(|id| ops.remove_subscriber(id)) {
+                    log::error!("cannot leave the event loop: {e}");
+                }
+            },
+        );
+        if let Err(e) = removed {
+            log::error!("cannot reach the event loop: {e}");
+        }
+        running
+    }
+}
+
+impl Worker {
+    fn watch(&self, ops: &mut EventOps<'_>) {
+        let kicks = self.kicks.iter().map(|kick| (kick as _, EventSet::IN));
+        let sources = self.sources.iter().map(|s| (&s.fd as _, s.events));
+        for (token, (fd, events)) in (0_u32..).zip(kicks.chain(sources)) {
+            let fd: &dyn std::os::fd::AsRawFd = fd;
+            if let Err(e) = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, events)) {
+                log::error!("cannot watch descriptor {token} of a device: {e}");
+                self.needs_reset.raise();
+            }
+        }
+    }
+
+    fn dispatch(&mut self, token: usize) -> Result<(), QueueError> {
+        let Some(Running { handler, queues }) = &mut self.running else {
+            return Ok(());
+        };
+        match self.kicks.get(token) {
+            Some(kick) => {
+                // Non-blocking: another event may have emptied it.
+                let _ = kick.read();
+                handler.on_queue(token, queues)
+            }
+            None => handler.on_source(token - self.kicks.len(), queues),
+        }
+    }
+}
+
+impl MutEventSubscriber for SharedWorker {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        lock(&self.0).watch(ops);
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let mut worker = lock(&self.0);
+        if worker.running.is_none() {
+            // Stopped; it leaves the loop in a moment.
+            return;
+        }
+        let broken = worker.needs_reset.is_set();
+        let result = match broken {
+            true => Ok(()),
+            false => worker.dispatch(events.data() as usize),
+        };
+        if let Err(e) = &result {
+            log::warn!("a device waits for its reset: {e}");
+            worker.needs_reset.raise();
+        }
+        if broken || result.is_err() {
+            // Nothing is served until the reset, so nothing may wake the loop.
+            if let Err(e) = ops.remove(events) {
+                log::error!("cannot stop watching a broken device: {e}");
+            }
+        }
+    }
+}
