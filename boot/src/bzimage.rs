@@ -58,8 +58,10 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
         header.pref_address
     };
     let run_addr = load_addr.max(header.pref_address);
-    let load_end = image.check_in_memory(load_addr, payload_len)?;
-    let run_end = image.check_in_memory(run_addr, u64::from(header.init_size))?;
+    let load_end = image.extent_end(load_addr, payload_len)?;
+    let run_end = image.extent_end(run_addr, u64::from(header.init_size))?;
+    let end = load_end.max(run_end);
+    image.check_in_memory(load_addr, end)?;
 
     let code32_start = u32::try_from(load_addr)
         .map_err(|_| KernelError::Malformed("its load address is beyond 4 GiB"))?;
@@ -72,7 +74,7 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
             file_offset: payload_offset,
             len: payload_len,
         }],
-        end: load_end.max(run_end),
+        end,
         cmdline_capacity: cmdline_len.saturating_add(1).min(cmdline::MAX_CAPACITY),
         initrd_addr_max: u64::from(header.initrd_addr_max),
         setup_header: setup_header {
@@ -123,7 +125,7 @@ fn check_header(header: &setup_header) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Bytes of protected-mode code. The file may have more after it (a signature), and up to a paragraph less.
+/// Bytes of protected-mode code. The file may have more after it (a signature).
 fn payload_len(image: &Image<'_>, header: &setup_header, offset: u64) -> Result<u64, KernelError> {
     const WHAT: &str = "the compressed kernel";
     image.check_in_file(WHAT, offset, ENTRY_64 + PARAGRAPH)?;
@@ -132,14 +134,14 @@ fn payload_len(image: &Image<'_>, header: &setup_header, offset: u64) -> Result<
     if stated == 0 {
         return Ok(available);
     }
-    if stated.saturating_sub(PARAGRAPH - 1) > available {
+    if stated > available {
         return Err(KernelError::Truncated {
             what: WHAT,
             needs: offset + stated,
             has: image.len,
         });
     }
-    Ok(stated.min(available))
+    Ok(stated)
 }
 
 #[cfg(test)]

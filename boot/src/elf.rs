@@ -52,7 +52,7 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
                     ));
                 }
                 image.check_in_file("a segment", segment.p_offset, segment.p_filesz)?;
-                let end = image.check_in_memory(segment.p_paddr, segment.p_memsz)?;
+                let end = image.extent_end(segment.p_paddr, segment.p_memsz)?;
                 extents.push((segment.p_paddr, end));
                 if segment.p_filesz > 0 {
                     segments.push(FileSegment {
@@ -69,6 +69,10 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
         }
     }
     check_disjoint(&mut extents)?;
+    let (Some(&(start, _)), Some(&(_, end))) = (extents.first(), extents.last()) else {
+        return Err(KernelError::Malformed("it has no segment to load"));
+    };
+    image.check_in_memory(start, end)?;
 
     let (protocol, entry) = match pvh_entry {
         Some(entry) => (Protocol::Pvh, u64::from(entry)),
@@ -86,7 +90,7 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
         protocol,
         entry,
         segments,
-        end: extents.iter().map(|&(_, end)| end).max().unwrap_or(entry),
+        end,
         cmdline_capacity: cmdline::DEFAULT_CAPACITY,
         initrd_addr_max: u64::from(u32::MAX),
         setup_header: synthetic_setup_header(),
@@ -140,7 +144,7 @@ fn read_program_headers(
     Ok(headers)
 }
 
-/// Segments that overlap would overwrite one another; no linker makes such.
+/// Sorts by address. Segments that overlap would overwrite one another; no linker makes such.
 fn check_disjoint(extents: &mut [(u64, u64)]) -> Result<(), KernelError> {
     extents.sort_unstable();
     let overlap = extents

@@ -169,14 +169,18 @@ impl Image<'_> {
         Ok(end)
     }
 
-    /// Checks that `[start, start + len)` is RAM a kernel may use, and returns its end.
-    pub(crate) fn check_in_memory(&self, start: u64, len: u64) -> Result<u64, KernelError> {
-        let end = start
-            .checked_add(len)
-            .ok_or(KernelError::Malformed("an address is beyond 64 bits"))?;
+    /// The end of `[start, start + len)`, after checking that it stays clear of the boot structures.
+    pub(crate) fn extent_end(&self, start: u64, len: u64) -> Result<u64, KernelError> {
         if start < layout::HIGH_RAM_START {
             return Err(KernelError::LowMemory { start });
         }
+        start
+            .checked_add(len)
+            .ok_or(KernelError::Malformed("an address is beyond 64 bits"))
+    }
+
+    /// Checks that everything the kernel needs, from `start` to `end`, is RAM.
+    pub(crate) fn check_in_memory(&self, start: u64, end: u64) -> Result<(), KernelError> {
         if end > self.low_ram {
             return Err(KernelError::OutsideMemory {
                 start,
@@ -184,7 +188,7 @@ impl Image<'_> {
                 ram_end: self.low_ram,
             });
         }
-        Ok(end)
+        Ok(())
     }
 
     /// Reads `buf.len()` bytes at `offset`.

@@ -30,6 +30,8 @@ mod boot_info;
 mod bzimage;
 pub mod cmdline;
 mod elf;
+#[cfg(test)]
+mod fixtures;
 mod initrd;
 mod kernel;
 pub mod layout;

@@ -1,1 +1,43 @@
-//! Tests
+//! Tests of the whole: what is written where, and that a refused kernel leaves memory alone.
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::*;
+use crate::fixtures::{bzimage, chain, elf, load_all, load_kernel, memory};
+
+#[test]
+fn a_guest_without_low_memory_is_refused() {
+    let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8_0000)]).unwrap();
+    let error = load_kernel(&mem, &elf(true)).unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "guest memory is too small: 524288 bytes of RAM start at address 0, at least 1048576 are needed"
+    );
+}
+
+#[test]
+fn nothing_is_written_unless_all_is_well() {
+    let mem = memory(24);
+    assert!(load_all(&mem, &bzimage(), Some(b""), "").is_err());
+    assert!(load_all(&mem, &bzimage(), None, "a\nb").is_err());
+    assert!(load_all(&mem, &bzimage(), Some(&vec![1; 8 << 20]), "").is_err());
+    let mut all = vec![0; 24 << 20];
+    mem.read_slice(&mut all, GuestAddress(0)).unwrap();
+    assert!(all.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn more_than_the_mmio_gap_works() {
+    let plan = load_all(&memory(5 << 10), &elf(true), Some(&[1; 10]), "").unwrap();
+    assert_eq!(plan.initrd, Some((layout::MMIO_GAP_START - 0x1000, 10)));
+}
+
+#[test]
+fn the_tables_are_in_place() {
+    let mem = memory(24);
+    load_kernel(&mem, &bzimage()).unwrap();
+    let mut signature = [0; 8];
+    mem.read_slice(&mut signature, GuestAddress(layout::ACPI_START))
+        .unwrap();
+    assert_eq!(&signature, b"RSD PTR ");
+}
