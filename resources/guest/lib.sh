@@ -166,4 +166,6 @@ copy_modules() {
         [ ! -e "$source_modules/$list" ] || cp "$source_modules/$list" "$destination_modules/"
     done
     depmod -b "$destination_root" "$release"
+    # Read by depmod only.
+    rm -f "$destination_modules/modules.order" "$destination_modules/modules.builtin.modinfo"
 }

@@ -1,0 +1,205 @@
+#!/bin/sh
+# Builds what a guest boots: kernel, initrd and root file system, from Debian packages, without
+# root. See README.md for what is in them and for the keys the initrd understands.
+set -eu
+
+GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=resources/guest/lib.sh
+. "$GUEST_DIR/lib.sh"
+
+usage() {
+    cat <<'END'
+usage: build.sh [--out DIR] [--debian] [FLAVOUR]...
+
+Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into DIR:
+  vmlinuz-FLAVOUR      the distribution's bzImage
+  vmlinux-FLAVOUR      the same kernel as an uncompressed ELF file
+  initrd-FLAVOUR.img   busybox, the drivers of the devices a guest has, and an init
+  rootfs-FLAVOUR.ext4  raw ext4: busybox, e2fsprogs and more of that kernel's modules
+  version-FLAVOUR      the kernel's RELEASE, PACKAGE and VERSION
+and with --debian:
+  debian-FLAVOUR.ext4  raw ext4: Debian bookworm with systemd and a login on ttyS0
+
+What is up to date is left alone. DIR is target/guest of this checkout unless --out or
+BANTAM_GUEST_DIR says otherwise. BANTAM_DEBIAN_MIRROR names a mirror.
+END
+}
+
+OUT=${BANTAM_GUEST_DIR:-$GUEST_DIR/../../target/guest}
+debian=
+flavours=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --out)
+            [ $# -ge 2 ] || die "--out needs a directory"
+            OUT=$2
+            shift
+            ;;
+        --debian) debian=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        cloud | generic | backport) flavours="$flavours $1" ;;
+        *) die "unknown argument '$1' (see --help)" ;;
+    esac
+    shift
+done
+flavours=${flavours:-cloud}
+
+need cpio mke2fs debugfs depmod dpkg-deb lz4 xz zstd gcc flock
+[ -z "$debian" ] || need mmdebstrap
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+# shellcheck disable=SC2086  # a list
+"$GUEST_DIR/fetch.sh" --out "$OUT" $flavours busybox e2fsprogs
+lock_out
+
+work=$OUT/.build.$$
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+rm -rf "$work"
+mkdir -p "$work" "$OUT/stamps"
+
+# The drivers of a guest's devices, present and planned, and of its file system.
+BOOT_MODULES="virtio_mmio virtio_pci virtio_blk virtio_net virtio_rng pvpanic_mmio ext4 crc32c_generic crc32c_intel"
+ROOT_MODULES="$BOOT_MODULES virtio_balloon virtio_console virtio_pmem nd_pmem
+    vmw_vsock_virtio_transport button evdev loop overlay"
+# Sparse: what it costs is what is in it. Room for a guest to write.
+ROOT_SIZE=256M
+DEBIAN_SIZE=2G
+
+# outdated OUTPUT INPUT...: whether OUTPUT is missing or was made from other inputs. An input is a
+# file of this directory or a package's version file; their contents are the key.
+outdated() {
+    output=$1
+    shift
+    key=$(cat "$@" | sha256sum)
+    [ ! -e "$OUT/$output" ] || [ "$(cat "$OUT/stamps/$output" 2>/dev/null)" != "$key" ]
+}
+
+# finished FILE OUTPUT: publish, and remember what it was made from (the last `outdated`).
+finished() {
+    publish "$1" "$OUT/$2"
+    printf '%s\n' "$key" >"$OUT/stamps/$2"
+    say "built $OUT/$2 ($(du -h "$OUT/$2" | cut -f1))"
+}
+
+# The programs of our own that every image carries.
+own_programs() {
+    mkdir -p "$1/sbin"
+    gcc -Os -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector \
+        -fno-asynchronous-unwind-tables -fno-pie -no-pie -Wl,--build-id=none -Wl,-z,noseparate-code -s \
+        -o "$1/sbin/bantam-exit" "$GUEST_DIR/bantam-exit.c"
+    install -m 755 "$GUEST_DIR/userland" "$1/sbin/userland"
+}
+
+# image DIRECTORY FILE SIZE LABEL [OWNERS]: a raw ext4 of a directory. mke2fs copies the files'
+# owners, which without root are the builder's; they are set afterwards, to root or to what OWNERS
+# says in lines of "UID GID PATH".
+image() {
+    truncate -s "$3" "$2"
+    mke2fs -q -t ext4 -F -L "$4" -m 1 -E root_owner=0:0,lazy_itable_init=0 -d "$1" "$2"
+    [ "$(id -u)" -ne 0 ] || return 0
+    if [ -n "${5:-}" ]; then
+        cat "$5"
+    else
+        (cd "$1" && find . -mindepth 1 -printf '0 0 %P\n')
+    fi | while read -r owner group path; do
+        printf 'sif "/%s" uid %s\nsif "/%s" gid %s\n' "$path" "$owner" "$path" "$group"
+    done >"$work/owners"
+    # debugfs ends with 0 whatever happens; its errors are on standard error, after a banner.
+    debugfs -w -f "$work/owners" "$2" >/dev/null 2>"$work/debugfs"
+    ! grep -v '^debugfs [0-9]' "$work/debugfs" >&2 || die "cannot set the owners of the files in $2"
+}
+
+initrd() {
+    tree=$work/initrd
+    mkdir -p "$tree/bin" "$tree/proc" "$tree/sys" "$tree/dev" "$tree/run" "$tree/tmp" "$tree/root" "$tree/usr"
+    install -m 755 "$OUT/packages/busybox/bin/busybox" "$tree/bin/busybox"
+    own_programs "$tree"
+    install -m 755 "$GUEST_DIR/init" "$tree/init"
+    # Its shell finds the applets by itself; the kernel and scripts name these two by path.
+    ln -s busybox "$tree/bin/sh"
+    ln -s ../bin/busybox "$tree/sbin/modprobe"
+    # shellcheck disable=SC2086  # a list
+    copy_modules "$OUT/packages/$1" "$tree" $BOOT_MODULES
+    find "$tree" -exec touch -h -d @0 {} +
+    # Not compressed: a few MiB that a monitor maps from the page cache cost less than unpacking.
+    (cd "$tree" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$work/initrd.img"
+    rm -rf "$tree"
+}
+
+# The libraries a program of a package's tree loads, with the loader, as paths within the tree.
+libraries() {
+    "$1/lib64/ld-linux-x86-64.so.2" --library-path "$1/lib/x86_64-linux-gnu:$1/usr/lib/x86_64-linux-gnu" --list "$2" |
+        sed -n 's/.* => \(.*\) (0x.*/\1/p'
+}
+
+rootfs() {
+    tree=$work/rootfs
+    mkdir -p "$tree/bin" "$tree/sbin" "$tree/usr/bin" "$tree/usr/sbin" "$tree/proc" "$tree/sys" "$tree/dev" \
+        "$tree/run" "$tree/tmp" "$tree/etc" "$tree/mnt" "$tree/var" "$tree/lib64" "$tree/lib/x86_64-linux-gnu"
+    mkdir -m 700 "$tree/root"
+    chmod 1777 "$tree/tmp"
+    install -m 755 "$OUT/packages/busybox/bin/busybox" "$tree/bin/busybox"
+    "$tree/bin/busybox" --list | while read -r applet; do
+        [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
+    done
+    own_programs "$tree"
+    ln -s userland "$tree/sbin/init"
+    ln -s ../bin/busybox "$tree/sbin/modprobe"
+    printf 'root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$tree/etc/passwd"
+    printf 'root:x:0:\nnogroup:x:65534:\n' >"$tree/etc/group"
+    printf '127.0.0.1 localhost\n' >"$tree/etc/hosts"
+    printf 'guest\n' >"$tree/etc/hostname"
+    printf 'PRETTY_NAME="Bantam guest"\nID=bantam-guest\n' >"$tree/etc/os-release"
+    cp /dev/null "$tree/etc/fstab"
+
+    tools=$OUT/packages/e2fsprogs
+    for program in mke2fs e2fsck tune2fs resize2fs debugfs dumpe2fs; do
+        install -m 755 "$tools/sbin/$program" "$tree/usr/sbin/$program"
+        libraries "$tools" "$tools/sbin/$program"
+    done | sort -u >"$work/libraries"
+    while read -r library; do
+        install -m 755 "$library" "$tree/lib/x86_64-linux-gnu/"
+    done <"$work/libraries"
+    install -m 755 "$tools/lib64/ld-linux-x86-64.so.2" "$tree/lib64/"
+    ln -s mke2fs "$tree/usr/sbin/mkfs.ext4"
+    ln -s e2fsck "$tree/usr/sbin/fsck.ext4"
+    cp "$tools/etc/mke2fs.conf" "$tree/etc/"
+
+    # shellcheck disable=SC2086  # a list
+    copy_modules "$OUT/packages/$1" "$tree" $ROOT_MODULES
+    image "$tree" "$work/rootfs.ext4" "$ROOT_SIZE" bantam-root
+    rm -rf "$tree"
+}
+
+for flavour in $flavours; do
+    package=$OUT/packages/$flavour
+    read -r release _ <"$package/version"
+    tools="$OUT/packages/busybox/version $OUT/packages/e2fsprogs/version"
+    if outdated "vmlinuz-$flavour" "$package/version"; then
+        cp "$package/boot/vmlinuz-$release" "$work/vmlinuz"
+        finished "$work/vmlinuz" "vmlinuz-$flavour"
+    fi
+    if outdated "vmlinux-$flavour" "$package/version" "$GUEST_DIR/extract-vmlinux.sh"; then
+        "$GUEST_DIR/extract-vmlinux.sh" "$package/boot/vmlinuz-$release" "$work/vmlinux"
+        finished "$work/vmlinux" "vmlinux-$flavour"
+    fi
+    # shellcheck disable=SC2086  # a list
+    if outdated "initrd-$flavour.img" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/init" "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c"; then
+        initrd "$flavour"
+        finished "$work/initrd.img" "initrd-$flavour.img"
+    fi
+    # shellcheck disable=SC2086  # a list
+    if outdated "rootfs-$flavour.ext4" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c"; then
+        rootfs "$flavour"
+        finished "$work/rootfs.ext4" "rootfs-$flavour.ext4"
+    fi
+    cp "$package/version" "$work/version"
+    publish "$work/version" "$OUT/version-$flavour"
+    say "ready: $flavour, Linux $release, in $OUT"
+done
