@@ -1,2 +1,27 @@
-//! x
-fn main() {}
+//! `bantam`: boots a guest from its JSON file and ends with what became of it.
+
+use std::process::ExitCode;
+use vmm::{cli, exit_status, logging, run};
+
+fn main() -> ExitCode {
+    let started = std::time::Instant::now();
+    let options = match cli::parse(std::env::args_os()) {
+        Ok(cli::Action::Run(options)) => options,
+        Ok(cli::Action::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::from(exit_status::BAD_ARGUMENTS);
+        }
+    };
+    logging::init(options.level);
+    match run::run(&options, started) {
+        Ok(outcome) => ExitCode::from(outcome.status()),
+        Err(error) => {
+            logging::print_error(&error);
+            ExitCode::from(error.status())
+        }
+    }
+}

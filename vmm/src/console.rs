@@ -1,0 +1,134 @@
+//! The console: what is typed goes to the guest's serial port, and Ctrl-A is the monitor's.
+
+use devices::serial::SerialPort;
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use std::io::{self, Read as _};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+
+/// Ctrl-A, after which a key is the monitor's.
+const ESCAPE: u8 = 0x01;
+
+/// Takes the monitor's keys out of what is typed.
+#[derive(Debug, Default)]
+pub struct Keys {
+    escaped: bool,
+}
+
+/// What a key means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The guest's.
+    Guest(u8),
+    /// End the guest.
+    Quit,
+}
+
+impl Keys {
+    /// What `byte` means after those before it; `None` if it waits for the next, or is
+    /// a command that does not exist.
+    pub fn press(&mut self, byte: u8) -> Option<Key> {
+        match (std::mem::take(&mut self.escaped), byte) {
+            (false, ESCAPE) => {
+                self.escaped = true;
+                None
+            }
+            (false, byte) => Some(Key::Guest(byte)),
+            (true, b'x' | b'X') => Some(Key::Quit),
+            (true, ESCAPE) => Some(Key::Guest(ESCAPE)),
+            (true, _) => None,
+        }
+    }
+}
+
+/// Standard input as a subscriber of the event loop.
+pub struct Console {
+    input: io::Stdin,
+    /// Only a terminal has the monitor's keys; a pipe's bytes are all the guest's.
+    keys: Option<Keys>,
+    serial: Arc<Mutex<SerialPort>>,
+    quit: Box<dyn Fn() + Send>,
+}
+
+impl Console {
+    /// Feeds `serial`; calls `quit` when a terminal's user asks for it.
+    pub fn new(terminal: bool, serial: Arc<Mutex<SerialPort>>, quit: Box<dyn Fn() + Send>) -> Self {
+        Self {
+            input: io::stdin(),
+            keys: terminal.then(Keys::default),
+            serial,
+            quit,
+        }
+    }
+
+    /// Returns whether there may be more.
+    fn read(&mut self) -> io::Result<bool> {
+        let room = devices::lock(&self.serial).room();
+        let mut typed = [0; 4096];
+        // A guest that reads nothing: input beyond its buffer is lost, as on a real line, but the
+        // monitor's keys still work.
+        let typed = match self.input.lock().read(&mut typed) {
+            Ok(0) => return Ok(false),
+            Ok(len) => typed.get(..len).unwrap_or_default(),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(e) => return Err(e),
+        };
+        let mut bytes = Vec::with_capacity(typed.len());
+        for byte in typed {
+            match self.keys.as_mut() {
+                None => bytes.push(*byte),
+                Some(keys) => match keys.press(*byte) {
+                    Some(Key::Guest(byte)) => bytes.push(byte),
+                    Some(Key::Quit) => (self.quit)(),
+                    None => {}
+                },
+            }
+        }
+        if bytes.len() > room {
+            log::debug!(
+                "the guest does not read: lost {} bytes of input",
+                bytes.len() - room
+            );
+        }
+        devices::serial::input(&self.serial, &bytes);
+        Ok(true)
+    }
+}
+
+impl MutEventSubscriber for Console {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let events = Events::with_data(&self.input.as_fd(), 0, EventSet::IN);
+        if ops.add(events).is_err() {
+            // A regular file cannot be waited for; it is there at once, as far as it fits.
+            while devices::lock(&self.serial).room() > 0 && self.read().unwrap_or(false) {}
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        let more = self.read().unwrap_or_else(|e| {
+            log::warn!("the console's input ended: {e}");
+            false
+        });
+        if !more && let Err(e) = ops.remove(events) {
+            log::error!("cannot stop watching standard input: {e}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn press(text: &[u8]) -> Vec<Key> {
+        let mut keys = Keys::default();
+        text.iter().filter_map(|b| keys.press(*b)).collect()
+    }
+
+    #[test]
+    fn ctrl_a_is_the_monitor_s() {
+        assert_eq!(press(b"ax"), [Key::Guest(b'a'), Key::Guest(b'x')]);
+        assert_eq!(press(b"\x01x"), [Key::Quit]);
+        assert_eq!(press(b"\x01\x01x"), [Key::Guest(1), Key::Guest(b'x')]);
+        assert_eq!(press(b"\x01qx"), [Key::Guest(b'x')]);
+    }
+}

@@ -1,0 +1,87 @@
+//! How a guest's life ended, and the exit status that tells of it.
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 0 | the guest powered off or reset, or its console was told to quit |
+//! | 1 | the host refused something: KVM, memory, a tap |
+//! | 2 | the monitor itself failed |
+//! | 3 to 127 | the payload's own, written to the exit port 0xf4 |
+//! | 152 | the configuration, or a file it names, cannot be used |
+//! | 153 | bad arguments |
+//! | 160 | the guest's kernel panicked |
+//! | 161 | KVM could not enter the guest |
+//! | 162 | KVM met an internal error |
+//!
+//! 148 to 157 are those of the compatible command line. A process that a signal ended shows as
+//! 128 and the signal's number in the shell.
+
+use devices::guest_event::GuestEvent;
+use std::fmt;
+
+/// Status when the host refused something.
+pub const HOST_FAILURE: u8 = 1;
+/// Status when the monitor itself failed.
+pub const UNEXPECTED: u8 = 2;
+/// Status when the configuration, or a file it names, cannot be used.
+pub const BAD_CONFIGURATION: u8 = 152;
+/// Status when the command line cannot be used.
+pub const BAD_ARGUMENTS: u8 = 153;
+/// Status when the guest's kernel panicked.
+pub const GUEST_PANIC: u8 = 160;
+/// Status when KVM could not enter the guest.
+pub const FAILED_ENTRY: u8 = 161;
+/// Status when KVM met an internal error.
+pub const KVM_INTERNAL_ERROR: u8 = 162;
+
+/// How the guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By its own doing.
+    Guest(GuestEvent),
+    /// Its console was told to quit.
+    Quit,
+    /// KVM could not enter the guest, for this hardware-specific reason.
+    FailedEntry(u64),
+    /// KVM met an internal error, e.g. an instruction it cannot emulate.
+    KvmInternalError,
+    /// A vCPU's thread cannot go on.
+    VcpuFailed,
+}
+
+impl Outcome {
+    /// The process's exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Guest(GuestEvent::PowerOff | GuestEvent::Reset) | Self::Quit => 0,
+            Self::Guest(GuestEvent::Exit(status)) => status,
+            Self::Guest(GuestEvent::Panicked) => GUEST_PANIC,
+            Self::FailedEntry(_) => FAILED_ENTRY,
+            Self::KvmInternalError => KVM_INTERNAL_ERROR,
+            Self::VcpuFailed => UNEXPECTED,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Guest(GuestEvent::PowerOff) => f.write_str("the guest powered off"),
+            Self::Guest(GuestEvent::Reset) => f.write_str("the guest reset"),
+            Self::Guest(GuestEvent::Panicked) => f.write_str("the guest's kernel panicked"),
+            Self::Guest(GuestEvent::Exit(status)) => {
+                write!(f, "the guest's payload ended with status {status}")
+            }
+            Self::Quit => f.write_str("quit from the console"),
+            Self::FailedEntry(reason) => write!(
+                f,
+                "KVM could not enter the guest (hardware reason {reason:#x}): the kernel set up a \
+                 state that this processor refuses, see the host's kernel log"
+            ),
+            Self::KvmInternalError => f.write_str(
+                "KVM met an internal error, mostly an instruction it cannot emulate: does this \
+                 host have hardware virtualization (svm or vmx in /proc/cpuinfo)?",
+            ),
+            Self::VcpuFailed => f.write_str("a vCPU cannot go on"),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Guest memory: mapping it, and giving it to KVM.
+
+use devices::GuestMemory;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use resources::{HugePages, MachineConfig};
+use std::io;
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap};
+
+/// Why guest memory cannot be had. Each text names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host has no room for the mapping.
+    #[error(
+        "machine-config.mem_size_mib: the host cannot map {mib} MiB{}",
+        if *huge { ": are that many huge pages reserved (/proc/sys/vm/nr_hugepages)?" } else { "" }
+    )]
+    Map {
+        /// Size of the guest's memory.
+        mib: u64,
+        /// Whether huge pages were asked for.
+        huge: bool,
+        /// Why.
+        #[source]
+        source: MmapRegionError,
+    },
+    /// The parts do not form a memory.
+    #[error("machine-config.mem_size_mib: {0} MiB cannot be laid out")]
+    Layout(u64),
+    /// KVM refused a part.
+    #[error("machine-config.mem_size_mib: KVM refused guest memory at {start:#x}")]
+    Slot {
+        /// Guest address.
+        start: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Maps the memory that `config` asks for. The host's pages come as the guest touches them.
+///
+/// # Errors
+/// [`MemoryError::Map`] or [`MemoryError::Layout`].
+pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
+    warn_of_overcommit(config);
+    let mib = config.mem_size_mib;
+    let huge = config.huge_pages == HugePages::Hugetlb2M;
+    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    if huge {
+        // Reserved at once: a guest that ran out of them later would die of SIGBUS.
+        flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    }
+    let mut regions = Vec::new();
+    for (start, len) in boot::layout::ram_ranges(config.mem_bytes()) {
+        let len = usize::try_from(len).map_err(|_| MemoryError::Layout(mib))?;
+        let region = MmapRegionBuilder::new(len)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(flags)
+            .build()
+            .map_err(|source| MemoryError::Map { mib, huge, source })?;
+        if config.huge_pages == HugePages::Transparent {
+            advise_huge(&region);
+        }
+        let region = GuestRegionMmap::new(region, GuestAddress(start));
+        regions.push(region.ok_or(MemoryError::Layout(mib))?);
+    }
+    GuestMemory::from_regions(regions).map_err(|_| MemoryError::Layout(mib))
+}
+
+fn warn_of_overcommit(config: &MachineConfig) {
+    let Ok(info) = nix::sys::sysinfo::sysinfo() else {
+        return;
+    };
+    if config.mem_bytes() > info.ram_total() {
+        log::warn!(
+            "machine-config.mem_size_mib: is {}, and the host has {} MiB: a guest that uses it all \
+             will swap or be killed",
+            config.mem_size_mib,
+            info.ram_total() >> 20
+        );
+    }
+}
+
+#[expect(unsafe_code, reason = "madvise is an unsafe function")]
+fn advise_huge(region: &vm_memory::MmapRegion) {
+    // SAFETY: the range is the mapping we just made and that nobody else knows of; the advice
+    // changes which pages back it, not what it holds.
+    let advised =
+        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
+    if advised != 0 {
+        let e = io::Error::last_os_error();
+        log::warn!("machine-config.huge_pages: the host has no transparent huge pages: {e}");
+    }
+}
+
+/// Makes `memory` the VM's, a slot for each part.
+///
+/// # Errors
+/// [`MemoryError::Slot`].
+#[expect(unsafe_code, reason = "KVM takes host addresses as numbers")]
+pub fn give_to_kvm(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
+    for (slot, region) in (0_u32..).zip(memory.iter()) {
+        let start = region.start_addr().0;
+        let part = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: start,
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the range is a mapping of exactly this length. The machine keeps the memory until the
+        // process ends, and nothing in Rust holds a reference into it: all accesses are volatile.
+        let set = unsafe { vm.set_user_memory_region(part) };
+        set.map_err(|e| MemoryError::Slot {
+            start,
+            source: e.into(),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The machine: VM, memory, devices and vCPUs, built from a configuration and run to its end.
+
+pub mod attach;
+pub mod builder;
+mod kvm;
+pub mod memory;
+
+use crate::event_loop::EventLoopError;
+use crate::vcpu::VcpuError;
+use boot::BootError;
+use devices::block::backing::BackingError;
+use devices::net::tap::TapError;
+use std::io;
+
+pub use builder::{Machine, build};
+pub use kvm::KvmError;
+pub use memory::MemoryError;
+
+/// Why a machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A file the configuration names.
+    #[error("{key}: cannot open {path}")]
+    Open {
+        /// The key.
+        key: String,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What the guest boots.
+    #[error("boot-source")]
+    Boot(#[source] BootError),
+    /// A disk.
+    #[error("{key}.path_on_host")]
+    Disk {
+        /// The entry of `drives`.
+        key: String,
+        /// Why.
+        #[source]
+        source: BackingError,
+    },
+    /// A tap.
+    #[error("{key}.host_dev_name")]
+    Tap {
+        /// The entry of `network-interfaces`.
+        key: String,
+        /// Why.
+        #[source]
+        source: TapError,
+    },
+    /// More devices than there are windows and interrupts.
+    #[error(
+        "the configuration has more devices than the {0} there is room for: remove some of \
+         `drives`, `network-interfaces` and `entropy`"
+    )]
+    TooManyDevices(usize),
+    /// A device or a thread could not be set up.
+    #[error("cannot set up {what}")]
+    SetUp {
+        /// What.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A vCPU.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// An event loop.
+    #[error(transparent)]
+    EventLoop(#[from] EventLoopError),
+}
+
+impl MachineError {
+    /// Whether the configuration, or a file it names, is at fault, and not the host.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Open { .. } | Self::Boot(_) | Self::Disk { .. } | Self::TooManyDevices(_)
+        )
+    }
+
+    pub(crate) fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::SetUp { what, source }
+    }
+}

@@ -1,0 +1,81 @@
+//! The life of a guest, from its file to its end.
+
+use crate::cli::Options;
+use crate::exit_status::{BAD_CONFIGURATION, HOST_FAILURE, Outcome};
+use crate::machine::{self, MachineError};
+use crate::terminal::RawTerminal;
+use resources::{ConfigError, VmConfig};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Why there is no guest.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The machine that it asks for.
+    #[error("{config}")]
+    Machine {
+        /// The configuration file.
+        config: String,
+        /// Why.
+        #[source]
+        source: MachineError,
+    },
+    /// The terminal.
+    #[error("cannot use the terminal")]
+    Terminal(#[source] io::Error),
+}
+
+impl RunError {
+    /// The process's exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Config(_) => BAD_CONFIGURATION,
+            Self::Machine { source, .. } if source.is_configuration() => BAD_CONFIGURATION,
+            Self::Machine { .. } | Self::Terminal(_) => HOST_FAILURE,
+        }
+    }
+}
+
+/// Runs the guest of `options`. `started` is when the process did.
+///
+/// # Errors
+/// [`RunError`]: the guest did not start, or the event loop failed.
+pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
+    let loaded = VmConfig::from_file(&options.config_file)?;
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    let in_file = |source| RunError::Machine {
+        config: options.config_file.display().to_string(),
+        source,
+    };
+    let timed_from = options
+        .boot_timer
+        .then(|| exec_time(options.start_time_us, started));
+    // Unbuffered: a guest's prompt has no newline.
+    let output = io::stdout().as_fd().try_clone_to_owned();
+    let output = Box::new(File::from(output.map_err(RunError::Terminal)?));
+    let machine = machine::build(&loaded.config, output, timed_from).map_err(in_file)?;
+
+    let terminal = RawTerminal::enter(&io::stdin()).map_err(RunError::Terminal)?;
+    let outcome = machine.run(terminal.is_some()).map_err(in_file)?;
+    drop(terminal);
+    log::info!("{outcome}");
+    Ok(outcome)
+}
+
+/// When the process, or the jailer before it, was started.
+fn exec_time(start_time_us: Option<u64>, started: Instant) -> Instant {
+    let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let (Some(start), Ok(clock)) = (start_time_us.map(Duration::from_micros), clock) else {
+        return started;
+    };
+    let ago = Duration::from(clock).checked_sub(start);
+    ago.and_then(|ago| Instant::now().checked_sub(ago))
+        .unwrap_or(started)
+}

@@ -1,0 +1,100 @@
+//! The terminal in raw mode, put back on every way out that a process can see.
+//!
+//! The signals that end a process are caught only to put the terminal back; then the process
+//! dies of the signal, so that its parent sees the truth.
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use std::io::{self, IsTerminal as _, Stdin};
+use std::os::fd::AsFd as _;
+use std::sync::OnceLock;
+
+/// What the terminal was before: set once, read by the signal handler.
+static BEFORE: OnceLock<libc::termios> = OnceLock::new();
+
+/// Signals whose default is to end the process. SIGKILL cannot be seen.
+const FATAL: [Signal; 11] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGILL,
+    Signal::SIGABRT,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGSEGV,
+    Signal::SIGTERM,
+    Signal::SIGSYS,
+    Signal::SIGXFSZ,
+];
+
+/// Raw mode for as long as this lives.
+#[derive(Debug)]
+pub struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    /// Makes the terminal of `stdin` raw. `None` if it is no terminal, or not this process's to
+    /// change: a background job that changed it would be stopped.
+    ///
+    /// # Errors
+    /// What the terminal says.
+    pub fn enter(stdin: &Stdin) -> io::Result<Option<Self>> {
+        if !stdin.is_terminal() || !in_foreground(stdin) {
+            return Ok(None);
+        }
+        let before = tcgetattr(stdin)?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        if BEFORE.set(before.clone().into()).is_err() {
+            // Entered before in this process: the handlers know the first state.
+            tcsetattr(stdin, SetArg::TCSANOW, &raw)?;
+            return Ok(Some(Self { before }));
+        }
+        for signal in FATAL {
+            restore_on(signal)?;
+        }
+        tcsetattr(stdin, SetArg::TCSANOW, &raw)?;
+        Ok(Some(Self { before }))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Input typed ahead stays for the shell. If the terminal is gone there is nothing to put back.
+        let _ = tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &self.before);
+    }
+}
+
+fn in_foreground(stdin: &Stdin) -> bool {
+    nix::unistd::tcgetpgrp(stdin).is_ok_and(|group| group == nix::unistd::getpgrp())
+}
+
+#[expect(unsafe_code, reason = "installing a signal handler is")]
+fn restore_on(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(
+        SigHandler::Handler(restore_and_die),
+        // Once: what happens in the handler, or after it, has the signal's default effect.
+        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER,
+        SigSet::empty(),
+    );
+    // SAFETY: the handler calls only functions that are async-signal-safe (signal-safety(7)):
+    // tcsetattr, raise, and a read of a cell that was set before.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the safe wrapper of tcsetattr is not async-signal-safe by contract"
+)]
+extern "C" fn restore_and_die(signal: libc::c_int) {
+    if let Some(before) = BEFORE.get() {
+        // SAFETY: `before` is a termios that lives for ever, and the call only reads it.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, before) };
+    }
+    if let Ok(signal) = Signal::try_from(signal) {
+        // Its disposition is the default again.
+        let _ = raise(signal);
+    }
+}

@@ -1,0 +1,162 @@
+//! The processor as the guest sees it: the host's features, and a topology of our own.
+
+use super::VcpuError;
+use kvm_bindings::{
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
+};
+use kvm_ioctls::Kvm;
+
+/// Leaf 1, ECX: x2APIC.
+const X2APIC: u32 = 1 << 21;
+/// Leaf 1, ECX: the local APIC's timer counts in TSC ticks. KVM serves it and leaves it to us to say so.
+const TSC_DEADLINE: u32 = 1 << 24;
+/// Leaf 1, ECX: a hypervisor is present.
+const HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1, ECX: performance capabilities MSR.
+const PDCM: u32 = 1 << 15;
+/// Leaf 1, EDX: EBX[23:16] is the number of logical processors.
+const HTT: u32 = 1 << 28;
+
+/// How many vCPUs there are and how they are arranged: one package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// All.
+    pub vcpus: u8,
+    /// Of one core: 1 or 2.
+    pub threads_per_core: u8,
+}
+
+impl Topology {
+    /// `vcpus` of them; with `smt` two share a core.
+    pub fn new(vcpus: u8, smt: bool) -> Self {
+        let threads_per_core = if smt && vcpus > 1 { 2 } else { 1 };
+        Self {
+            vcpus,
+            threads_per_core,
+        }
+    }
+
+    /// Bits of an APIC id that number the threads of a core.
+    fn thread_bits(self) -> u32 {
+        bits(self.threads_per_core.into())
+    }
+
+    /// Bits of an APIC id within the package.
+    fn package_bits(self) -> u32 {
+        bits(self.vcpus.into())
+    }
+}
+
+/// Bits that number `count` things.
+fn bits(count: u32) -> u32 {
+    count.next_power_of_two().trailing_zeros()
+}
+
+/// What the host's KVM can give.
+pub(super) fn supported(kvm: &Kvm) -> Result<CpuId, VcpuError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(|e| VcpuError::SupportedCpuid(e.into()))
+}
+
+/// `supported` as vCPU `index` sees it.
+pub(super) fn for_vcpu(supported: &CpuId, topology: &Topology, index: u8) -> CpuId {
+    let mut cpuid = supported.clone();
+    let extended = extended_topology(&cpuid);
+    for entry in cpuid.as_mut_slice() {
+        set_topology(entry, topology, index);
+    }
+    // The host's own topology leaves are as many as it has levels: ours are two and an end.
+    cpuid.retain(|entry| !extended.contains(&entry.function));
+    for function in extended {
+        for level in topology_levels(function, topology, index) {
+            // The table is smaller than KVM's limit, from which the host's leaves went.
+            if let Err(e) = cpuid.push(level) {
+                log::warn!("CPUID leaf {function:#x} is left out: {e:?}");
+            }
+        }
+    }
+    cpuid
+}
+
+/// Which of the extended topology leaves the host's processor has.
+fn extended_topology(cpuid: &CpuId) -> Vec<u32> {
+    let has = |function: &u32| cpuid.as_slice().iter().any(|e| e.function == *function);
+    [0xb, 0x1f].into_iter().filter(has).collect()
+}
+
+fn set_topology(entry: &mut kvm_cpuid_entry2, topology: &Topology, index: u8) {
+    let vcpus = u32::from(topology.vcpus);
+    let apic_id = u32::from(index);
+    match entry.function {
+        0x1 => {
+            entry.ebx = entry.ebx & 0xffff | vcpus << 16 | apic_id << 24;
+            entry.ecx |= X2APIC | TSC_DEADLINE | HYPERVISOR;
+            entry.ecx &= !PDCM;
+            entry.edx = if vcpus > 1 {
+                entry.edx | HTT
+            } else {
+                entry.edx & !HTT
+            };
+        }
+        // Deterministic cache parameters: who shares a cache (Intel SDM 2A, CPUID, leaf 4).
+        0x4 if entry.eax & 0x1f != 0 => {
+            let level = entry.eax >> 5 & 7;
+            let sharing = match level {
+                1 | 2 => u32::from(topology.threads_per_core),
+                _ => 1 << topology.package_bits(),
+            };
+            let cores = 1 << (topology.package_bits() - topology.thread_bits());
+            entry.eax = entry.eax & 0x3fff | (sharing - 1) << 14 | (cores - 1) << 26;
+        }
+        // No performance counters: they would be the host's.
+        0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
+        // AMD: size of the APIC id and number of threads (APM 3, E.4.7).
+        0x8000_0008 => {
+            entry.ecx = entry.ecx & !0xf0ff | topology.package_bits() << 12 | (vcpus - 1);
+        }
+        // AMD: cache topology, as leaf 4.
+        0x8000_001d if entry.eax & 0x1f != 0 => {
+            let sharing = match entry.eax >> 5 & 7 {
+                1 | 2 => u32::from(topology.threads_per_core),
+                _ => vcpus,
+            };
+            entry.eax = entry.eax & !(0xfff << 14) | (sharing - 1) << 14;
+        }
+        // AMD: APIC id, core id with threads per core, one node.
+        0x8000_001e => {
+            let threads = u32::from(topology.threads_per_core);
+            entry.eax = apic_id;
+            entry.ebx = apic_id / threads | (threads - 1) << 8;
+            entry.ecx = 0;
+        }
+        _ => {}
+    }
+}
+
+/// The levels of an extended topology leaf (Intel SDM 2A, CPUID, leaf 0BH): threads, cores, end.
+fn topology_levels(function: u32, topology: &Topology, index: u8) -> [kvm_cpuid_entry2; 3] {
+    let level = |number: u32, kind: u32, shift: u32, count: u32| kvm_cpuid_entry2 {
+        function,
+        index: number,
+        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        eax: shift,
+        ebx: count,
+        ecx: kind << 8 | number,
+        edx: index.into(),
+        ..Default::default()
+    };
+    [
+        level(
+            0,
+            1,
+            topology.thread_bits(),
+            topology.threads_per_core.into(),
+        ),
+        level(1, 2, topology.package_bits(), topology.vcpus.into()),
+        level(2, 0, 0, 0),
+    ]
+}
+
+#[cfg(test)]
+#[path = "cpuid_test.rs"]
+mod cpuid_test;

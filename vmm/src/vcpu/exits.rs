@@ -1,0 +1,64 @@
+//! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
+
+use super::Buses;
+use crate::exit_status::Outcome;
+use devices::guest_event::GuestEvent;
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+/// Runs the vCPU until the guest ends by its doing.
+pub(super) fn run(vcpu: &mut VcpuFd, buses: &Buses) -> Outcome {
+    loop {
+        match vcpu.run() {
+            Ok(exit) => {
+                if let Some(outcome) = answer(exit, buses) {
+                    return outcome;
+                }
+            }
+            // A signal, or a vCPU that waits for its start-up interrupt.
+            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
+            Err(e) => {
+                log::error!("KVM_RUN failed: {e}");
+                return Outcome::VcpuFailed;
+            }
+        }
+    }
+}
+
+/// Serves one exit; an outcome if it is the last.
+fn answer(exit: VcpuExit<'_>, buses: &Buses) -> Option<Outcome> {
+    match exit {
+        VcpuExit::IoIn(port, data) => read(&buses.port, port.into(), data),
+        VcpuExit::IoOut(port, data) => drop(buses.port.write(port.into(), data)),
+        VcpuExit::MmioRead(address, data) => read(&buses.memory, address, data),
+        VcpuExit::MmioWrite(address, data) => drop(buses.memory.write(address, data)),
+        // A triple fault, by which a PC resets.
+        VcpuExit::Shutdown => return Some(Outcome::Guest(GuestEvent::Reset)),
+        VcpuExit::SystemEvent(kind, _) => return system_event(kind),
+        VcpuExit::FailEntry(reason, _cpu) => return Some(Outcome::FailedEntry(reason)),
+        VcpuExit::InternalError => return Some(Outcome::KvmInternalError),
+        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::Nmi => {}
+        other => {
+            log::error!("KVM came back with {other:?}, which this monitor did not ask for");
+            return Some(Outcome::VcpuFailed);
+        }
+    }
+    None
+}
+
+/// An unanswered read sees the bus floating high.
+fn read(bus: &devices::bus::Bus, address: u64, data: &mut [u8]) {
+    if !bus.read(address, data) {
+        data.fill(0xff);
+    }
+}
+
+fn system_event(kind: u32) -> Option<Outcome> {
+    let event = match kind {
+        KVM_SYSTEM_EVENT_SHUTDOWN => GuestEvent::PowerOff,
+        KVM_SYSTEM_EVENT_RESET => GuestEvent::Reset,
+        KVM_SYSTEM_EVENT_CRASH => GuestEvent::Panicked,
+        _ => return None,
+    };
+    Some(Outcome::Guest(event))
+}
