@@ -16,6 +16,7 @@ pub mod guest_event;
 pub mod i8042;
 pub mod interrupt;
 pub mod net;
+pub mod pci_host;
 pub mod power;
 pub mod pvpanic;
 pub mod rng;

@@ -78,10 +78,12 @@ struct Arguments {
     #[argh(option)]
     start_time_us: Option<u64>,
     /// CPU time in microseconds at the jailer's start; accepted for compatibility
-    #[argh(option)]
+    #[argh(option, arg_name = "us")]
+    #[expect(dead_code, reason = "clients pass it, nothing asks for it yet")]
     start_time_cpu_us: Option<u64>,
     /// CPU time in microseconds of the jailer; accepted for compatibility
-    #[argh(option)]
+    #[argh(option, arg_name = "us")]
+    #[expect(dead_code, reason = "clients pass it, nothing asks for it yet")]
     parent_cpu_time_us: Option<u64>,
     /// print the version
     #[argh(switch)]

@@ -92,7 +92,7 @@ impl Backing {
         })?;
         // A block device has no length in its metadata.
         let len = file.seek(SeekFrom::End(0)).map_err(io)?;
-        if len % super::SECTOR != 0 {
+        if !len.is_multiple_of(super::SECTOR) {
             log::warn!(
                 "the disk image {} is not a multiple of 512 bytes: the guest does not see its last {} bytes",
                 path.display(),

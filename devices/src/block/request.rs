@@ -15,9 +15,14 @@ const HEADER: usize = 16;
 /// Bytes of `struct virtio_blk_discard_write_zeroes`.
 const SEGMENT: usize = 16;
 
-const OK: u8 = VIRTIO_BLK_S_OK as u8;
-const IO_ERROR: u8 = VIRTIO_BLK_S_IOERR as u8;
-const UNSUPPORTED: u8 = VIRTIO_BLK_S_UNSUPP as u8;
+const OK: u8 = status(VIRTIO_BLK_S_OK);
+const IO_ERROR: u8 = status(VIRTIO_BLK_S_IOERR);
+const UNSUPPORTED: u8 = status(VIRTIO_BLK_S_UNSUPP);
+
+/// A status as the byte it is in the ring.
+const fn status(value: u32) -> u8 {
+    value.to_le_bytes()[0]
+}
 
 /// What a discard or write-zeroes request may ask for. They keep one request from working
 /// for long: zeroes may have to be written.
@@ -104,7 +109,7 @@ impl Request {
     ) -> Result<Operation, u8> {
         let offset = |data: &Parts| {
             let len = data.len() as u64;
-            if len % super::SECTOR != 0 {
+            if !len.is_multiple_of(super::SECTOR) {
                 return Err(IO_ERROR);
             }
             byte_range(self.sector, len >> SECTOR_SHIFT, sectors).map(|bytes| bytes.start)
@@ -157,7 +162,7 @@ impl Request {
     ) -> Result<Vec<(Range<u64>, u32)>, u8> {
         let most = SEGMENT * limits.segments as usize;
         let len = self.data_out.len();
-        if len == 0 || len % SEGMENT != 0 || len > most {
+        if len == 0 || !len.is_multiple_of(SEGMENT) || len > most {
             return Err(IO_ERROR);
         }
         let mut bytes = vec![0; len];

@@ -9,16 +9,17 @@ use crate::event_loop::{self, MainLoop, Stopper};
 use crate::exit_status::Outcome;
 use crate::vcpu::{self, Buses, Topology, Vcpu};
 use boot::layout;
-use boot::{BootPlan, BootSource, CommandLine};
+use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::bus::{Bus, SharedDevice};
 use devices::guest_event::EventSink;
 use devices::i8042::{self, I8042};
+use devices::pci_host::{self, PciHost};
 use devices::power::{self, ExitPort, PowerControl};
 use devices::pvpanic::PvPanic;
 use devices::serial::SerialPort;
 use kvm_ioctls::VmFd;
-use resources::{DEFAULT_BOOT_ARGS, Drive, VmConfig};
+use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -190,6 +191,7 @@ fn add_platform(
         let keyboard = I8042::new(keyboard_irq, events.clone());
         insert(ports, layout::I8042_DATA_PORT.into(), i8042::LEN, keyboard)?;
     }
+    insert(ports, pci_host::PORT, pci_host::LEN, PciHost::default())?;
     let power = PowerControl::new(events.clone());
     insert(ports, layout::SLEEP_CONTROL_PORT.into(), power::LEN, power)?;
     insert(
@@ -218,7 +220,7 @@ fn open(key: &str, path: &Path) -> Result<File, MachineError> {
 /// Places kernel, initrd and tables in guest memory.
 fn load(
     config: &VmConfig,
-    memory: &GuestMemory,
+    guest: &GuestMemory,
     windows: &[layout::VirtioMmioWindow],
 ) -> Result<BootPlan, MachineError> {
     let source = &config.boot_source;
@@ -238,7 +240,10 @@ fn load(
         devices: windows,
         i8042: config.machine_config.i8042,
     };
-    boot::load(memory, &source).map_err(MachineError::Boot)
+    // Huge pages cannot be replaced by a file's, and are there to be used whole.
+    let mappable = config.machine_config.huge_pages == HugePages::None;
+    let mut mapper = |piece: &FilePiece<'_>| mappable && memory::map_file(guest, piece);
+    boot::load_with(guest, &source, &mut mapper).map_err(MachineError::Boot)
 }
 
 /// What the user wrote, and what a compatible monitor adds to it.
@@ -252,8 +257,8 @@ fn command_line(
         boot::cmdline::MAX_CAPACITY,
     )?;
     if !line.has("pci=") {
-        // There is no PCI: a kernel need not look.
-        line.append("pci=off")?;
+        // There is no PCI. Not `pci=off`, which makes a kernel complain of it on the console.
+        line.append("pci=noearly")?;
     }
     if let Some(drive) = config.drives.iter().find(|drive| drive.is_root_device) {
         line.append(&root(drive))?;

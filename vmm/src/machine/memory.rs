@@ -1,10 +1,12 @@
 //! Guest memory: mapping it, and giving it to KVM.
 
+use boot::FilePiece;
 use devices::GuestMemory;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use resources::{HugePages, MachineConfig};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap};
 
@@ -93,6 +95,44 @@ fn advise_huge(region: &vm_memory::MmapRegion) {
         let e = io::Error::last_os_error();
         log::warn!("machine-config.huge_pages: the host has no transparent huge pages: {e}");
     }
+}
+
+/// Maps part of a kernel or initrd where it belongs in guest memory, privately: nothing is read until the
+/// guest touches it, and guests share it in the page cache. Returns false if that cannot be done
+/// and the bytes must be copied.
+///
+/// A guest dies of SIGBUS if the file is cut short while it runs; replacing a kernel by renaming, as
+/// packages do, leaves the mapped file as it was.
+#[expect(unsafe_code, reason = "mapping over guest memory")]
+pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
+    let start = GuestAddress(piece.guest_addr);
+    let (Ok(len), Ok(offset)) = (
+        usize::try_from(piece.len),
+        libc::off_t::try_from(piece.file_offset),
+    ) else {
+        return false;
+    };
+    // The whole piece in one region, or its host addresses are not contiguous.
+    let Ok(slice) = memory.get_slice(start, len) else {
+        return false;
+    };
+    let address = slice.ptr_guard_mut().as_ptr();
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the range is guest memory, which we mapped, which no reference in Rust points
+    // into, and which the guest does not run in yet: replacing its pages loses only zeroes. The region's
+    // own unmapping at the end covers the new mapping.
+    let mapped = unsafe {
+        libc::mmap(
+            address.cast(),
+            len,
+            protection,
+            flags,
+            piece.file.as_raw_fd(),
+            offset,
+        )
+    };
+    mapped != libc::MAP_FAILED
 }
 
 /// Makes `memory` the VM's, a slot for each part.

@@ -126,7 +126,7 @@ fn set_topology(entry: &mut kvm_cpuid_entry2, topology: &Topology, index: u8) {
         0x8000_001e => {
             let threads = u32::from(topology.threads_per_core);
             entry.eax = apic_id;
-            entry.ebx = apic_id / threads | (threads - 1) << 8;
+            entry.ebx = (apic_id / threads) | ((threads - 1) << 8);
             entry.ecx = 0;
         }
         _ => {}
