@@ -66,10 +66,11 @@ mkdir -p "$work" "$OUT/stamps"
 # The drivers of a guest's devices, present and planned, and of its file system.
 BOOT_MODULES="virtio_mmio virtio_pci virtio_blk virtio_net virtio_rng pvpanic_mmio ext4 crc32c_generic crc32c_intel"
 ROOT_MODULES="$BOOT_MODULES virtio_balloon virtio_console virtio_pmem nd_pmem
-    vmw_vsock_virtio_transport button evdev loop overlay"
+    vmw_vsock_virtio_transport button evdev loop overlay autofs4"
 # Sparse: what it costs is what is in it. Room for a guest to write.
 ROOT_SIZE=256M
 DEBIAN_SIZE=2G
+DEBIAN_PACKAGES=systemd-sysv,udev,dbus,busybox-static,e2fsprogs,iproute2,iputils-ping,kmod
 
 # outdated OUTPUT INPUT...: whether OUTPUT is missing or was made from other inputs. An input is a
 # file of this directory or a package's version file; their contents are the key.
@@ -97,17 +98,16 @@ own_programs() {
 }
 
 # image DIRECTORY FILE SIZE LABEL [OWNERS]: a raw ext4 of a directory. mke2fs copies the files'
-# owners, which without root are the builder's; they are set afterwards, to root or to what OWNERS
-# says in lines of "UID GID PATH".
+# owners, which without root are the builder's; they are set afterwards: to root, except for what
+# OWNERS lists in lines of "UID GID PATH".
 image() {
     truncate -s "$3" "$2"
     mke2fs -q -t ext4 -F -L "$4" -m 1 -E root_owner=0:0,lazy_itable_init=0 -d "$1" "$2"
     [ "$(id -u)" -ne 0 ] || return 0
-    if [ -n "${5:-}" ]; then
-        cat "$5"
-    else
+    {
         (cd "$1" && find . -mindepth 1 -printf '0 0 %P\n')
-    fi | while read -r owner group path; do
+        [ -z "${5:-}" ] || cat "$5"
+    } | while read -r owner group path; do
         printf 'sif "/%s" uid %s\nsif "/%s" gid %s\n' "$path" "$owner" "$path" "$group"
     done >"$work/owners"
     # debugfs ends with 0 whatever happens; its errors are on standard error, after a banner.
@@ -177,6 +177,60 @@ rootfs() {
     rm -rf "$tree"
 }
 
+# The userland of every flavour's Debian image, as mmdebstrap makes it, without root if it can.
+debian_archive() {
+    say "install Debian bookworm (a minute or so)"
+    archives=$OUT/apt/debian
+    mkdir -p "$archives"
+    # The hooks keep the packages for the next time; mmdebstrap gives them the root directory as $1.
+    # shellcheck disable=SC2016
+    mmdebstrap --quiet --variant=minbase --architectures=amd64 --keyring="$GUEST_KEYRING" \
+        --include="$DEBIAN_PACKAGES" --aptopt='Acquire::Languages "none"' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --skip=essential/unlink,download/empty \
+        --setup-hook='mkdir -p "$1/var/cache/apt/archives"' \
+        --setup-hook="sync-in '$archives' /var/cache/apt/archives" \
+        --customize-hook="sync-out /var/cache/apt/archives '$archives'" \
+        bookworm "$work/debian.tar" \
+        "deb $(mirror) bookworm main" "deb $(mirror) bookworm-updates main" \
+        "deb $(security_mirror) bookworm-security main" ||
+        die "mmdebstrap failed; without root it needs user namespaces and uidmap, or fakechroot and fakeroot"
+    rm -rf "$archives/partial" "$archives/lock"
+}
+
+debian() {
+    tree=$work/debian
+    mkdir "$tree"
+    # Device nodes are devtmpfs's, and not everyone may make them.
+    tar -xp --numeric-owner --exclude='./dev/*' -f "$OUT/debian.tar" -C "$tree"
+    # "-rwxr-xr-x 0/42 SIZE DATE TIME ./PATH": what is not root's.
+    tar -tv --numeric-owner --exclude='./dev/*' -f "$OUT/debian.tar" | awk '$2 != "0/0" && /^[-d]/ {
+        split($2, owner, "/")
+        path = $0
+        sub(/^.* \.\//, "", path)
+        sub(/\/$/, "", path)
+        if (path != "") print owner[1], owner[2], path
+    }' >"$work/debian-owners"
+    own_programs "$tree"
+    printf 'guest\n' >"$tree/etc/hostname"
+    printf '127.0.0.1 localhost guest\n' >"$tree/etc/hosts"
+    printf 'LABEL=debian-root / ext4 defaults 0 1\n' >"$tree/etc/fstab"
+    # Empty: the guest gives itself one, without taking this for an installation's first boot.
+    : >"$tree/etc/machine-id"
+    # Root logs in without a password: whoever holds the console holds the guest.
+    sed -i 's/^root:[^:]*:/root::/' "$tree/etc/shadow"
+    # The interfaces keep the names under which the initrd configured them.
+    ln -s /dev/null "$tree/etc/systemd/network/99-default.link"
+    install -m 644 "$GUEST_DIR/bantam-script.service" "$tree/etc/systemd/system/"
+    mkdir -p "$tree/etc/systemd/system/multi-user.target.wants"
+    ln -s ../bantam-script.service "$tree/etc/systemd/system/multi-user.target.wants/"
+    # shellcheck disable=SC2086  # a list
+    copy_modules "$OUT/packages/$1" "$tree" $ROOT_MODULES
+    image "$tree" "$work/debian.ext4" "$DEBIAN_SIZE" debian-root "$work/debian-owners"
+    rm -rf "$tree"
+}
+
 for flavour in $flavours; do
     package=$OUT/packages/$flavour
     read -r release _ <"$package/version"
@@ -198,6 +252,18 @@ for flavour in $flavours; do
     if outdated "rootfs-$flavour.ext4" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c"; then
         rootfs "$flavour"
         finished "$work/rootfs.ext4" "rootfs-$flavour.ext4"
+    fi
+    if [ -n "$debian" ]; then
+        printf '%s\n' "$DEBIAN_PACKAGES" >"$work/debian-packages"
+        if outdated debian.tar "$work/debian-packages"; then
+            debian_archive
+            finished "$work/debian.tar" debian.tar
+        fi
+        if outdated "debian-$flavour.ext4" "$package/version" "$OUT/stamps/debian.tar" "$GUEST_DIR"/*.sh \
+            "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c" "$GUEST_DIR/bantam-script.service"; then
+            debian "$flavour"
+            finished "$work/debian.ext4" "debian-$flavour.ext4"
+        fi
     fi
     cp "$package/version" "$work/version"
     publish "$work/version" "$OUT/version-$flavour"
