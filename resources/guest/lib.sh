@@ -17,7 +17,7 @@ need() {
     missing=
     for command_name in "$@"; do
         PATH="$PATH:/usr/sbin:/sbin" command -v "$command_name" >/dev/null 2>&1 && continue
-        package=$(awk -v c="$command_name" '!/^#/ && $2 == c { print $1 }' "$GUEST_DIR/packages.txt")
+        package=$(awk -v c=",$command_name," '!/^#/ && index("," $2 ",", c) { print $1 }' "$GUEST_DIR/packages.txt")
         missing="$missing $command_name (package ${package:-unknown})"
     done
     [ -z "$missing" ] || die "missing:$missing; install with: apt-get install (see resources/guest/packages.txt)"

@@ -83,22 +83,27 @@ while :; do
     echo "$alive" >/run/results/.control/alive
     /run/busybox sleep 2
 done &
-# Pipes, because a port opens only once: a command may open /dev/stdout again, a pipe allows it.
-mkfifo /run/out /run/err
-cat /run/out >"$out" &
-streams=$!
-cat /run/err >"$err" &
-streams="$streams $!"
-exec 3>/run/out 4>/run/err
-setsid --wait bash /run/results/.control/command </dev/null >&3 2>&4 3>&- 4>&-
-status=$?
-exec 3>&- 4>&-
-# What the command left running may hold the pipes open; it is not waited for.
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    # shellcheck disable=SC2086  # a list of process ids
-    kill -0 $streams 2>/dev/null || break
-    sleep 0.1
-done
+if [ -c /dev/hvc0 ]; then
+    setsid --ctty --wait bash /run/results/.control/command </dev/hvc0 >/dev/hvc0 2>&1
+    status=$?
+else
+    # Pipes, because a port opens only once: a command may open /dev/stdout again, a pipe allows it.
+    mkfifo /run/out /run/err
+    cat /run/out >"$out" &
+    streams=$!
+    cat /run/err >"$err" &
+    streams="$streams $!"
+    exec 3>/run/out 4>/run/err
+    setsid --wait bash /run/results/.control/command </dev/null >&3 2>&4 3>&- 4>&-
+    status=$?
+    exec 3>&- 4>&-
+    # What the command left running may hold the pipes open; it is not waited for.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        # shellcheck disable=SC2086  # a list of process ids
+        kill -0 $streams 2>/dev/null || break
+        sleep 0.1
+    done
+fi
 sync
 echo $status >/run/results/.control/status.new
 mv /run/results/.control/status.new /run/results/.control/status

@@ -31,7 +31,8 @@ usage: kvm-host.sh [OPTION]... -- COMMAND [ARGUMENT]...
 Runs COMMAND on a host with real KVM: directly where this machine's KVM is usable, else in a
 software host. One line on standard error says which, and why.
 
-  --timeout SECONDS   bound on the whole run (default 1200)
+  --timeout SECONDS   bound on the whole run (default 1200; with --interactive none)
+  --interactive       COMMAND has this terminal: for a person, not for a test
   --dir DIR           results: the one directory that COMMAND can write to lastingly, the host's
                       console.log and the file outcome (default target/kvm-host)
   --mem SIZE          memory of the software host (default 3G)
@@ -46,14 +47,15 @@ name COMMAND last wrote to DIR/current, which should be the guest or test it was
 
 COMMAND sees BANTAM_ON_KVM=1, BANTAM_KVM_MODE, BANTAM_KVM_DIR=DIR, and in the software host a
 TMPDIR in memory that is good for disk images, jails and device nodes. It runs in the current
-directory with this environment; in the software host as root, with standard input empty, and what
-it writes outside DIR is forgotten.
+directory with this environment; in the software host as root, and what it writes outside DIR is
+forgotten. Without --interactive its standard input is empty.
 
 BANTAM_KVM_HOST=hardware|software overrides the choice.
 END
 }
 
-timeout_seconds=1200
+timeout_seconds=
+interactive=
 dir=$PROJECT_DIR/target/kvm-host
 memory=3G
 qemu_opts=
@@ -67,6 +69,7 @@ while [ $# -gt 0 ]; do
         --dir) dir=$2; shift ;;
         --mem) memory=$2; shift ;;
         --qemu-opts) qemu_opts=$2; shift ;;
+        --interactive) interactive=yes ;;
         --print-mode) action=print ;;
         --prepare) action=prepare ;;
         -h | --help) usage; exit 0 ;;
@@ -75,6 +78,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[ -n "$timeout_seconds" ] || timeout_seconds=$([ -n "$interactive" ] && echo 100000000 || echo 1200)
 [[ $timeout_seconds =~ ^[1-9][0-9]*$ ]] || die "--timeout: '$timeout_seconds' is not a number of seconds"
 [ "$action" != run ] || [ $# -gt 0 ] || die "no command given (see --help)"
 
@@ -147,10 +151,14 @@ echo "kvm-host: $mode KVM: $reason" >&2
 
 control=
 child=
+session=
+terminal=
 streams=()
 # shellcheck disable=SC2317  # called by the trap
 cleanup() {
+    [ -z "$session" ] || kill -KILL -- "-$session" 2>/dev/null || true
     [ -z "$child" ] || kill -KILL "$child" 2>/dev/null || true
+    [ -z "$terminal" ] || stty "$terminal" 2>/dev/null || true
     [ ${#streams[@]} -eq 0 ] || kill "${streams[@]}" 2>/dev/null || true
     [ -z "$control" ] || rm -rf "$control"
 }
@@ -171,21 +179,26 @@ conclude() {
     exit "$1"
 }
 
-if [ "$mode" = hardware ]; then
-    # A process group of its own, so that a time limit ends all of the command.
-    setsid --wait "$@" &
+if [ "$mode" = hardware ] && [ -n "$interactive" ]; then
+    status=0
+    timeout --foreground --kill-after=5 "$timeout_seconds" "$@" || status=$?
+    echo "status $status" >"$dir/outcome"
+    exit "$status"
+elif [ "$mode" = hardware ]; then
+    # A session of its own, so that a time limit ends all of the command.
+    setsid --wait "$@" </dev/null &
     child=$!
+    session=$child
     SECONDS=0
     while kill -0 "$child" 2>/dev/null; do
-        if [ $SECONDS -ge "$timeout_seconds" ]; then
-            pkill -KILL -s "$(pgrep -P "$child" | head -n 1)" 2>/dev/null || true
+        [ $SECONDS -lt "$timeout_seconds" ] ||
             conclude $EXIT_TIMEOUT timeout "time limit of $timeout_seconds s passed"
-        fi
         sleep 0.2
     done
     status=0
     wait "$child" || status=$?
     child=
+    session=
     echo "status $status" >"$dir/outcome"
     exit "$status"
 fi
@@ -199,21 +212,31 @@ rm -rf "$control"
     export -p
     printf 'cd %q || exit 127\n' "$PWD"
     printf 'export TMPDIR=/run/bantam\n'
+    [ -z "$interactive" ] || printf 'stty %s 2>/dev/null\n' "$(stty size 2>/dev/null | awk '{ print "rows", $1, "cols", $2 }')"
     printf 'exec'
     printf ' %q' "$@"
     printf '\n'
 } >"$control/command"
 printf '%s\n' "$dir" >"$control/dir"
 printf '%s\n' "$modules" >"$control/modules"
-mkfifo "$control/out" "$control/err"
-# QEMU truncates a file it is given and cannot open a socket; a FIFO works for whatever ours are.
-cat <"$control/out" &
-streams=($!)
-cat <"$control/err" >&2 &
-streams+=($!)
-
 # Commas are QEMU's separators; doubled they stand for themselves.
 quoted() { printf '%s' "${1//,/,,}"; }
+exec 7</dev/null
+# shellcheck disable=SC2054  # the commas are QEMU's
+if [ -n "$interactive" ]; then
+    exec 7<&0
+    terminal=$(stty -g 2>/dev/null) || true
+    stdio=(-chardev stdio,id=terminal,signal=off -device virtconsole,chardev=terminal)
+else
+    mkfifo "$control/out" "$control/err"
+    # QEMU truncates a file it is given and cannot open a socket; a FIFO works for whatever ours are.
+    cat <"$control/out" &
+    streams=($!)
+    cat <"$control/err" >&2 &
+    streams+=($!)
+    stdio=(-chardev file,id=out,path="$(quoted "$control/out")" -device virtserialport,chardev=out,name=out
+        -chardev file,id=err,path="$(quoted "$control/err")" -device virtserialport,chardev=err,name=err)
+fi
 # shellcheck disable=SC2206  # split at spaces is what --qemu-opts promises
 extra=($qemu_opts)
 # One CPU: with two, the emulation sooner or later leaves one stuck inside kvm.
@@ -226,10 +249,9 @@ setpriv --pdeathsig KILL qemu-system-x86_64 \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \
     -fsdev local,id=results,path="$(quoted "$dir")",security_model=none,multidevs=remap \
     -device virtio-9p-pci,fsdev=results,mount_tag=results \
-    -device virtio-serial-pci -device virtserialport,chardev=out,name=out -device virtserialport,chardev=err,name=err \
-    -chardev file,id=out,path="$(quoted "$control/out")" -chardev file,id=err,path="$(quoted "$control/err")" \
+    -device virtio-serial-pci "${stdio[@]}" \
     -object rng-random,id=rng,filename=/dev/urandom -device virtio-rng-pci,rng=rng \
-    ${extra[@]+"${extra[@]}"} </dev/null 8>&- &
+    ${extra[@]+"${extra[@]}"} <&7 8>&- &
 child=$!
 
 SECONDS=0
@@ -260,7 +282,7 @@ fi
 kill -KILL "$child" 2>/dev/null || true
 wait "$child" 2>/dev/null || true
 child=
-wait "${streams[@]}" || true
+[ ${#streams[@]} -eq 0 ] || wait "${streams[@]}" || true
 streams=()
 if [ -e "$control/status" ]; then
     status=$(cat "$control/status")
