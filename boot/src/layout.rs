@@ -22,6 +22,7 @@
 //!               │ RAM, low part                  │
 //!   0x0010_0000 │ kernel (an ELF says where)     │
 //!   0x0010_0000 ├────────────────────────────────┤
+//!   0x000f_fff0 │ reset vector                   │ 16-bit code that writes the reset register
 //!   0x000e_0000 │ RSDP, then the ACPI tables     │ reserved in the memory map
 //!   0x000a_0000 │ (RAM, but in no memory map)    │ where a PC has VGA and option ROMs: reads as zero
 //!   0x0009_fc00 │ end of conventional memory     │
@@ -72,8 +73,12 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// The RSDP; the other ACPI tables follow it. Within the BIOS range that old kernels scan.
 pub const ACPI_START: u64 = 0xe_0000;
 
-/// End of the room for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+/// End of the room for ACPI tables; the rest up to 1 MiB is reserved with them.
+pub const ACPI_END: u64 = 0xf_f000;
+
+/// Where a PC's processor starts after a reset, in real mode, and where kernels jump to reset it: with
+/// hardware-reduced ACPI and no EFI, Linux before 6.3 knows no other way than this (`reboot=bios`).
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 
 /// First address a kernel segment may use, and where a relocatable bzImage is put.
 pub const HIGH_RAM_START: u64 = 0x10_0000;

@@ -194,6 +194,8 @@ pub fn load_with(
         .map_err(write_error("the command line"))?;
     mem.write_slice(tables.bytes(), GuestAddress(layout::ACPI_START))
         .map_err(write_error("the ACPI tables"))?;
+    mem.write_slice(&x86_64::RESET_CODE, GuestAddress(layout::RESET_VECTOR))
+        .map_err(write_error("the reset code"))?;
 
     let info = boot_info::BootInfo {
         memory_map: memory_map::memory_map(mem),

@@ -46,7 +46,7 @@ pub(crate) fn memory_map(mem: &GuestMemoryMmap<()>) -> Vec<Entry> {
         ram(0, layout::LOW_RAM_END),
         Entry {
             start: layout::ACPI_START,
-            len: layout::ACPI_END - layout::ACPI_START,
+            len: layout::HIGH_RAM_START - layout::ACPI_START,
             usage: Usage::Reserved,
         },
     ];

@@ -12,6 +12,22 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 use crate::layout;
 
+/// What stands at [`layout::RESET_VECTOR`]: real-mode code that resets the machine.
+pub(crate) const RESET_CODE: [u8; 9] = {
+    let [low, high] = layout::RESET_PORT.to_le_bytes();
+    [
+        0xba,
+        low,
+        high, // mov dx, RESET_PORT
+        0xb0,
+        layout::RESET_VALUE, // mov al, RESET_VALUE
+        0xee,                // out dx, al
+        0xf4,                // hlt
+        0xeb,
+        0xfd, // jmp to the hlt
+    ]
+};
+
 /// Which contract kernel and monitor have about the first instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

@@ -48,10 +48,26 @@ impl End {
         }
     }
 
+    /// Whether the guest has ended: its vCPUs have nothing more to do.
+    pub fn is_set(&self) -> bool {
+        self.outcome.get().is_some()
+    }
+
     fn sink(&self) -> EventSink {
         let end = self.clone();
         Arc::new(move |event| end.set(Outcome::Guest(event)))
     }
+}
+
+/// What the vCPUs share. They run until the process ends and so keep it all alive: KVM's slots point into
+/// the memory.
+pub struct Guest {
+    /// Where accesses go.
+    pub buses: Buses,
+    /// How the guest ends.
+    pub end: End,
+    _vm: VmFd,
+    _memory: GuestMemory,
 }
 
 /// A guest ready to run.
@@ -64,9 +80,8 @@ pub struct Machine {
     vm_created: Instant,
     /// When to count a boot from, if it is timed.
     timed_from: Option<Instant>,
-    // Kept until the process ends: KVM's slots point into the memory.
-    _vm: VmFd,
-    _memory: GuestMemory,
+    vm: VmFd,
+    memory: GuestMemory,
 }
 
 /// Builds the guest of `config`, whose console writes to `output`. With `timed_from` its boot is
@@ -111,8 +126,8 @@ pub fn build(
         serial,
         vm_created,
         timed_from,
-        _vm: vm,
-        _memory: memory,
+        vm,
+        memory,
     })
 }
 
@@ -139,9 +154,14 @@ impl Machine {
                 timer,
             )?;
         }
-        let buses = Arc::new(self.buses);
+        let guest = Arc::new(Guest {
+            buses: self.buses,
+            end: self.end.clone(),
+            _vm: self.vm,
+            _memory: self.memory,
+        });
         for vcpu in self.vcpus {
-            vcpu::start(vcpu, buses.clone(), self.end.clone())?;
+            vcpu::start(vcpu, guest.clone())?;
         }
         self.main_loop.run()?;
         Ok(self

@@ -2,27 +2,29 @@
 
 use super::Buses;
 use crate::exit_status::Outcome;
+use crate::machine::builder::Guest;
 use devices::guest_event::GuestEvent;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-/// Runs the vCPU until the guest ends by its doing.
-pub(super) fn run(vcpu: &mut VcpuFd, buses: &Buses) -> Outcome {
-    loop {
+/// Runs the vCPU until the guest has ended; an outcome if it is by a failure of this vCPU.
+pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
+    while !guest.end.is_set() {
         match vcpu.run() {
-            Ok(exit) => {
-                if let Some(outcome) = answer(exit, buses) {
-                    return outcome;
-                }
-            }
+            Ok(exit) => match answer(exit, &guest.buses) {
+                None => {}
+                Some(Outcome::Guest(event)) => guest.end.set(Outcome::Guest(event)),
+                failure => return failure,
+            },
             // A signal, or a vCPU that waits for its start-up interrupt.
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
             Err(e) => {
                 log::error!("KVM_RUN failed: {e}");
-                return Outcome::VcpuFailed;
+                return Some(Outcome::VcpuFailed);
             }
         }
     }
+    None
 }
 
 /// Serves one exit; an outcome if it is the last.

@@ -5,8 +5,7 @@ mod exits;
 mod msrs;
 mod registers;
 
-use crate::exit_status::Outcome;
-use crate::machine::builder::End;
+use crate::machine::builder::Guest;
 use boot::EntryState;
 use devices::bus::Bus;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -92,20 +91,23 @@ pub fn create(
     Ok(vcpus)
 }
 
-/// Starts the thread of `vcpu`, which runs until the guest ends.
+/// Starts the thread of `vcpu`, which runs until the guest ends and then waits for the process to.
 ///
 /// # Errors
 /// [`VcpuError::Thread`].
-pub fn start(mut vcpu: Vcpu, buses: Arc<Buses>, end: End) -> Result<(), VcpuError> {
+pub fn start(mut vcpu: Vcpu, guest: Arc<Guest>) -> Result<(), VcpuError> {
     let index = vcpu.index;
     std::thread::Builder::new()
         .name(format!("fc_vcpu {index}"))
         .spawn(move || {
-            let outcome = exits::run(&mut vcpu.fd, &buses);
-            if !matches!(outcome, Outcome::Guest(_)) {
+            if let Some(outcome) = exits::run(&mut vcpu.fd, &guest) {
                 log::error!("vCPU {index}: {outcome}");
+                guest.end.set(outcome);
             }
-            end.set(outcome);
+            loop {
+                // With its share of the guest's memory, which other vCPUs may still run in.
+                std::thread::park();
+            }
         })
         .map_err(|source| VcpuError::Thread { index, source })?;
     Ok(())
