@@ -1,0 +1,275 @@
+//! The jail: `<base>/<name of the VMM>/<id>/root`, made here and become the process's `/`.
+//!
+//! While it is prepared its root belongs to the superuser, so that nobody changes names in it
+//! meanwhile. The guest's files are not copied: they are mounted over placeholders, which only this
+//! process sees.
+
+use crate::cli::Options;
+use crate::dir::{Dir, Owner, ROOT};
+use crate::error::Error;
+use crate::exec_file::ExecFile;
+use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
+use crate::namespaces::{self, Home};
+use crate::storage::{Files, HostFile};
+use crate::undo::Undo;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, makedev};
+use nix::unistd::{Gid, Uid};
+use resources::VmConfig;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+
+/// In the guest's directory, outside its root: locked for as long as the guest runs.
+const LOCK: &str = "jail.lock";
+
+/// Device numbers that Linux fixes (devices.txt): KVM, TUN, urandom.
+const KVM: (u64, u64) = (10, 232);
+const TUN: (u64, u64) = (10, 200);
+const URANDOM: (u64, u64) = (1, 9);
+
+/// A lock that ends with the process, also when that has become the VMM.
+pub type Lock = Arc<Flock<File>>;
+
+/// A jail that this process has for itself.
+#[derive(Debug)]
+pub struct Jail {
+    directory: Dir,
+    root: Dir,
+    owner: Owner,
+    lock: Lock,
+}
+
+impl Jail {
+    /// Makes the jail's directories, or takes those that are there if no guest runs in them.
+    ///
+    /// # Errors
+    /// [`Error`], naming the directory.
+    pub fn claim(options: &Options, undo: &mut Undo) -> Result<Self, Error> {
+        let base = open_base(options, undo)?;
+        let directory =
+            base.make_dir(undo, &options.exec_name, 0o755)?
+                .make_dir(undo, &options.id, 0o755)?;
+        let lock = lock(&directory, &options.id, undo)?;
+        let root = directory.make_dir(undo, "root", 0o700)?;
+        let taken = take(&root, undo);
+        let path = root.path().display();
+        taken.map_err(Error::step(format!("take over {path}")))?;
+        undo.checkpoint()?;
+        Ok(Self {
+            directory,
+            root,
+            owner: options.owner,
+            lock,
+        })
+    }
+
+    /// Puts in what every VMM needs: its own file, devices, a directory for sockets.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<(), Error> {
+        let (root, owner) = (&self.root, self.owner);
+        exec.place(root, name, undo)?;
+        let dev = root.make_own_dir(undo, "dev", 0o755, ROOT)?;
+        let net = dev.make_own_dir(undo, "net", 0o755, ROOT)?;
+        for (dir, name, (major, minor)) in [
+            (&dev, "kvm", KVM),
+            (&net, "tun", TUN),
+            (&dev, "urandom", URANDOM),
+        ] {
+            dir.make_device(undo, name, makedev(major, minor), owner)?;
+        }
+        root.make_own_dir(undo, "run", 0o700, owner)?;
+        // Bare digits: clients parse the whole file.
+        let pid = std::process::id().to_string();
+        root.make_file(undo, &format!("{name}.pid"), 0o644, ROOT, |file| {
+            file.write_all(pid.as_bytes())
+        })
+    }
+
+    /// Puts in what this guest needs: its configuration, and places to mount its files on.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn furnish_guest(&self, config: &VmConfig, undo: &mut Undo) -> Result<(), Error> {
+        let (root, owner) = (&self.root, self.owner);
+        root.make_placeholder(undo, KERNEL)?;
+        if config.boot_source.initrd_path.is_some() {
+            root.make_placeholder(undo, INITRD)?;
+        }
+        let drives = root.make_own_dir(undo, DRIVES, 0o755, ROOT)?;
+        for drive in &config.drives {
+            drives.make_placeholder(undo, &drive.drive_id)?;
+        }
+        root.make_file(undo, FILE, 0o400, owner, |file| {
+            file.write_all(&serde_json::to_vec_pretty(config)?)
+        })
+    }
+
+    /// Mounts the guest's files, gives the jail to its user and enters it: afterwards `/` is the jail
+    /// and there is no other mount.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn enter(
+        self,
+        guest: Option<(&VmConfig, &Files<HostFile>)>,
+        home: Home,
+        undo: &mut Undo,
+    ) -> Result<Lock, Error> {
+        // First, so that back there everything made before can be removed.
+        undo.made("the view of the host's mounts", move || home.enter())?;
+        let path = self.root.path().display();
+        let mounted = namespaces::mount_on_itself(&self.directory, "root");
+        let root = mounted.map_err(Error::step(format!("mount {path} on itself")))?;
+        undo.checkpoint()?;
+        if let Some((config, files)) = guest {
+            mount_files(&root, config, files, undo)?;
+        }
+        let entered = same(&self.root, &root)
+            .and_then(|()| self.root.give(0o700, self.owner))
+            .and_then(|()| namespaces::pivot(&root));
+        entered.map_err(Error::step(format!("enter {path}")))?;
+        undo.checkpoint()?;
+        Ok(self.lock)
+    }
+}
+
+fn open_base(options: &Options, undo: &mut Undo) -> Result<Dir, Error> {
+    let base = &options.base;
+    let shown = base.display();
+    match Dir::open(base) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !options.base_given => {
+            let parent = base.parent().unwrap_or(base);
+            let name = base.file_name().and_then(|name| name.to_str());
+            let parent = Dir::open(parent).map_err(Error::step(format!("create {shown}")))?;
+            parent.make_dir(undo, name.unwrap_or_default(), 0o755)
+        }
+        opened => opened.map_err(Error::step(format!("open --chroot-base-dir {shown}"))),
+    }
+}
+
+/// Locks `directory` for this process and the VMM that it becomes, which inherits the open file. It
+/// is a plain file, as an open directory would be a way out of the jail.
+fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
+    let shown = directory.path().join(LOCK);
+    let failed = |e: Errno| {
+        let step = match e {
+            Errno::EWOULDBLOCK => in_use(id),
+            _ => format!("lock {}", shown.display()),
+        };
+        Error::step(step)(e)
+    };
+    loop {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let created = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+        let (fd, new) = match openat(directory, LOCK, created, Mode::S_IRUSR) {
+            Ok(fd) => (fd, true),
+            Err(Errno::EEXIST) => match openat(directory, LOCK, flags, Mode::empty()) {
+                Ok(fd) => (fd, false),
+                Err(Errno::ENOENT) => continue,
+                Err(e) => return Err(failed(e)),
+            },
+            Err(e) => return Err(failed(e)),
+        };
+        let lock = Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, e)| failed(e))?;
+        // A start that failed may have removed the file between our opening and locking it.
+        let (held, there) = (fstat(&*lock), directory.stat(LOCK));
+        if let (Ok(held), Ok(there)) = (held, there)
+            && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
+        {
+            let lock = Arc::new(lock);
+            let (dir, held) = (directory.clone(), Arc::clone(&lock));
+            // Nobody else gets in before everything in the jail is taken back.
+            undo.made(shown.display().to_string(), move || {
+                let removed = if new { dir.remove(LOCK) } else { Ok(()) };
+                drop(held);
+                removed
+            })?;
+            return Ok(lock);
+        }
+    }
+}
+
+/// Whether a guest runs in the jail of `options`, as far as can be told without making anything.
+pub fn is_running(options: &Options) -> bool {
+    let jail = options.base.join(&options.exec_name).join(&options.id);
+    let Ok(file) = Dir::open(&jail).and_then(|dir| {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&dir, LOCK, flags, Mode::empty())?)
+    }) else {
+        return false;
+    };
+    let lock = Flock::lock(File::from(file), FlockArg::LockSharedNonblock);
+    matches!(lock, Err((_, Errno::EWOULDBLOCK)))
+}
+
+/// What to tell of a jail that is in use.
+pub fn in_use(id: &str) -> String {
+    format!("start a second guest called {id} while one runs: choose another --id, or end that one")
+}
+
+/// Makes an existing root the superuser's until the guest's user gets it.
+fn take(root: &Dir, undo: &mut Undo) -> Result<(), io::Error> {
+    let before = root.own_stat()?;
+    root.give(0o700, ROOT)?;
+    let owner = Owner {
+        uid: Uid::from_raw(before.st_uid),
+        gid: Gid::from_raw(before.st_gid),
+    };
+    let dir = root.clone();
+    let restore = move || dir.give(before.st_mode & 0o7777, owner);
+    // A stop is seen at the caller's checkpoint.
+    let _ = undo.made(format!("the owner of {}", root.path().display()), restore);
+    Ok(())
+}
+
+fn mount_files(
+    root: &Dir,
+    config: &VmConfig,
+    files: &Files<HostFile>,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    let boot = &config.boot_source;
+    let kernel = boot.kernel_image_path.display();
+    mount(root, KERNEL, &files.kernel).map_err(Error::step(format!(
+        "mount the kernel {kernel} in the jail"
+    )))?;
+    undo.checkpoint()?;
+    if let (Some(path), Some(initrd)) = (&boot.initrd_path, &files.initrd) {
+        let path = path.display();
+        mount(root, INITRD, initrd)
+            .map_err(Error::step(format!("mount the initrd {path} in the jail")))?;
+        undo.checkpoint()?;
+    }
+    for (drive, file) in config.drives.iter().zip(&files.drives) {
+        let mounted = root
+            .enter(DRIVES)
+            .and_then(|drives| mount(&drives, &drive.drive_id, file));
+        let path = drive.path_on_host.clone().unwrap_or_default();
+        mounted.map_err(Error::step(format!(
+            "mount the image {} of drive {} in the jail",
+            path.display(),
+            drive.drive_id
+        )))?;
+        undo.checkpoint()?;
+    }
+    Ok(())
+}
+
+fn mount(dir: &Dir, name: &str, file: &HostFile) -> io::Result<()> {
+    namespaces::bind(file, &dir.handle(name)?)?;
+    // Looked up again, this is what was mounted.
+    namespaces::restrict(&dir.handle(name)?, file.read_only, file.device)
+}
+
+fn same(a: &Dir, b: &Dir) -> io::Result<()> {
+    let (a, b) = (a.own_stat()?, b.own_stat()?);
+    if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) {
+        return Ok(());
+    }
+    Err(io::Error::other("it was replaced meanwhile"))
+}

@@ -1,0 +1,143 @@
+use super::*;
+
+const LEAST: [&str; 8] = [
+    "--id",
+    "web-1",
+    "--exec-file",
+    "/usr/bin/bantam",
+    "--uid",
+    "1000",
+    "--gid",
+    "1001",
+];
+
+fn parse_words(words: &[&str]) -> Result<Action, String> {
+    let words = std::iter::once(&"jailer").chain(words);
+    parse(words.map(OsString::from))
+}
+
+fn options(words: &[&str]) -> Options {
+    match parse_words(words).unwrap() {
+        Action::Start(options) => *options,
+        Action::Print(text) => panic!("{text}"),
+    }
+}
+
+#[test]
+fn the_least_has_the_compatible_defaults() {
+    let options = options(&LEAST);
+    assert_eq!(options.base, PathBuf::from("/srv/jailer"));
+    assert!(!options.base_given);
+    assert_eq!(options.exec_name, "bantam");
+    assert_eq!(options.owner.uid.as_raw(), 1000);
+    assert_eq!(options.owner.gid.as_raw(), 1001);
+    assert_eq!(options.limits.no_file, 2048);
+    assert_eq!(options.limits.fsize, None);
+    assert!(options.pass_through.is_empty());
+}
+
+#[test]
+fn what_follows_the_dashes_is_not_touched() {
+    let after = ["--no-api", "--level=debug", "--", "--id", "x"];
+    let words: Vec<_> = LEAST.into_iter().chain(["--"]).chain(after).collect();
+    assert_eq!(options(&words).pass_through, after);
+}
+
+#[test]
+fn every_supported_flag_is_taken() {
+    let more = [
+        "--chroot-base-dir",
+        "/j",
+        "--config-file",
+        "vm.json",
+        "--netns",
+        "/run/netns/a",
+        "--resource-limit",
+        "no-file=64",
+        "--resource-limit",
+        "fsize=100",
+    ];
+    let words: Vec<_> = LEAST.into_iter().chain(more).collect();
+    // `no-file=64` is a value, not a flag with a value.
+    let options = options(&words);
+    assert!(options.base_given);
+    assert_eq!(options.config_file, Some("vm.json".into()));
+    assert_eq!(options.netns, Some("/run/netns/a".into()));
+    assert_eq!(options.limits.no_file, 64);
+    assert_eq!(options.limits.fsize, Some(100));
+}
+
+#[test]
+fn what_is_wrong_is_told() {
+    let with = |more: &[&'static str]| -> Vec<&str> { [&LEAST[..], more].concat() };
+    for (words, part) in [
+        (vec![], "--id is missing"),
+        (LEAST[..6].to_vec(), "--gid is missing"),
+        (with(&["--nonsense"]), "--nonsense"),
+        (with(&["--netns=/x"]), "write `--netns /x`"),
+        (with(&["--daemonize"]), "--daemonize is not supported"),
+        (with(&["--new-pid-ns"]), "--new-pid-ns is not supported"),
+        (with(&["--cgroup", "a=b"]), "--cgroup is not supported"),
+        (with(&["--cgroup-version", "2"]), "--cgroup-version is not"),
+        (with(&["--parent-cgroup", "p"]), "--parent-cgroup is not"),
+        (with(&["--resource-limit", "cpu=1"]), "no-file=N"),
+        (
+            with(&["--config-file", "a", "--", "--config-file", "b"]),
+            "before and after",
+        ),
+        (
+            vec![
+                "--id",
+                "a/b",
+                "--exec-file",
+                "x",
+                "--uid",
+                "1",
+                "--gid",
+                "1",
+            ],
+            "--id a/b",
+        ),
+        (
+            vec!["--id", "a", "--exec-file", "/", "--uid", "1", "--gid", "1"],
+            "--exec-file /",
+        ),
+        (
+            vec![
+                "--id",
+                "a",
+                "--exec-file",
+                "x",
+                "--uid",
+                "4294967295",
+                "--gid",
+                "1",
+            ],
+            "--uid 4294967295",
+        ),
+    ] {
+        let message = parse_words(&words).unwrap_err();
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+#[test]
+fn help_teaches_and_the_version_is_one_line() {
+    let Action::Print(help) = parse_words(&["--help"]).unwrap() else {
+        panic!("no help");
+    };
+    for part in [
+        "size_mib",
+        "bridge",
+        "--chroot-base-dir",
+        "152",
+        "153",
+        "-- --no-api",
+    ] {
+        assert!(help.contains(part), "`{part}` is not in: {help}");
+    }
+    let Action::Print(version) = parse_words(&["--version"]).unwrap() else {
+        panic!("no version");
+    };
+    assert_eq!(version.lines().count(), 1);
+}

@@ -1,0 +1,68 @@
+//! The configuration as the guest's VMM reads it in its jail: paths are the jail's, taps are
+//! descriptors, and what the jailer has done is left out.
+
+use resources::{BootSource, Drive, NetworkInterface, VmConfig};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// Name of the configuration in the jail's root.
+pub const FILE: &str = "vm.json";
+/// Name of the kernel there.
+pub const KERNEL: &str = "kernel";
+/// Name of the initrd there.
+pub const INITRD: &str = "initrd";
+/// Name of the directory of images there, each called as its drive.
+pub const DRIVES: &str = "drives";
+
+/// Rewrites `config`, whose interfaces have the open taps `taps`, in order.
+pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
+    // Named one by one, so that a new section is thought about here.
+    let VmConfig {
+        boot_source,
+        drives,
+        machine_config,
+        network_interfaces,
+        entropy,
+    } = config;
+    let BootSource {
+        kernel_image_path: _,
+        initrd_path,
+        boot_args,
+    } = boot_source;
+    VmConfig {
+        boot_source: BootSource {
+            kernel_image_path: in_root(KERNEL),
+            initrd_path: initrd_path.map(|_| in_root(INITRD)),
+            boot_args,
+        },
+        drives: drives.into_iter().map(drive).collect(),
+        machine_config,
+        network_interfaces: network_interfaces
+            .into_iter()
+            .zip(taps)
+            .map(|(interface, tap)| NetworkInterface {
+                bridge: None,
+                tap_fd: Some(*tap),
+                ..interface
+            })
+            .collect(),
+        entropy,
+    }
+}
+
+fn drive(drive: Drive) -> Drive {
+    Drive {
+        path_on_host: Some(in_root(DRIVES).join(&drive.drive_id)),
+        size_mib: None,
+        template: None,
+        ..drive
+    }
+}
+
+fn in_root(name: &str) -> PathBuf {
+    PathBuf::from("/").join(name)
+}
+
+#[cfg(test)]
+#[path = "jail_config_test.rs"]
+mod jail_config_test;

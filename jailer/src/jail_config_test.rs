@@ -1,0 +1,45 @@
+use super::*;
+use std::path::Path;
+
+#[test]
+fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
+    let text = br#"{"boot-source":{"kernel_image_path":"/boot/vmlinuz","initrd_path":"i","boot_args":"a b"},
+        "drives":[{"drive_id":"root","is_root_device":true,"path_on_host":"../r.img","size_mib":7,
+                   "template":"/t","is_read_only":true,"cache_type":"Writeback","discard":true},
+                  {"drive_id":"data","is_root_device":false,"path_on_host":"/dev/vg/lv"}],
+        "machine-config":{"vcpu_count":3,"mem_size_mib":99},
+        "network-interfaces":[{"iface_id":"a","host_dev_name":"tap0","bridge":"br0","mtu":1400},
+                              {"iface_id":"b","host_dev_name":"tap1"}],
+        "entropy":{}}"#;
+    let before = VmConfig::from_json(Path::new("vm.json"), text)
+        .unwrap()
+        .config;
+    let after = jailed(before.clone(), &[7, 9]);
+    assert!(after.problems().is_empty());
+
+    assert_eq!(after.boot_source.kernel_image_path, Path::new("/kernel"));
+    assert_eq!(after.boot_source.initrd_path, Some("/initrd".into()));
+    assert_eq!(after.boot_source.boot_args, before.boot_source.boot_args);
+    assert_eq!(after.machine_config, before.machine_config);
+    assert_eq!(after.entropy, before.entropy);
+    assert_eq!(after.drives[0].path_on_host, Some("/drives/root".into()));
+    assert_eq!(after.drives[1].path_on_host, Some("/drives/data".into()));
+    assert_eq!(after.drives[0].size_mib, None);
+    assert_eq!(after.drives[0].template, None);
+    assert!(after.drives[0].is_read_only && after.drives[0].discard);
+    let taps: Vec<_> = after.network_interfaces.iter().map(|n| n.tap_fd).collect();
+    assert_eq!(taps, [Some(7), Some(9)]);
+    assert_eq!(after.network_interfaces[0].bridge, None);
+    assert_eq!(after.network_interfaces[0].mtu, Some(1400));
+}
+
+#[test]
+fn what_is_absent_stays_absent() {
+    let text = br#"{"boot-source":{"kernel_image_path":"k"},"drives":[]}"#;
+    let before = VmConfig::from_json(Path::new("vm.json"), text)
+        .unwrap()
+        .config;
+    let after = jailed(before, &[]);
+    assert_eq!(after.boot_source.initrd_path, None);
+    assert!(after.drives.is_empty() && after.network_interfaces.is_empty());
+}

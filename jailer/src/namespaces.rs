@@ -1,0 +1,102 @@
+//! Namespaces: the jailer's own view of mounts, and the network it was told to start in.
+
+use crate::dir::{Dir, by_descriptor};
+use crate::error::Error;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{fchdir, pivot_root};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+const NONE: Option<&str> = None;
+
+/// The mount namespace the jailer was started in.
+#[derive(Debug)]
+pub struct Home(File);
+
+impl Home {
+    /// Goes back there, so that what is mounted in the jail is in the way of nothing.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn enter(&self) -> io::Result<()> {
+        // The kernel moves only a thread that shares its root and working directory with no other.
+        unshare(CloneFlags::CLONE_FS)?;
+        Ok(setns(&self.0, CloneFlags::CLONE_NEWNS)?)
+    }
+}
+
+/// Gives this thread mounts of its own, which nobody else sees and which end with the process.
+///
+/// # Errors
+/// [`Error::Step`].
+pub fn own_mounts() -> Result<Home, Error> {
+    let home = File::open("/proc/self/ns/mnt")
+        .map_err(Error::step("open /proc/self/ns/mnt; is /proc mounted?"))?;
+    let own = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(NONE, "/", NONE, private, NONE)
+    };
+    own().map_err(Error::step(
+        "make a mount namespace; in a container the jailer needs CAP_SYS_ADMIN",
+    ))?;
+    Ok(Home(home))
+}
+
+/// Enters the network namespace `path`.
+///
+/// # Errors
+/// What the host says.
+pub fn enter_network(path: &Path) -> io::Result<()> {
+    let namespace = File::open(path)?;
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Mounts `dir` on itself, with what is mounted below it, and opens it again: a root to pivot to.
+///
+/// # Errors
+/// What the host says.
+pub fn mount_on_itself(parent: &Dir, name: &str) -> io::Result<Dir> {
+    let dir = parent.enter(name)?;
+    let path = by_descriptor(&dir);
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(&path), &path, NONE, bind, NONE)?;
+    parent.enter(name)
+}
+
+/// Mounts the open file `source` on the open file `target`.
+///
+/// # Errors
+/// What the host says.
+pub fn bind(source: &impl AsFd, target: &impl AsFd) -> io::Result<()> {
+    let (source, target) = (by_descriptor(source), by_descriptor(target));
+    Ok(mount(Some(&source), &target, NONE, MsFlags::MS_BIND, NONE)?)
+}
+
+/// Restricts the mount whose root is the open file `mounted`.
+///
+/// # Errors
+/// What the host says.
+pub fn restrict(mounted: &impl AsFd, read_only: bool, device: bool) -> io::Result<()> {
+    let mut flags =
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    flags.set(MsFlags::MS_RDONLY, read_only);
+    flags.set(MsFlags::MS_NODEV, !device);
+    Ok(mount(NONE, &by_descriptor(mounted), NONE, flags, NONE)?)
+}
+
+/// Makes `root`, a mount of its own, this process's `/` and lets go of every other mount.
+///
+/// # Errors
+/// What the host says.
+pub fn pivot(root: &Dir) -> io::Result<()> {
+    fchdir(root)?;
+    // The old root is mounted over the new one, and taken away from there (pivot_root(2)).
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The VMM that this process becomes: its arguments, and the descriptors it inherits.
+
+use crate::chroot::Lock;
+use crate::cli::Options;
+use crate::error::Error;
+use crate::jail_config;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::{Mode, umask};
+use nix::time::{ClockId, clock_gettime};
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
+
+/// When the jailer was started, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    monotonic: u128,
+    cpu: u128,
+}
+
+impl Started {
+    /// Now.
+    pub fn now() -> Self {
+        Self {
+            monotonic: micros(ClockId::CLOCK_MONOTONIC),
+            cpu: micros(ClockId::CLOCK_PROCESS_CPUTIME_ID),
+        }
+    }
+}
+
+fn micros(clock: ClockId) -> u128 {
+    clock_gettime(clock).map_or(0, |time| Duration::from(time).as_micros())
+}
+
+/// A VMM ready to be executed.
+#[derive(Debug)]
+pub struct Vmm {
+    name: String,
+    id: String,
+    started: Started,
+    arguments: Vec<OsString>,
+    lock: Lock,
+    taps: Vec<OwnedFd>,
+}
+
+impl Vmm {
+    /// The VMM of `options`, to inherit `lock` and `taps`; `configured` tells whether its configuration is
+    /// in the jail.
+    pub fn new(
+        options: &Options,
+        started: Started,
+        lock: Lock,
+        taps: Vec<OwnedFd>,
+        configured: bool,
+    ) -> Self {
+        let mut arguments = Vec::new();
+        if configured {
+            let path = format!("/{}", jail_config::FILE);
+            arguments.extend(["--config-file".into(), path.into()]);
+        }
+        arguments.extend(options.pass_through.iter().cloned());
+        Self {
+            name: options.exec_name.clone(),
+            id: options.id.clone(),
+            started,
+            arguments,
+            lock,
+            taps,
+        }
+    }
+
+    /// Executes it, with no environment.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn execute(&self) -> Result<Infallible, Error> {
+        let path = format!("/{}", self.name);
+        let failed = Error::step::<io::Error>(format!("execute {path} in the jail"));
+        let execute = || {
+            let words: io::Result<Vec<CString>> = self.words().into_iter().map(c_string).collect();
+            inherit(&**self.lock)?;
+            self.taps.iter().try_for_each(inherit)?;
+            let path = c_string(path.into())?;
+            Ok(nix::unistd::execve::<_, CString>(&path, &words?, &[])?)
+        };
+        execute().map_err(failed)
+    }
+
+    /// The command line, its first word the VMM itself. The times are what compatible jailers give.
+    fn words(&self) -> Vec<OsString> {
+        let used = Started::now().cpu.saturating_sub(self.started.cpu);
+        let mut words: Vec<OsString> = vec![format!("/{}", self.name).into()];
+        for (flag, value) in [
+            ("--id", self.id.clone()),
+            ("--start-time-us", self.started.monotonic.to_string()),
+            ("--start-time-cpu-us", self.started.cpu.to_string()),
+            ("--parent-cpu-time-us", used.to_string()),
+        ] {
+            words.extend([flag.into(), value.into()]);
+        }
+        words.extend(self.arguments.iter().cloned());
+        words
+    }
+}
+
+fn c_string(word: OsString) -> io::Result<CString> {
+    Ok(CString::new(word.into_vec())?)
+}
+
+fn inherit(fd: impl std::os::fd::AsFd) -> io::Result<()> {
+    fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(())
+}
+
+/// The numbers under which the VMM finds `taps`.
+pub fn numbers(taps: &[OwnedFd]) -> Vec<RawFd> {
+    taps.iter().map(|tap| tap.as_fd().as_raw_fd()).collect()
+}
+
+/// Closes what the process was started with beside its three standard streams, so that nothing
+/// gets into the jail by accident, and makes what it creates private.
+///
+/// # Errors
+/// [`Error::Step`].
+#[expect(unsafe_code, reason = "descriptors that nobody here owns")]
+pub fn close_inherited() -> Result<(), Error> {
+    umask(Mode::from_bits_truncate(0o077));
+    // SAFETY: called before this process opens any, so none of these belongs to a value here.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    match closed {
+        -1 => Err(Error::step("close inherited descriptors")(
+            io::Error::last_os_error(),
+        )),
+        _ => Ok(()),
+    }
+}
