@@ -1,0 +1,114 @@
+#!/bin/bash
+# The end-to-end suites on real KVM: builds them, splits the tests over two software hosts (or takes this
+# machine's own KVM), runs each share bounded in time, once more if its host failed, and sums up.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+harness=tests/harness
+out=$PWD/target/e2e
+suites="boot lifecycle disk network bad_input"
+
+usage() {
+    cat <<'END'
+usage: tests/e2e.sh [--soak] [SUITE[::TEST-PATTERN]]...
+
+Runs the end-to-end suites (boot lifecycle disk network bad_input jailer), or those named, on real KVM.
+
+  --soak    the full counts that take hours on an emulated host
+
+Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N/logs.
+END
+}
+
+soak=0
+wanted=()
+for argument; do
+    case $argument in
+        --help | -h) usage && exit ;;
+        --soak) soak=1 ;;
+        -*) echo "e2e: unknown option $argument (see --help)" >&2 && exit 2 ;;
+        *) wanted+=("$argument") ;;
+    esac
+done
+[ ${#wanted[@]} -gt 0 ] || read -r -a wanted <<<"$suites"
+export BANTAM_SOAK=$soak
+
+mode=$($harness/kvm-host.sh --print-mode)
+shares=2
+timeout=900
+[ "$mode" = software ] || shares=1
+[ "$soak" = 0 ] || timeout=14400
+
+echo "e2e: building"
+rm -rf "$out"
+mkdir -p "$out"
+targets=()
+for suite in $suites; do
+    targets+=(--test "$suite")
+done
+cargo build --quiet -p jailer
+cargo test --quiet -p vmm "${targets[@]}" --no-run
+cargo test -p vmm "${targets[@]}" --no-run 2>&1 |
+    sed -n 's,.*Executable .*tests/\(.*\)\.rs (\(.*\)).*,\1 \2,p' >"$out/executables"
+
+# Every test, in turn to one share and the next: neighbours take about equally long.
+for word in "${wanted[@]}"; do
+    suite=${word%%::*}
+    pattern=
+    [ "$suite" = "$word" ] || pattern=${word#*::}
+    executable=$(awk -v suite="$suite" '$1 == suite {print $2}' "$out/executables")
+    [ -n "$executable" ] || {
+        echo "e2e: there is no suite $suite (see --help)" >&2
+        exit 2
+    }
+    "$executable" --list --format terse | sed -n 's/: test$//p' | grep -e "$pattern" |
+        sed "s,^,$PWD/$executable ," || true
+done >"$out/tests"
+sed -i "s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/," "$out/tests"
+total=$(wc -l <"$out/tests")
+[ "$total" -gt 0 ] || {
+    echo "e2e: no test matches" >&2
+    exit 2
+}
+
+# run_share N: 0 if all of its tests passed, 1 if some failed, 2 if its host did.
+run_share() {
+    local dir=$out/share-$1
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    $harness/kvm-host.sh --timeout "$timeout" --dir "$dir" -- \
+        "$PWD/$harness/share.sh" "$out/list-$1" >"$out/output-$1" 2>&1 || true
+    case $(cat "$dir/outcome" 2>/dev/null) in
+        'status 0') return 0 ;;
+        status*) return 1 ;;
+        *) return 2 ;;
+    esac
+}
+
+echo "e2e: $total tests on $shares $mode KVM host(s), at most $timeout s each"
+running=()
+for share in $(seq "$shares"); do
+    awk -v share="$share" -v shares="$shares" 'NR % shares == share % shares' "$out/tests" \
+        >"$out/list-$share"
+    run_share "$share" &
+    running+=($!)
+done
+
+failed=0
+for share in $(seq "$shares"); do
+    status=0
+    wait "${running[share - 1]}" || status=$?
+    cat "$out/output-$share"
+    if [ "$status" = 2 ]; then
+        echo "e2e: the host of share $share failed ($(cat "$out/share-$share/outcome" 2>/dev/null || echo 'no outcome')," \
+            "last busy with $(cat "$out/share-$share/current" 2>/dev/null || echo nothing)): once more"
+        status=0
+        run_share "$share" || status=$?
+        cat "$out/output-$share"
+    fi
+    [ "$status" = 0 ] || failed=1
+done
+
+passed=$(cat "$out"/share-*/results | grep -c '^ok ' || true)
+echo "e2e: $passed of $total passed on $mode KVM"
+[ "$failed" = 0 ] && [ "$passed" = "$total" ]

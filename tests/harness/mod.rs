@@ -1,0 +1,351 @@
+//! What the end-to-end suites share: guests described in a few words, started with the real binary, and
+//! bounded in time. Each suite is a target of the `vmm` package and includes this module.
+//!
+//! A suite runs on a host with real KVM, which `kvm-host.sh` provides; it says so in the environment.
+//! Without it the tests fail: a run that could not use KVM is not a pass.
+
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+pub mod network;
+pub mod payload;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a guest may take: one on an emulated host is up in ten seconds.
+pub const PATIENCE: Duration = Duration::from_secs(150);
+
+/// The monitor under test.
+pub fn bantam() -> &'static str {
+    env!("CARGO_BIN_EXE_bantam")
+}
+
+/// Fails unless KVM is real here.
+pub fn needs_kvm() {
+    assert_eq!(
+        std::env::var("BANTAM_ON_KVM").as_deref(),
+        Ok("1"),
+        "this test needs a host with real KVM: run `make test`"
+    );
+}
+
+/// Tells the harness what is being done, should the host not come back.
+pub fn announce(what: &str) {
+    if let Ok(dir) = std::env::var("BANTAM_KVM_DIR") {
+        let _ = fs::write(Path::new(&dir).join("current"), what);
+    }
+}
+
+/// A file of the guest image, as `resources/guest/build.sh` names it.
+pub fn image(name: &str) -> PathBuf {
+    let dir = std::env::var_os("BANTAM_GUEST_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest"),
+        PathBuf::from,
+    );
+    let path = dir.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make guest`",
+        path.display()
+    );
+    path.canonicalize().unwrap()
+}
+
+/// A count that `make soak` raises.
+pub fn rounds(reduced: u32, full: u32) -> u32 {
+    match std::env::var("BANTAM_SOAK").as_deref() {
+        Ok("1") => full,
+        _ => reduced,
+    }
+}
+
+/// A guest to be.
+pub struct Guest {
+    dir: tempfile::TempDir,
+    kernel: PathBuf,
+    initrd: Option<PathBuf>,
+    args: String,
+    vcpus: u8,
+    mem_mib: u32,
+    drives: Vec<serde_json::Value>,
+    interfaces: Vec<serde_json::Value>,
+    entropy: bool,
+}
+
+impl Guest {
+    /// Debian's kernel `flavour` as `form` (`vmlinuz` or `vmlinux`), one vCPU, 256 MiB.
+    pub fn new(flavour: &str, form: &str) -> Self {
+        Self {
+            kernel: image(&format!("{form}-{flavour}")),
+            initrd: Some(image(&format!("initrd-{flavour}.img"))),
+            ..Self::bare(Path::new("/nonexistent"))
+        }
+    }
+
+    /// The cloud kernel, unless a test is about kernels.
+    pub fn cloud() -> Self {
+        Self::new("cloud", "vmlinuz")
+    }
+
+    /// A kernel of the test's own.
+    pub fn bare(kernel: &Path) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            kernel: kernel.to_owned(),
+            initrd: None,
+            args: "console=ttyS0 quiet".into(),
+            vcpus: 1,
+            mem_mib: 256,
+            drives: Vec::new(),
+            interfaces: Vec::new(),
+            entropy: false,
+        }
+    }
+
+    /// A directory of the guest's own.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn vcpus(mut self, vcpus: u8) -> Self {
+        self.vcpus = vcpus;
+        self
+    }
+
+    pub fn mem_mib(mut self, mem_mib: u32) -> Self {
+        self.mem_mib = mem_mib;
+        self
+    }
+
+    pub fn entropy(mut self) -> Self {
+        self.entropy = true;
+        self
+    }
+
+    /// Adds to the kernel's command line.
+    pub fn args(mut self, args: &str) -> Self {
+        self.args = format!("{} {args}", self.args);
+        self
+    }
+
+    /// A shell script the guest runs; its status becomes the monitor's.
+    pub fn script(self, script: &str) -> Self {
+        let path = self.dir.path().join("script.img");
+        let mut file = File::create(&path).unwrap();
+        file.write_all(script.as_bytes()).unwrap();
+        file.set_len((script.len() as u64).next_multiple_of(512))
+            .unwrap();
+        self.drive("script", &path, serde_json::json!({"is_read_only": true}))
+    }
+
+    /// A drive, with further keys.
+    pub fn drive(mut self, id: &str, path: &Path, more: serde_json::Value) -> Self {
+        let mut drive = serde_json::json!({
+            "drive_id": id, "is_root_device": false, "path_on_host": path,
+        });
+        let more = more.as_object().expect("keys").clone();
+        drive.as_object_mut().expect("keys").extend(more);
+        self.drives.push(drive);
+        self
+    }
+
+    /// An empty image of the guest's own, flushed to when the guest flushes.
+    pub fn scratch(self, id: &str, bytes: u64) -> Self {
+        let path = self.dir.path().join(format!("{id}.img"));
+        File::create(&path).unwrap().set_len(bytes).unwrap();
+        self.drive(id, &path, serde_json::json!({"cache_type": "Writeback"}))
+    }
+
+    /// The image's root file system, with its tools, for reading only: guests share the file.
+    pub fn root(self, flavour: &str) -> Self {
+        let more = serde_json::json!({"is_root_device": true, "is_read_only": true});
+        self.drive("root", &image(&format!("rootfs-{flavour}.ext4")), more)
+    }
+
+    /// An interface on `tap`.
+    pub fn interface(mut self, tap: &str) -> Self {
+        let n = self.interfaces.len();
+        self.interfaces.push(serde_json::json!({
+            "iface_id": format!("eth{n}"), "host_dev_name": tap,
+        }));
+        self
+    }
+
+    /// Writes the JSON file; returns its path.
+    pub fn write_config(&self) -> PathBuf {
+        let mut config = serde_json::json!({
+            "boot-source": {
+                "kernel_image_path": self.kernel,
+                "initrd_path": self.initrd,
+                "boot_args": self.args,
+            },
+            "drives": self.drives,
+            "network-interfaces": self.interfaces,
+            "machine-config": {"vcpu_count": self.vcpus, "mem_size_mib": self.mem_mib},
+        });
+        if self.entropy {
+            config["entropy"] = serde_json::json!({});
+        }
+        let path = self.dir.path().join("vm.json");
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Starts the monitor with no terminal.
+    pub fn start(self) -> Running {
+        self.start_under(Command::new(bantam()))
+    }
+
+    /// Starts `command` with the monitor's arguments: the monitor, or a tool before it.
+    pub fn start_under(self, mut command: Command) -> Running {
+        let config = self.write_config();
+        let console = self.dir.path().join("console");
+        let messages = self.dir.path().join("messages");
+        let child = command
+            .arg("--no-api")
+            .arg("--config-file")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(File::create(&console).unwrap())
+            .stderr(File::create(&messages).unwrap())
+            .spawn()
+            .unwrap();
+        Running {
+            child,
+            guest: self,
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs the guest to its end.
+    pub fn run(self) -> Ended {
+        self.start().wait()
+    }
+}
+
+/// A guest with its monitor.
+pub struct Running {
+    pub child: Child,
+    guest: Guest,
+    started: Instant,
+}
+
+impl Running {
+    /// What the guest has written so far.
+    pub fn console(&self) -> String {
+        read(&self.guest.dir().join("console"))
+    }
+
+    /// A directory of the guest's own.
+    pub fn dir(&self) -> &Path {
+        self.guest.dir()
+    }
+
+    /// Waits for `text` on the console.
+    pub fn wait_for(&mut self, text: &str) {
+        while !self.console().contains(text) {
+            self.bound(&format!("waiting for `{text}`"));
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(
+                    self.console().contains(text),
+                    "ended with {status} before `{text}`:\n{}",
+                    self.report()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Ended {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let status = match (status.code(), status.signal()) {
+                    (Some(code), _) => code,
+                    (None, signal) => -signal.unwrap_or_default(),
+                };
+                return Ended {
+                    status,
+                    console: self.console(),
+                    messages: read(&self.guest.dir().join("messages")),
+                    guest: self.guest,
+                };
+            }
+            self.bound("waiting for its end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills the monitor as a power cut would.
+    pub fn kill(mut self) -> Guest {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.guest
+    }
+
+    fn bound(&mut self, what: &str) {
+        if self.started.elapsed() > PATIENCE {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            panic!("out of patience {what}:\n{}", self.report());
+        }
+    }
+
+    fn report(&self) -> String {
+        let messages = read(&self.guest.dir().join("messages"));
+        format!("--- console\n{}\n--- messages\n{messages}", self.console())
+    }
+}
+
+/// A guest's end.
+pub struct Ended {
+    /// The monitor's exit status; minus the signal that killed it.
+    pub status: i32,
+    /// What the guest wrote.
+    pub console: String,
+    /// What the monitor wrote.
+    pub messages: String,
+    /// The guest, for its files.
+    pub guest: Guest,
+}
+
+impl Ended {
+    /// Fails unless the status is `expected`.
+    pub fn expect(self, expected: i32) -> Self {
+        assert_eq!(
+            self.status, expected,
+            "--- console\n{}\n--- messages\n{}",
+            self.console, self.messages
+        );
+        self
+    }
+
+    /// The rest of the console's line that starts with `key=`.
+    pub fn value(&self, key: &str) -> &str {
+        let mut lines = self.console.lines().map(str::trim_end);
+        lines
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .unwrap_or_else(|| panic!("no `{key}=` on the console:\n{}", self.console))
+    }
+}
+
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Runs a command and fails with what it said unless it succeeds.
+pub fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-ec", command]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
