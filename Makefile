@@ -1,0 +1,40 @@
+# `make boot` and `make test` do everything on a fresh Debian machine with Rust.
+
+TARGET := target/x86_64-unknown-linux-gnu
+
+.PHONY: help build boot guest test soak bench clean
+
+help:
+	@echo 'make boot    build, prepare a guest image, and boot it with a disk and a network'
+	@echo 'make test    every check: format, lints, unit, hostile, conformance and end-to-end tests'
+	@echo 'make soak    the same with full counts; takes hours on a machine without KVM'
+	@echo 'make bench   measure against the other monitors on PATH'
+	@echo 'make build   the two programs: $(TARGET)/release/bantam and jailer'
+	@echo 'make guest   kernels, initrds and root file systems in target/guest'
+	@echo 'make clean   remove everything built'
+
+build:
+	cargo build --release -p vmm -p jailer
+
+guest:
+	resources/install.sh guest
+	resources/guest/build.sh cloud generic backport
+
+boot: build
+	resources/install.sh guest host
+	resources/guest/build.sh cloud
+	resources/boot.sh
+
+test:
+	tests/run.sh
+
+soak:
+	tests/run.sh --soak
+
+bench: build
+	resources/install.sh guest host bench
+	resources/guest/build.sh cloud
+	tests/bench/run.sh
+
+clean:
+	rm -rf target

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs the Debian packages that the named needs lack, from the one list of them, and says so.
+#
+# usage: install.sh NEED...      (guest, debian, host, test: see guest/packages.txt)
+set -eu
+
+list=$(dirname "$0")/guest/packages.txt
+missing=
+for need; do
+    while read -r package commands needs _; do
+        case $package in '' | '#'*) continue ;; esac
+        case ,$needs, in *,"$need",*) ;; *) continue ;; esac
+        for command in $(echo "$commands" | tr ',' ' '); do
+            # /usr/sbin is not on every user's path, and need not be.
+            PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null && continue
+            case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
+        done
+    done <"$list"
+done
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "install: as root, run: apt-get install -y$missing" >&2
+        exit 1
+    }
+    as_root=sudo
+fi
+echo "install: Debian packages that are missing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+# Split on purpose: a list of packages.
+# shellcheck disable=SC2086
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || {
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086
+    $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}

@@ -1,0 +1,48 @@
+#!/bin/bash
+# `make test`: every check there is, each step named, the first failure told. Installs what it needs.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+soak=
+case ${1-} in
+    '') ;;
+    --soak) soak=--soak ;;
+    *) echo "usage: tests/run.sh [--soak]" >&2 && exit 2 ;;
+esac
+
+step() {
+    echo "== $1"
+    shift
+    local start=$SECONDS
+    "$@" || {
+        echo "== FAILED after $((SECONDS - start)) s: $*" >&2
+        exit 1
+    }
+    echo "== ok, $((SECONDS - start)) s"
+}
+
+rust_tools() {
+    for tool in rustfmt clippy; do
+        cargo "${tool/rustfmt/fmt}" --version >/dev/null 2>&1 || rustup component add "$tool"
+    done
+}
+
+# A name for the network tests' namespaces, and devices, is root's to make.
+[ "$(id -u)" -eq 0 ] || {
+    echo "tests/run.sh: run as root: jails, taps and namespaces are made (sudo -E make test)" >&2
+    exit 2
+}
+[ -z "$soak" ] || export BANTAM_CASES=200000
+
+step "packages" resources/install.sh guest host test
+step "rust tools" rust_tools
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
+step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins
+step "layout" cargo test --quiet -p vmm --test layering
+step "guest images" resources/guest/build.sh cloud generic backport
+step "KVM host" tests/harness/kvm-host.sh --prepare
+step "end-to-end tests on KVM" tests/e2e.sh $soak
+step "release build" cargo build --quiet --release -p vmm -p jailer
+step "make boot, without a terminal" resources/boot.sh </dev/null
+echo "== all passed in $SECONDS s"
