@@ -13,225 +13,21 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/world.rs"]
+mod world;
 
-use harness::{bantam, payload, sh};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use harness::{bantam, sh};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// The guest's user and group.
-const UID: u32 = 31234;
-const GID: u32 = 31235;
-const MIB: u64 = 1 << 20;
-/// How long a guest of a few instructions may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A host of the test's own.
-struct World {
-    dir: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let own = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
-        unshare(own).expect("namespaces: run as root");
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().display();
-        sh(&format!(
-            "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base"
-        ));
-        let world = Self { dir };
-        // Prints that it is up, and halts until it is killed.
-        let up = [payload::print("up\n"), vec![0xf4, 0xeb, 0xfd]].concat();
-        fs::rename(payload::write(world.dir.path(), &up), world.path("up")).unwrap();
-        let exit = payload::exit(42);
-        fs::rename(payload::write(world.dir.path(), &exit), world.path("exit")).unwrap();
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn root(&self, id: &str) -> PathBuf {
-        self.path(&format!("base/bantam/{id}/root"))
-    }
-
-    /// Writes the guest's file: its kernel, and further sections.
-    fn config(&self, kernel: &str, more: &Value) {
-        let mut config = json!({
-            "boot-source": {"kernel_image_path": self.path(kernel)}, "drives": [],
-            "machine-config": {"vcpu_count": 1, "mem_size_mib": 32},
-        });
-        let more = more.as_object().expect("sections").clone();
-        config.as_object_mut().expect("sections").extend(more);
-        fs::write(self.path("vm.json"), config.to_string()).unwrap();
-    }
-
-    fn drive(&self, id: &str, image: &str, more: &Value) -> Value {
-        let mut drive = json!({
-            "drive_id": id, "is_root_device": false, "path_on_host": self.path(image),
-        });
-        let more = more.as_object().expect("keys").clone();
-        drive.as_object_mut().expect("keys").extend(more);
-        drive
-    }
-
-    fn jailer(&self, id: &str) -> Command {
-        self.jailer_of(id, Path::new(bantam()))
-    }
-
-    fn jailer_of(&self, id: &str, monitor: &Path) -> Command {
-        let mut command = Command::new(jailer());
-        command.args(["--id", id, "--exec-file"]).arg(monitor);
-        command.args(["--uid", &UID.to_string(), "--gid", &GID.to_string()]);
-        command.arg("--chroot-base-dir").arg(self.path("base"));
-        command.stdin(Stdio::null());
-        command
-    }
-
-    /// Starts the guest of [`Self::config`] and waits for its first line.
-    fn start(&self, id: &str) -> Running {
-        let mut command = self.jailer(id);
-        command.arg("--config-file").arg(self.path("vm.json"));
-        command.args(["--", "--no-api"]);
-        command.stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = [0; 3];
-        let read = child.stdout.as_mut().unwrap().read_exact(&mut line);
-        let running = Running(child);
-        read.expect("the guest did not start");
-        assert_eq!(&line, b"up\n");
-        running
-    }
-
-    /// Runs the guest of [`Self::config`] to its end.
-    fn run(&self, id: &str) -> Output {
-        let mut command = self.jailer(id);
-        command.arg("--config-file").arg(self.path("vm.json"));
-        output(command.args(["--", "--no-api"]))
-    }
-
-    /// Everything on this host that a start could leave.
-    fn state(&self) -> String {
-        let mut state = tree(self.dir.path());
-        state.extend(links());
-        state.extend(mounts("/proc/thread-self/mountinfo"));
-        state.join("\n")
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        sh(&format!("umount -l {}", self.dir.path().display()));
-    }
-}
-
-/// A guest that ends with its test.
-struct Running(Child);
-
-impl Running {
-    fn proc(&self, name: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/{name}", self.0.id()))
-    }
-
-    fn terminate(mut self) {
-        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
-        assert_eq!(self.0.wait().unwrap().signal(), Some(15));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn jailer() -> PathBuf {
-    let path = Path::new(bantam()).with_file_name("jailer");
-    let shown = path.display();
-    assert!(
-        path.exists(),
-        "{shown} is missing: run `cargo build -p jailer`"
-    );
-    path
-}
-
-/// Runs `command` to its end, bounded in time.
-fn output(command: &mut Command) -> Output {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let started = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if started.elapsed() > PATIENCE {
-            child.kill().unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.wait_with_output().unwrap()
-}
-
-/// Fails unless the command ended with `status`; what it said.
-fn expect(output: &Output, status: i32) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    text
-}
-
-fn contains(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
-    }
-}
-
-/// All names below `path` with mode, owner and time of change.
-fn tree(path: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        let m = path.symlink_metadata().unwrap();
-        let (mode, owner) = (m.mode(), (m.uid(), m.gid()));
-        found.push(format!("{} {mode:o} {owner:?} {}", path.display(), m.len()));
-        if m.is_dir() {
-            found.extend(tree(&path));
-        }
-    }
-    found.sort();
-    found
-}
-
-/// Network devices, with their bridge and whether they are up.
-fn links() -> Vec<String> {
-    let links = sh("ip -o link show");
-    let links = links.lines().map(|line| {
-        let mut words = line.split_whitespace();
-        let name = words.nth(1).unwrap().trim_end_matches(':');
-        let flags = words.next().unwrap();
-        let up = flags.split(['<', ',', '>']).any(|flag| flag == "UP");
-        let bridge = words.skip_while(|word| *word != "master").nth(1);
-        format!("{name} up={up} bridge={}", bridge.unwrap_or("none"))
-    });
-    links.collect()
-}
-
-/// Mount points, each with its options.
-fn mounts(path: impl AsRef<Path>) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    let lines = text.lines().map(|line| {
-        let words: Vec<_> = line.split(' ').collect();
-        format!("{} {}", words[4], words[5])
-    });
-    lines.collect()
-}
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use world::{
+    GID, MIB, PATIENCE, Running, UID, World, contains, expect, jailer, links, mounts, output, tree,
+};
 
 fn tap_on_br0() -> Value {
     json!([{"iface_id": "eth0", "host_dev_name": "tap0", "bridge": "br0", "mtu": 1400}])
@@ -690,6 +486,22 @@ fn a_tap_of_the_operator_s_is_handed_over() {
     contains(&text, &["the tap tap7 is taken by another process"]);
     guest.terminate();
     contains(&links().join("\n"), &["tap7 up=true"]);
+}
+
+#[test]
+fn an_image_of_a_running_guest_is_refused_before_anything_is_made() {
+    let world = World::new();
+    let drive = world.drive("d", "d.img", &json!({"size_mib": 1}));
+    world.config("up", &json!({"drives": [drive]}));
+    let guest = world.start("g1");
+    let before = world.state();
+    let text = expect(&world.run("g2"), 152);
+    contains(
+        &text,
+        &["drives[0].path_on_host", "in use by another process"],
+    );
+    assert_eq!(world.state(), before);
+    guest.terminate();
 }
 
 #[test]

@@ -87,7 +87,9 @@ fn links_and_mounts() -> (Vec<String>, Vec<String>) {
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     let mounts = mounts.lines();
     let mounts = mounts.map(|line| line.split(' ').nth(4).unwrap().to_owned());
-    (links.collect(), mounts.collect())
+    let mut mounts: Vec<_> = mounts.collect();
+    mounts.sort();
+    (links.collect(), mounts)
 }
 
 /// Makes everything, stopping after `steps`; whether it came to the end, and how many steps it

@@ -2,50 +2,53 @@ use super::*;
 use nix::sys::signal::Signal;
 use std::sync::{Arc, Mutex};
 
-fn recorder() -> (
-    Arc<Mutex<Vec<u32>>>,
-    impl Fn(u32) -> Box<dyn FnOnce() -> io::Result<()> + Send>,
-) {
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let shared = Arc::clone(&log);
-    (log, move |n| {
-        let log = Arc::clone(&shared);
-        Box::new(move || {
-            log.lock().unwrap().push(n);
-            if n == 2 {
-                return Err(io::ErrorKind::PermissionDenied.into());
+/// Actions that note their number, the second failing.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<u32>>>);
+
+impl Recorder {
+    fn action(&self, number: u32) -> impl FnOnce() -> io::Result<()> + Send + use<> {
+        let log = Arc::clone(&self.0);
+        move || {
+            log.lock().unwrap().push(number);
+            match number {
+                2 => Err(io::ErrorKind::PermissionDenied.into()),
+                _ => Ok(()),
             }
-            Ok(())
-        })
-    })
+        }
+    }
+
+    fn noted(&self) -> Vec<u32> {
+        self.0.lock().unwrap().clone()
+    }
 }
 
 #[test]
 fn the_latest_is_taken_back_first_and_a_failure_does_not_end_it() {
-    let (log, action) = recorder();
+    let recorder = Recorder::default();
     let mut undo = Undo::new(|| Ok(()));
     for n in 1..=3 {
-        undo.made("thing", action(n)).unwrap();
+        undo.made("thing", recorder.action(n)).unwrap();
     }
     drop(undo);
-    assert_eq!(*log.lock().unwrap(), [3, 2, 1]);
+    assert_eq!(recorder.noted(), [3, 2, 1]);
 }
 
 #[test]
 fn what_is_kept_stays() {
-    let (log, action) = recorder();
+    let recorder = Recorder::default();
     let mut undo = Undo::new(|| Ok(()));
-    undo.made("thing", action(1)).unwrap();
+    undo.made("thing", recorder.action(1)).unwrap();
     undo.keep();
-    assert!(log.lock().unwrap().is_empty());
+    assert!(recorder.noted().is_empty());
 }
 
 #[test]
 fn a_stop_comes_after_the_record() {
-    let (log, action) = recorder();
+    let recorder = Recorder::default();
     let mut undo = Undo::new(|| Err(Error::Stopped(Signal::SIGINT)));
     assert!(undo.checkpoint().is_err());
-    assert!(undo.made("thing", action(1)).is_err());
+    assert!(undo.made("thing", recorder.action(1)).is_err());
     drop(undo);
-    assert_eq!(*log.lock().unwrap(), [1]);
+    assert_eq!(recorder.noted(), [1]);
 }

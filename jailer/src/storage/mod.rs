@@ -5,16 +5,18 @@
 
 pub mod volume;
 
-use crate::dir::{Owner, kind};
+use crate::dir::{Owner, by_descriptor, kind};
 use crate::error::{Error, warn};
 use crate::privileges;
 use crate::undo::Undo;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use resources::{Drive, Problem, VmConfig};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use volume::NewVolume;
 
@@ -182,6 +184,13 @@ fn existing(
         }
     };
     accessible(&fd, path, owner, !drive.is_read_only).map_err(wrong)?;
+    if in_use(&fd, drive.is_read_only) {
+        return Err(wrong(format!(
+            "{} is in use by another process: a writable drive is one guest's alone, a read-only one \
+             can be shared with `is_read_only`",
+            path.display()
+        )));
+    }
     let mib = u64::try_from(stat.st_size).unwrap_or_default() >> 20;
     if let Some(size) = drive.size_mib.filter(|size| !device && *size != mib) {
         warn(&format!(
@@ -194,6 +203,31 @@ fn existing(
         read_only: drive.is_read_only,
         device,
     }))
+}
+
+/// Whether another process's lock is in the way of the one that the VMM will set. What cannot be told
+/// here the VMM will tell.
+fn in_use(fd: &OwnedFd, shared: bool) -> bool {
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    let (Ok(kind), Ok(whence), Ok(unlocked)) = (
+        libc::c_short::try_from(kind),
+        libc::c_short::try_from(libc::SEEK_SET),
+        libc::c_short::try_from(libc::F_UNLCK),
+    ) else {
+        return false;
+    };
+    let mut lock = libc::flock {
+        l_type: kind,
+        l_whence: whence,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(by_descriptor(fd)).is_ok_and(|file| {
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && lock.l_type != unlocked
+    })
 }
 
 /// Whether `owner` can open the file, or how to get there.
