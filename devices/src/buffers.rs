@@ -26,6 +26,10 @@ pub enum BrokenChain {
     /// More than 1024 descriptors.
     #[error("the chain has too many buffers")]
     TooManyParts,
+    /// It ends where the driver says it goes on, or has no descriptor at all: a loop, an index
+    /// past the table, a table that is not in guest memory or is nested, more than 2^32 bytes.
+    #[error("the chain is cut short")]
+    Cut,
 }
 
 /// A byte stream in guest memory.
@@ -51,10 +55,14 @@ impl ChainBuffers {
     /// [`BrokenChain`]: nothing of the chain can be trusted.
     pub fn collect(chain: Chain<'_>) -> Result<Self, BrokenChain> {
         let mut buffers = Self::default();
-        for descriptor in chain {
-            if buffers.readable.parts.len() + buffers.writable.parts.len() == MAX_PARTS {
+        // The iterator tells an end from a mistake only by this.
+        let mut goes_on = true;
+        // Empty buffers count: an indirect table has room for 65535 of them.
+        for (count, descriptor) in chain.enumerate() {
+            if count == MAX_PARTS {
                 return Err(BrokenChain::TooManyParts);
             }
+            goes_on = descriptor.has_next();
             let stream = if descriptor.is_write_only() {
                 &mut buffers.writable
             } else if buffers.writable.parts.is_empty() {
@@ -63,6 +71,9 @@ impl ChainBuffers {
                 return Err(BrokenChain::Order);
             };
             stream.push(descriptor.addr(), descriptor.len() as usize);
+        }
+        if goes_on {
+            return Err(BrokenChain::Cut);
         }
         Ok(buffers)
     }
