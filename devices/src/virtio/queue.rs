@@ -125,6 +125,9 @@ impl DeviceQueue {
                 self.kick.write(1).map_err(QueueError::Signal)?;
                 break;
             }
+            // A look that finds nothing costs as much as a chain: an index that another vCPU moves
+            // back and forth must not hold the loop.
+            budget -= 1;
             let Some(chain) = pop(queue, mem)? else {
                 if queue.enable_notification(mem)? {
                     queue.disable_notification(mem)?;
@@ -132,7 +135,6 @@ impl DeviceQueue {
                 }
                 break;
             };
-            budget -= 1;
             let head = chain.head_index();
             match serve(mem, chain) {
                 Served::Done(len) => publish(queue, mem, &[(head, len)])?,
@@ -157,16 +159,21 @@ impl DeviceQueue {
         let mem = &self.mem;
         let mut chains: Vec<(u16, ChainBuffers)> = Vec::new();
         let mut room = 0;
+        let mut looked_again = false;
         queue.disable_notification(mem)?;
         while room < message.len() {
             let Some(chain) = pop(queue, mem)? else {
-                if queue.enable_notification(mem)? {
+                // A driver's index only grows, so that the second look finds something; one that
+                // another vCPU moves back and forth must not hold the loop.
+                if queue.enable_notification(mem)? && !looked_again {
+                    looked_again = true;
                     queue.disable_notification(mem)?;
                     continue;
                 }
                 rewind(queue, chains.len());
                 return Ok(Placed::NoRoom);
             };
+            looked_again = false;
             let head = chain.head_index();
             let buffers = ChainBuffers::collect(chain).unwrap_or_default();
             let more = buffers.writable.len();
@@ -278,9 +285,11 @@ fn pop<'m>(queue: &mut Queue, mem: &'m GuestMemory) -> Result<Option<Chain<'m>>,
     }
     // Something is there: an entry that cannot be read now never will be.
     let chain = queue.iter(mem)?.next();
-    chain
-        .map(Some)
-        .ok_or_else(|| virtio_queue::Error::InvalidAvailRingIndex.into())
+    let chain = chain.ok_or(virtio_queue::Error::InvalidAvailRingIndex)?;
+    if chain.head_index() >= queue.size() {
+        return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
+    }
+    Ok(Some(chain))
 }
 
 fn rewind(queue: &mut Queue, chains: usize) {
