@@ -6,8 +6,8 @@
 
 use super::device::{Offer, VirtioDevice};
 use super::queue::{DeviceQueue, rings_in_memory};
-use super::state::{SavedQueue, StateError, VirtioState};
-use super::worker::{Loop, NeedsReset, Running, WorkerHandle};
+use super::state::{SavedQueue, Selectors, StateError, VirtioState};
+use super::worker::{Loop, NeedsReset, Running, WorkerCount, WorkerHandle};
 use crate::GuestMemory;
 use crate::bus::BusDevice;
 use crate::interrupt::LineInterrupt;
@@ -99,11 +99,10 @@ pub struct MmioTransport {
     needs_reset: Arc<NeedsReset>,
     queues: Vec<QueueSetup>,
     running: Option<WorkerHandle>,
+    workers: WorkerCount,
     features: u64,
     status: u32,
-    device_features_select: u32,
-    driver_features_select: u32,
-    queue_select: u32,
+    select: Selectors,
     config_generation: u32,
 }
 
@@ -136,11 +135,10 @@ impl MmioTransport {
             offer,
             wiring,
             running: None,
+            workers: WorkerCount::default(),
             features: 0,
             status: 0,
-            device_features_select: 0,
-            driver_features_select: 0,
-            queue_select: 0,
+            select: Selectors::default(),
             config_generation: 0,
         }
     }
@@ -212,6 +210,7 @@ impl MmioTransport {
             running,
             kicks,
             self.needs_reset.clone(),
+            &self.workers,
         )
     }
 
@@ -221,6 +220,7 @@ impl MmioTransport {
             status: self.status(),
             features: self.features,
             interrupts: self.wiring.interrupt.status(),
+            select: self.select,
             queues: self.queues.iter().map(|queue| queue.set).collect(),
             device: self.device.save(),
         }
@@ -253,6 +253,7 @@ impl MmioTransport {
         }
         self.status = state.status & DRIVER_STATUS;
         self.features = state.features;
+        self.select = state.select;
         if let Err(e) = self.wiring.interrupt.restore(state.interrupts) {
             log::error!("cannot signal the guest: {e}");
         }
@@ -325,9 +326,9 @@ impl MmioTransport {
             return;
         };
         match register {
-            reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.device_features_select = value,
-            reg::VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.driver_features_select = value,
-            reg::VIRTIO_MMIO_QUEUE_SEL => self.queue_select = value,
+            reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.select.device_features = value,
+            reg::VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.select.driver_features = value,
+            reg::VIRTIO_MMIO_QUEUE_SEL => self.select.queue = value,
             reg::VIRTIO_MMIO_INTERRUPT_ACK => self.wiring.interrupt.acknowledge(value),
             reg::VIRTIO_MMIO_STATUS => self.set_status(value),
             reg::VIRTIO_MMIO_QUEUE_NOTIFY => self.kick(value),
@@ -338,7 +339,7 @@ impl MmioTransport {
 
     fn set_features(&mut self, value: u32) {
         if self.has(VIRTIO_CONFIG_S_DRIVER) && !self.has(VIRTIO_CONFIG_S_FEATURES_OK) {
-            match self.driver_features_select {
+            match self.select.driver_features {
                 0 => set_half(&mut self.features, false, value),
                 1 => set_half(&mut self.features, true, value),
                 _ => {}
@@ -357,7 +358,7 @@ impl MmioTransport {
     fn write_queue_register(&mut self, register: u32, value: u32) {
         let stopped = self.running.is_none() && !self.has(VIRTIO_CONFIG_S_DRIVER_OK);
         let negotiated = self.has(VIRTIO_CONFIG_S_FEATURES_OK);
-        let Some(queue) = self.queues.get_mut(self.queue_select as usize) else {
+        let Some(queue) = self.queues.get_mut(self.select.queue as usize) else {
             return;
         };
         let (max_size, set) = (queue.max_size, &mut queue.set);
@@ -381,20 +382,23 @@ impl MmioTransport {
     }
 
     fn read_register(&self, offset: u64) -> u32 {
-        let queue = self.queues.get(self.queue_select as usize);
+        let queue = self.queues.get(self.select.queue as usize);
         match u32::try_from(offset).unwrap_or(u32::MAX) {
             reg::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
             reg::VIRTIO_MMIO_VERSION => VERSION,
             reg::VIRTIO_MMIO_DEVICE_ID => self.offer.id,
             reg::VIRTIO_MMIO_VENDOR_ID => VENDOR,
-            reg::VIRTIO_MMIO_DEVICE_FEATURES => half(self.offered(), self.device_features_select),
+            reg::VIRTIO_MMIO_DEVICE_FEATURES => half(self.offered(), self.select.device_features),
             reg::VIRTIO_MMIO_QUEUE_NUM_MAX => queue.map_or(0, |q| q.max_size.into()),
             reg::VIRTIO_MMIO_QUEUE_READY => queue.map_or(0, |q| q.set.ready.into()),
             reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.wiring.interrupt.status(),
             reg::VIRTIO_MMIO_STATUS => self.status(),
             reg::VIRTIO_MMIO_CONFIG_GENERATION => self.config_generation,
-            // No shared memory region: a length of -1 (section 4.2.2).
-            reg::VIRTIO_MMIO_SHM_LEN_LOW | reg::VIRTIO_MMIO_SHM_LEN_HIGH => u32::MAX,
+            // No shared memory region: length and base are -1 (section 4.2.2).
+            reg::VIRTIO_MMIO_SHM_LEN_LOW
+            | reg::VIRTIO_MMIO_SHM_LEN_HIGH
+            | reg::VIRTIO_MMIO_SHM_BASE_LOW
+            | reg::VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
             _ => 0,
         }
     }

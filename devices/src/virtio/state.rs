@@ -30,6 +30,17 @@ pub struct SavedQueue {
     pub used_ring: u64,
 }
 
+/// Registers that choose what others show; a guest may be saved between the two accesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selectors {
+    /// Half of the offered features that is read.
+    pub device_features: u32,
+    /// Half of the accepted features that is written.
+    pub driver_features: u32,
+    /// Queue that is set up.
+    pub queue: u32,
+}
+
 /// A virtio device with its transport.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtioState {
@@ -39,6 +50,8 @@ pub struct VirtioState {
     pub features: u64,
     /// Pending interrupt causes.
     pub interrupts: u32,
+    /// Selecting registers.
+    pub select: Selectors,
     /// The queues.
     pub queues: Vec<SavedQueue>,
     /// What the device adds.

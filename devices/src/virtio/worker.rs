@@ -64,8 +64,17 @@ impl NeedsReset {
     }
 }
 
+/// Most workers of one device that its loop has yet to forget. A guest that starts and resets a device faster
+/// than a busy loop turns would else use up the descriptors of the process.
+const MAX_LEAVING: usize = 16;
+
+/// Counts the workers of one device that still hold descriptors.
+#[derive(Clone, Default)]
+pub struct WorkerCount(Arc<()>);
+
 /// Event-loop subscriber of one device; `running` is taken when the device stops.
 struct Worker {
+    _counted: WorkerCount,
     running: Option<Running>,
     needs_reset: Arc<NeedsReset>,
     kicks: Vec<EventFd>,
@@ -87,18 +96,23 @@ impl WorkerHandle {
     /// doorbells. Every queue is served once, whether its doorbell rang or not.
     ///
     /// # Errors
-    /// The loop is gone, or a descriptor could not be duplicated.
+    /// The loop is gone or far behind, or a descriptor could not be duplicated.
     pub fn start(
         event_loop: &Loop,
         running: Running,
         kicks: Vec<EventFd>,
         needs_reset: Arc<NeedsReset>,
+        count: &WorkerCount,
     ) -> io::Result<Self> {
+        if Arc::strong_count(&count.0) > MAX_LEAVING {
+            return Err(io::Error::other("its event loop is far behind"));
+        }
         let sources = running.handler.sources()?;
         for kick in &kicks {
             kick.write(1)?;
         }
         let worker = Arc::new(Mutex::new(Worker {
+            _counted: count.clone(),
             running: Some(running),
             needs_reset,
             kicks,
@@ -147,6 +161,10 @@ impl WorkerHandle {
 
 impl Worker {
     fn watch(&self, ops: &mut EventOps<'_>) {
+        if self.running.is_none() {
+            // Stopped before the loop came to it; its successor must not hear of it.
+            return;
+        }
         let kicks = self.kicks.iter().map(|kick| (kick as _, EventSet::IN));
         let sources = self.sources.iter().map(|s| (&s.fd as _, s.events));
         for (token, (fd, events)) in (0_u32..).zip(kicks.chain(sources)) {
@@ -166,7 +184,11 @@ impl Worker {
             Some(kick) => {
                 // Non-blocking: another event may have emptied it.
                 let _ = kick.read();
-                handler.on_queue(token, queues)
+                match queues.get(token).is_some_and(DeviceQueue::is_ready) {
+                    true => handler.on_queue(token, queues),
+                    // A driver need not enable all queues; their first kick is ours.
+                    false => Ok(()),
+                }
             }
             None => handler.on_source(token - self.kicks.len(), queues),
         }
