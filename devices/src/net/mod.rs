@@ -148,8 +148,13 @@ impl NetHandler {
             return Ok(());
         }
         for _ in 0..RX_BUDGET {
-            if self.packet_len == 0 && !self.read_packet() {
-                return rx.signal();
+            if self.packet_len == 0 {
+                match self.read_packet() {
+                    None => return rx.signal(),
+                    // Shorter than its header it is none; the next may be one.
+                    Some(len) if len <= HEADER => continue,
+                    Some(len) => self.packet_len = len,
+                }
             }
             let packet = self.packet.get_mut(..self.packet_len).unwrap_or_default();
             match rx.place(packet, self.layout)? {
@@ -169,21 +174,24 @@ impl NetHandler {
         rx.signal()
     }
 
-    /// Whether there was a packet.
-    fn read_packet(&mut self) -> bool {
-        match self.tap.read(&mut self.packet) {
-            // Shorter than its header it is none.
-            Ok(len) if len > HEADER => {
-                self.packet_len = len;
-                true
+    /// Length of the next packet, which is then in `packet`; `None` if there is none to wait for.
+    fn read_packet(&mut self) -> Option<usize> {
+        let error = match self.tap.read(&mut self.packet) {
+            // A packet that carried nothing, or an end: nothing may follow, ever.
+            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(len) => {
+                // Section 5.1.6.4.1: 1 unless buffers are merged, when the ring knows better.
+                if let Some(field) = self.packet.get_mut(NUM_BUFFERS..HEADER) {
+                    field.copy_from_slice(&1_u16.to_le_bytes());
+                }
+                return Some(len);
             }
-            Ok(_) => false,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => false,
-            Err(e) => {
-                self.tell_once("read", &e);
-                false
-            }
-        }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Some(0),
+            Err(e) => e,
+        };
+        self.tell_once("read", &error);
+        None
     }
 
     fn transmit(&mut self, tx: &mut DeviceQueue) -> Result<(), QueueError> {
@@ -201,7 +209,9 @@ impl NetHandler {
                 Err(e)
                     if matches!(
                         e.kind(),
-                        io::ErrorKind::InvalidInput | io::ErrorKind::WouldBlock
+                        io::ErrorKind::InvalidInput
+                            | io::ErrorKind::WouldBlock
+                            | io::ErrorKind::Interrupted
                     ) =>
                 {
                     log::debug!("dropped a packet: {e}");

@@ -109,6 +109,12 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Takes `end` of a message socket for a tap: each message is a packet with its header.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn from_socket(end: std::os::fd::OwnedFd) -> Self {
+        Self { file: end.into() }
+    }
+
     /// Another handle of the same tap.
     ///
     /// # Errors
