@@ -62,11 +62,14 @@ impl QueueHandler for RngHandler {
                 return Served::Done(0);
             };
             let mut bytes = vec![0; writable.len().min(MAX_REQUEST)];
-            let filled = self.source.read_exact(&mut bytes);
-            match filled.and_then(|()| writable.write(mem, &bytes).map_err(io::Error::other)) {
+            if let Err(e) = self.source.read_exact(&mut bytes) {
+                log::warn!("cannot read the source of entropy: {e}");
+                return Served::Done(0);
+            }
+            match writable.write(mem, &bytes) {
                 Ok(()) => Served::Done(u32::try_from(bytes.len()).unwrap_or_default()),
                 Err(e) => {
-                    log::warn!("entropy: {e}");
+                    log::debug!("entropy: {e}");
                     Served::Done(0)
                 }
             }

@@ -9,6 +9,9 @@ use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
+/// Offset of the modem control register, whose loop-back holds up input.
+const MODEM_CONTROL: u8 = 4;
+
 /// Most bytes of input kept for a guest that does not read: a pasted script fits.
 const MAX_PENDING: usize = 64 << 10;
 
@@ -103,10 +106,14 @@ impl BusDevice for SerialPort {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let ([value], Ok(register)) = (data, u8::try_from(offset))
-            && let Err(e) = self.uart.write(register, *value)
-        {
+        let ([value], Ok(register)) = (data, u8::try_from(offset)) else {
+            return;
+        };
+        if let Err(e) = self.uart.write(register, *value) {
             log::debug!("serial output: {e}");
+        }
+        if register == MODEM_CONTROL {
+            self.feed();
         }
     }
 }

@@ -100,7 +100,10 @@ impl DiskEngine for SyncEngine {
             false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
         };
         match self.allocate(quick, &bytes) {
-            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => self.write_plain_zeroes(bytes),
+            // EINVAL: a block device of larger sectors than ours.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                self.write_plain_zeroes(bytes)
+            }
             done => done,
         }
     }

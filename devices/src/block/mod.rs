@@ -61,6 +61,21 @@ impl Block {
     fn discards(&self) -> bool {
         self.options.discard && !self.options.read_only
     }
+
+    fn handler(&self, features: u64, engine: Box<dyn DiskEngine>) -> BlockHandler {
+        let mut serial = [0; ID_BYTES];
+        let id = self.options.serial.bytes();
+        serial.iter_mut().zip(id).for_each(|(to, from)| *to = from);
+        BlockHandler {
+            engine,
+            limits: Limits::new(self.discards()),
+            sectors: self.backing.sectors(),
+            read_only: self.options.read_only,
+            // A driver that does not flush believes each write durable (section 5.2.6.2).
+            write_through: self.options.flush && features & 1 << VIRTIO_BLK_F_FLUSH == 0,
+            serial,
+        }
+    }
 }
 
 /// `struct virtio_blk_config` (section 5.2.4).
@@ -107,18 +122,8 @@ impl VirtioDevice for Block {
     }
 
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {
-        let mut serial = [0; ID_BYTES];
-        let id = self.options.serial.bytes();
-        serial.iter_mut().zip(id).for_each(|(to, from)| *to = from);
-        Ok(Box::new(BlockHandler {
-            engine: Box::new(SyncEngine::new(self.backing.try_clone()?)),
-            limits: Limits::new(self.discards()),
-            sectors: self.backing.sectors(),
-            read_only: self.options.read_only,
-            // A driver that does not flush believes each write durable (section 5.2.6.2).
-            write_through: self.options.flush && features & 1 << VIRTIO_BLK_F_FLUSH == 0,
-            serial,
-        }))
+        let engine = SyncEngine::new(self.backing.try_clone()?);
+        Ok(Box::new(self.handler(features, Box::new(engine))))
     }
 }
 
@@ -187,7 +192,7 @@ impl BlockHandler {
                 .map(|()| 0),
             Operation::GetId => request
                 .write_data(mem, &self.serial)
-                .map_err(io::Error::other),
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e)),
         };
         done.map_err(|e| request::status_of(&e, &self.name()))
     }

@@ -193,16 +193,16 @@ impl Request {
         Ok(len)
     }
 
-    /// Writes the status byte; returns the length for the used ring.
+    /// Writes the status byte; returns the length for the used ring: bytes written from the
+    /// start of the buffers without a gap (section 2.7.8.2).
     pub(super) fn finish(&self, mem: &GuestMemory, done: Result<usize, u8>) -> u32 {
         let (written, status) = match done {
             Ok(written) => (written, OK),
             Err(status) => (0, status),
         };
-        match self.status.write(mem, &[status]) {
-            Ok(()) => u32::try_from(written + 1).unwrap_or(u32::MAX),
-            Err(_) => 0,
-        }
+        let status = self.status.write(mem, &[status]);
+        let adjoins = status.is_ok() && written == self.data_in.len();
+        u32::try_from(written + usize::from(adjoins)).unwrap_or(u32::MAX)
     }
 }
 
@@ -214,10 +214,15 @@ fn byte_range(sector: u64, count: u64, sectors: u64) -> Result<Range<u64>, u8> {
     }
 }
 
-/// The status that tells a driver of `error`, which is logged for the operator.
+/// The status that tells a driver of `error`, which is logged for the operator if the host made it.
 pub(super) fn status_of(error: &io::Error, disk: &str) -> u8 {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP) => UNSUPPORTED,
+        // The guest's buffers are not in its memory.
+        None if error.kind() == io::ErrorKind::InvalidInput => {
+            log::debug!("drive {disk}: {error}");
+            IO_ERROR
+        }
         _ => {
             log::warn!("drive {disk}: {error}");
             IO_ERROR
