@@ -1,5 +1,6 @@
 //! A guest's side for tests: a driver that talks to the bus, so that registers, negotiation, rings,
 //! worker and device run together, and an event loop to serve them.
+#![expect(clippy::expect_used, reason = "a test's failed step is a failed test")]
 
 use crate::GuestMemory;
 use crate::bus::Bus;
@@ -9,8 +10,9 @@ use crate::lock;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::mmio::{MmioTransport, WINDOW, Wiring};
 use crate::virtio::worker::{Loop, Subscriber};
-use event_manager::EventManager;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use event_manager::{EventManager, SubscriberOps};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -42,24 +44,77 @@ pub fn recorded_events() -> (EventSink, RecordedEvents) {
     (Arc::new(move |event| lock(&sink.0).push(event)), events)
 }
 
-/// The event loop that all tests of a process share.
-pub fn event_loop() -> Loop {
-    static LOOP: Mutex<Option<Loop>> = Mutex::new(None);
-    let mut shared = LOOP.lock().unwrap_or_else(PoisonError::into_inner);
-    shared
-        .get_or_insert_with(|| {
-            let (tx, rx) = mpsc::channel();
-            std::thread::spawn(move || {
-                let mut manager = EventManager::<Subscriber>::new().expect("an epoll");
-                tx.send(manager.remote_endpoint())
-                    .expect("a test that waits");
-                loop {
-                    manager.run().expect("an event loop");
-                }
-            });
-            rx.recv().expect("an event loop")
-        })
-        .clone()
+/// An event loop on a thread of its own.
+#[derive(Clone)]
+pub struct TestLoop {
+    /// The loop.
+    pub endpoint: Loop,
+    turns: Arc<AtomicU64>,
+}
+
+impl TestLoop {
+    /// Starts the loop.
+    pub fn spawn() -> Self {
+        let (tx, rx) = mpsc::channel();
+        let turns = Arc::new(AtomicU64::new(0));
+        let counted = turns.clone();
+        std::thread::spawn(move || {
+            let mut manager = EventManager::<Subscriber>::new().expect("an epoll");
+            tx.send(manager.remote_endpoint())
+                .expect("a test that waits");
+            loop {
+                manager.run().expect("an event loop");
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let endpoint = rx.recv().expect("an event loop");
+        Self { endpoint, turns }
+    }
+
+    /// The loop that tests share which do not care.
+    pub fn shared() -> Self {
+        static LOOP: Mutex<Option<TestLoop>> = Mutex::new(None);
+        lock(&LOOP).get_or_insert_with(Self::spawn).clone()
+    }
+
+    /// How often it woke: an idle loop's number stands still.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Runs `call` on the loop's thread.
+    pub fn post(&self, call: impl FnOnce() + Send + 'static) {
+        self.endpoint
+            .fire(move |_: &mut dyn SubscriberOps<Subscriber = Subscriber>| call())
+            .expect("an event loop");
+    }
+
+    /// Waits until the loop has served everything that was ready before: the turn it is in may
+    /// have begun earlier, the next adds what was posted, the third serves that.
+    pub fn settle(&self) {
+        for _ in 0..4 {
+            let before = self.turns();
+            self.endpoint.kick().expect("an event loop");
+            wait("event loop that turns", || self.turns() != before);
+        }
+    }
+}
+
+/// Waits until `done`.
+fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    for tries in 0_u32.. {
+        if done() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "no {what}");
+        // An answer commonly takes less than a sleep.
+        if tries < 20 {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
 }
 
 /// Empty guest memory.
@@ -101,6 +156,14 @@ impl Ring {
         }
     }
 
+    /// Goes on from `position` in the available and the used ring.
+    pub fn seek(&mut self, mem: &GuestMemory, position: u16) {
+        (self.next_avail, self.next_used) = (position, position);
+        self.set_avail_index(mem, position);
+        mem.store(position, GuestAddress(self.used + 2), Ordering::Release)
+            .expect("a used ring");
+    }
+
     /// Makes a chain of `(address, length, device may write)` available; returns its head.
     pub fn add(&mut self, mem: &GuestMemory, buffers: &[(u64, u32, bool)]) -> u16 {
         let head = self.next_desc;
@@ -136,20 +199,14 @@ impl Ring {
 
     /// Writes the index of the available ring.
     pub fn set_avail_index(&self, mem: &GuestMemory, index: u16) {
-        mem.store(
-            index,
-            GuestAddress(self.avail + 2),
-            std::sync::atomic::Ordering::Release,
-        )
-        .expect("an available ring");
+        mem.store(index, GuestAddress(self.avail + 2), Ordering::Release)
+            .expect("an available ring");
     }
 
     /// The next used entry, `(head, bytes written)`, if there is one.
     pub fn take_used(&mut self, mem: &GuestMemory) -> Option<(u32, u32)> {
         let index = GuestAddress(self.used + 2);
-        let index: u16 = mem
-            .load(index, std::sync::atomic::Ordering::Acquire)
-            .expect("a used ring");
+        let index: u16 = mem.load(index, Ordering::Acquire).expect("a used ring");
         if index == self.next_used {
             return None;
         }
@@ -170,16 +227,17 @@ pub struct FakeGuest {
     /// Guest memory.
     pub mem: GuestMemory,
     irq: EventFd,
+    event_loop: TestLoop,
 }
 
 impl FakeGuest {
     /// A guest with `device` and memory of its own.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
-        Self::with_memory(device, memory())
+        Self::with(device, memory(), TestLoop::shared())
     }
 
-    /// A guest with `device` and the memory of another.
-    pub fn with_memory(device: Box<dyn VirtioDevice>, mem: GuestMemory) -> Self {
+    /// A guest with `device`, the memory of another, and a loop.
+    pub fn with(device: Box<dyn VirtioDevice>, mem: GuestMemory, event_loop: TestLoop) -> Self {
         let eventfd = || EventFd::new(EFD_NONBLOCK).expect("an eventfd");
         let irq = eventfd();
         let line = LineInterrupt::new(irq.try_clone().expect("an eventfd"));
@@ -188,7 +246,7 @@ impl FakeGuest {
         let wiring = Wiring {
             mem: mem.clone(),
             interrupt: Arc::new(line),
-            event_loop: event_loop(),
+            event_loop: event_loop.endpoint.clone(),
             kicks: kicks.collect(),
         };
         let transport = Arc::new(Mutex::new(MmioTransport::new(device, wiring)));
@@ -200,6 +258,7 @@ impl FakeGuest {
             transport,
             mem,
             irq,
+            event_loop,
         }
     }
 
@@ -233,7 +292,7 @@ impl FakeGuest {
         self.write(0x70, 3);
         for (select, shift) in [(0, 0), (1, 32)] {
             self.write(0x24, select);
-            self.write(0x20, (features >> shift & 0xffff_ffff) as u32);
+            self.write(0x20, low(features >> shift));
         }
         self.write(0x70, 11);
         self.read(0x70)
@@ -244,8 +303,8 @@ impl FakeGuest {
         self.write(0x30, ring.index);
         self.write(0x38, ring.size.into());
         for (register, address) in [(0x80, ring.desc), (0x90, ring.avail), (0xa0, ring.used)] {
-            self.write(register, (address & 0xffff_ffff) as u32);
-            self.write(register + 4, (address >> 32) as u32);
+            self.write(register, low(address));
+            self.write(register + 4, low(address >> 32));
         }
         self.write(0x44, 1);
     }
@@ -266,11 +325,11 @@ impl FakeGuest {
         let mut rings = Vec::new();
         for index in 0.. {
             self.write(0x30, index);
-            let max = self.read(0x34);
+            let max = u16::try_from(self.read(0x34)).expect("a queue size");
             if max == 0 {
                 break;
             }
-            let ring = Ring::new(index, size.min(max as u16));
+            let ring = Ring::new(index, size.min(max));
             self.mem
                 .write_slice(&[0; 0x4000], GuestAddress(ring.desc))
                 .expect("memory");
@@ -289,7 +348,7 @@ impl FakeGuest {
     /// Waits for the next used entry of `ring`.
     pub fn wait_used(&self, ring: &mut Ring) -> (u32, u32) {
         let mut used = None;
-        self.wait("a used entry", || {
+        wait("used entry", || {
             used = ring.take_used(&self.mem);
             used.is_some()
         });
@@ -310,26 +369,20 @@ impl FakeGuest {
         self.irq.read().is_ok()
     }
 
-    /// Waits until `done`.
-    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < PATIENCE, "no {what}");
-            std::thread::sleep(Duration::from_micros(50));
-        }
-    }
-
-    /// Waits until the loop has served everything that was kicked before.
+    /// Waits until the loop has served everything that was kicked before, start-up
+    /// included, except what a device left for its next turn.
     pub fn settle(&self) {
-        let (tx, rx) = mpsc::channel();
-        let (tx, rx) = (Mutex::new(tx), rx);
-        event_loop()
-            .fire(
-                move |_: &mut dyn event_manager::SubscriberOps<Subscriber = Subscriber>| {
-                    let _ = lock(&tx).send(());
-                },
-            )
-            .expect("an event loop");
-        rx.recv_timeout(PATIENCE).expect("an event loop that turns");
+        self.event_loop.settle();
     }
+}
+
+impl Drop for FakeGuest {
+    fn drop(&mut self) {
+        // The loop outlives the guest, and would keep its device.
+        lock(&self.transport).pause();
+    }
+}
+
+fn low(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).expect("32 bits")
 }

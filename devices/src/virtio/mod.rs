@@ -13,3 +13,6 @@ mod conformance_test;
 #[cfg(test)]
 #[path = "hostile_test.rs"]
 mod hostile_test;
+#[cfg(test)]
+#[path = "subjects_test.rs"]
+mod subjects;

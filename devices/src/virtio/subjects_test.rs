@@ -1,0 +1,316 @@
+//! The devices that the conformance and the hostile suite put through the same checks: how to make
+//! each, and a request that shows it to work.
+
+use crate::block::backing::Backing;
+use crate::block::{Block, BlockOptions};
+use crate::net::Net;
+use crate::net::tap::{HEADER, Tap};
+use crate::rng::Rng;
+use crate::testing::*;
+use crate::virtio::device::VirtioDevice;
+use crate::{GuestMemory, lock};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use vm_memory::{Bytes, GuestAddress};
+
+/// What is behind a device: kept, and looked at.
+#[derive(Default)]
+pub struct Outside {
+    /// The other end of a network card's tap.
+    pub peer: Option<File>,
+    /// The image of a disk, which goes with it.
+    _image: Option<tempfile::NamedTempFile>,
+}
+
+impl Outside {
+    pub fn peer(&self) -> &File {
+        self.peer.as_ref().unwrap()
+    }
+
+    /// The next packet that came out of the tap.
+    pub fn received(&self) -> Option<Vec<u8>> {
+        let mut packet = vec![0; 0x2_0000];
+        let len = self.peer().read(&mut packet).ok()?;
+        packet.truncate(len);
+        (len > 0).then_some(packet)
+    }
+}
+
+type Buffers = Vec<(u64, u32, bool)>;
+
+pub struct Subject {
+    pub name: &'static str,
+    /// Virtio device id.
+    pub id: u32,
+    /// Queues.
+    pub queues: u32,
+    /// Bytes of the configuration space.
+    pub config: usize,
+    pub make: fn() -> (Box<dyn VirtioDevice>, Outside),
+    /// Queue of the request.
+    pub queue: usize,
+    /// Prepares a request in the 16 KiB at an address; its buffers.
+    request: fn(&GuestMemory, u64) -> Buffers,
+    /// Makes the outside do its part.
+    stimulate: fn(&Outside),
+    /// Panics unless the answer, of a length, is right.
+    check: fn(&GuestMemory, u64, u32, &Outside),
+}
+
+fn nothing(_: &Outside) {}
+
+pub static SUBJECTS: [Subject; 5] = [
+    Subject {
+        name: "rng",
+        id: 4,
+        queues: 1,
+        config: 0,
+        make: || {
+            let rng = Rng::new(Path::new("/dev/urandom")).unwrap();
+            (Box::new(rng), Outside::default())
+        },
+        queue: 0,
+        request: |mem, at| {
+            mem.write_slice(&[0; 64], GuestAddress(at)).unwrap();
+            vec![(at, 64, true)]
+        },
+        stimulate: nothing,
+        check: |mem, at, len, _| {
+            assert_eq!(len, 64);
+            assert_ne!(bytes(mem, at, 64), [0; 64]);
+        },
+    },
+    Subject {
+        name: "block",
+        id: 2,
+        queues: 1,
+        config: 60,
+        make: || disk(false),
+        queue: 0,
+        request: read_sector,
+        stimulate: nothing,
+        check: sector_was_read,
+    },
+    Subject {
+        name: "block, read-only",
+        id: 2,
+        queues: 1,
+        config: 60,
+        make: || disk(true),
+        queue: 0,
+        request: read_sector,
+        stimulate: nothing,
+        check: sector_was_read,
+    },
+    Subject {
+        name: "net, sending",
+        id: 1,
+        queues: 2,
+        config: 12,
+        make: card,
+        queue: 1,
+        request: |mem, at| {
+            mem.write_slice(&PACKET, GuestAddress(at)).unwrap();
+            vec![(at, 12, false), (at + 12, 60, false)]
+        },
+        stimulate: nothing,
+        check: |_, _, len, outside| {
+            assert_eq!(len, 0);
+            assert_eq!(outside.received().unwrap(), PACKET);
+        },
+    },
+    Subject {
+        name: "net, receiving",
+        id: 1,
+        queues: 2,
+        config: 12,
+        make: card,
+        queue: 0,
+        request: |_, at| vec![(at, 100, true)],
+        stimulate: |outside| {
+            assert_eq!(outside.peer().write(&PACKET).unwrap(), PACKET.len());
+        },
+        check: |mem, at, len, _| {
+            assert_eq!(len, 72);
+            let mut expected = PACKET;
+            expected[10] = 1; // num_buffers
+            assert_eq!(bytes(mem, at, 72), expected);
+        },
+    },
+];
+
+/// A packet with its header.
+const PACKET: [u8; HEADER + 60] = {
+    let mut packet = [0x33; HEADER + 60];
+    let mut i = 0;
+    while i < HEADER {
+        packet[i] = 0;
+        i += 1;
+    }
+    packet
+};
+
+/// Sectors of a test's disk; each holds its number.
+pub const SECTORS: u8 = 64;
+
+fn disk(read_only: bool) -> (Box<dyn VirtioDevice>, Outside) {
+    let mut image = tempfile::NamedTempFile::new().unwrap();
+    for sector in 0..SECTORS {
+        image.write_all(&[sector; 512]).unwrap();
+    }
+    let options = BlockOptions {
+        serial: "disk".into(),
+        read_only,
+        flush: true,
+        discard: true,
+    };
+    let backing = Backing::open(image.path(), read_only).unwrap();
+    let outside = Outside {
+        _image: Some(image),
+        peer: None,
+    };
+    (Box::new(Block::new(backing, options)), outside)
+}
+
+/// A tap of which the test has the other end.
+pub fn tap() -> (Tap, File) {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let (ours, peer): (OwnedFd, OwnedFd) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    (Tap::from_socket(ours), peer.into())
+}
+
+fn card() -> (Box<dyn VirtioDevice>, Outside) {
+    let (tap, peer) = tap();
+    let outside = Outside {
+        _image: None,
+        peer: Some(peer),
+    };
+    let mac = [2, 0, 0, 0, 0, 1];
+    (Box::new(Net::new(tap, Some(mac), Some(1500))), outside)
+}
+
+fn read_sector(mem: &GuestMemory, at: u64) -> Buffers {
+    let mut header = [0; 16];
+    header[8] = 7; // type 0 (read), sector 7
+    mem.write_slice(&header, GuestAddress(at)).unwrap();
+    mem.write_slice(&[0xff; 513], GuestAddress(at + 0x100))
+        .unwrap();
+    vec![
+        (at, 16, false),
+        (at + 0x100, 512, true),
+        (at + 0x300, 1, true),
+    ]
+}
+
+fn sector_was_read(mem: &GuestMemory, at: u64, len: u32, _: &Outside) {
+    assert_eq!(len, 513);
+    let read = bytes(mem, at + 0x100, 513);
+    assert_eq!(read[..512], [7; 512]);
+    assert_eq!(read[512], 0, "status");
+}
+
+pub fn bytes(mem: &GuestMemory, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    mem.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+    bytes
+}
+
+/// A device under test in its guest.
+pub struct Case {
+    pub subject: &'static Subject,
+    pub guest: FakeGuest,
+    pub outside: Outside,
+}
+
+impl Case {
+    pub fn new(subject: &'static Subject) -> Self {
+        Self::with(subject, memory(), TestLoop::shared())
+    }
+
+    pub fn with(subject: &'static Subject, mem: GuestMemory, event_loop: TestLoop) -> Self {
+        let (device, outside) = (subject.make)();
+        Self {
+            subject,
+            guest: FakeGuest::with(device, mem, event_loop),
+            outside,
+        }
+    }
+
+    /// Resets and starts with all that is offered.
+    pub fn start(&self) -> Vec<Ring> {
+        self.guest.start(self.guest.offered(), 16)
+    }
+
+    /// Makes request `n` of up to 4 available, without a kick.
+    pub fn add(&self, rings: &mut [Ring], n: u64) {
+        let buffers = (self.subject.request)(&self.guest.mem, DATA + n * 0x4000);
+        rings[self.subject.queue].add(&self.guest.mem, &buffers);
+    }
+
+    /// Makes the outside do its part of one request.
+    pub fn stimulate(&self) {
+        (self.subject.stimulate)(&self.outside);
+    }
+
+    pub fn kick(&self) {
+        self.guest.kick(u32::try_from(self.subject.queue).unwrap());
+    }
+
+    /// Waits for the answer to request `n`.
+    pub fn answered(&self, rings: &mut [Ring], n: u64) {
+        let (_, len) = self.guest.wait_used(&mut rings[self.subject.queue]);
+        (self.subject.check)(&self.guest.mem, DATA + n * 0x4000, len, &self.outside);
+    }
+
+    /// A request that must be served.
+    pub fn request(&self, rings: &mut [Ring]) {
+        self.add(rings, 0);
+        self.stimulate();
+        self.kick();
+        self.answered(rings, 0);
+    }
+
+    /// After whatever the guest did: the loop turns, and a reset device serves.
+    pub fn recovers(&self) {
+        self.guest.settle();
+        self.guest.write(0x70, 0);
+        assert_eq!(self.guest.read(0x70), 0, "{}: reset", self.subject.name);
+        // What came out before, and what did not get in.
+        while self.outside.peer.is_some() && self.outside.received().is_some() {}
+        let mut rings = self.start();
+        if self.subject.name == "net, receiving" {
+            self.empty_tap(&mut rings[0]);
+        }
+        self.request(&mut rings);
+        let status = self.guest.read(0x70);
+        assert_eq!(status, 15, "{}: status", self.subject.name);
+    }
+
+    /// Takes what earlier stimuli left in the tap.
+    fn empty_tap(&self, rx: &mut Ring) {
+        let mut last = PACKET;
+        last[12] = 0x44;
+        self.outside.peer().write_all(&last).unwrap();
+        loop {
+            rx.add(&self.guest.mem, &[(DATA, 0x1000, true)]);
+            self.guest.kick(0);
+            self.guest.wait_used(rx);
+            if bytes(&self.guest.mem, DATA + 12, 1) == [0x44] {
+                return;
+            }
+        }
+    }
+
+    /// Pauses the transport.
+    pub fn pause(&self) {
+        lock(&self.guest.transport).pause();
+    }
+
+    pub fn resume(&self) {
+        lock(&self.guest.transport).resume();
+    }
+}
