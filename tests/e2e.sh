@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 harness=tests/harness
 out=$PWD/target/e2e
-suites="boot lifecycle disk network bad_input"
+suites="boot lifecycle disk network bad_input jailer"
 
 usage() {
     cat <<'END'

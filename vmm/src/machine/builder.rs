@@ -7,7 +7,7 @@ use crate::console::Console;
 use crate::device_config::DeviceConfig;
 use crate::event_loop::{self, MainLoop, Stopper};
 use crate::exit_status::Outcome;
-use crate::vcpu::{self, Buses, Topology, Vcpu};
+use crate::vcpu::{self, Buses, Coalesced, FlushTimer, Topology, Vcpu};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
@@ -66,7 +66,10 @@ pub struct Guest {
     pub buses: Buses,
     /// How the guest ends.
     pub end: End,
-    _vm: VmFd,
+    /// Serial output that KVM collects, where it can.
+    pub coalesced: Option<Coalesced>,
+    /// The VM.
+    pub vm: VmFd,
     _memory: GuestMemory,
 }
 
@@ -80,6 +83,7 @@ pub struct Machine {
     vm_created: Instant,
     /// When to count a boot from, if it is timed.
     timed_from: Option<Instant>,
+    coalesced: Option<Coalesced>,
     vm: VmFd,
     memory: GuestMemory,
 }
@@ -118,6 +122,10 @@ pub fn build(
 
     let plan = load(config, &memory, &attacher.windows())?;
     let vcpus = vcpu::create(&kvm, &vm, &topology, &plan.entry)?;
+    let coalesced = match vcpus.first() {
+        Some(vcpu) => vcpu.coalesced(&vm),
+        None => Ok(None),
+    };
     Ok(Machine {
         vcpus,
         buses,
@@ -126,6 +134,7 @@ pub fn build(
         serial,
         vm_created,
         timed_from,
+        coalesced: coalesced.map_err(MachineError::set_up("the console's ring"))?,
         vm,
         memory,
     })
@@ -157,9 +166,13 @@ impl Machine {
         let guest = Arc::new(Guest {
             buses: self.buses,
             end: self.end.clone(),
-            _vm: self.vm,
+            coalesced: self.coalesced,
+            vm: self.vm,
             _memory: self.memory,
         });
+        if guest.coalesced.is_some() {
+            self.main_loop.add(Box::new(FlushTimer::new(guest.clone())));
+        }
         for vcpu in self.vcpus {
             vcpu::start(vcpu, guest.clone())?;
         }

@@ -1,6 +1,5 @@
 //! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
 
-use super::Buses;
 use crate::exit_status::Outcome;
 use crate::machine::builder::Guest;
 use devices::guest_event::GuestEvent;
@@ -11,7 +10,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
     while !guest.end.is_set() {
         match vcpu.run() {
-            Ok(exit) => match answer(exit, &guest.buses) {
+            Ok(exit) => match answer(exit, guest) {
                 None => {}
                 Some(Outcome::Guest(event)) => guest.end.set(Outcome::Guest(event)),
                 failure => return failure,
@@ -28,7 +27,18 @@ pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
 }
 
 /// Serves one exit; an outcome if it is the last.
-fn answer(exit: VcpuExit<'_>, buses: &Buses) -> Option<Outcome> {
+fn answer(exit: VcpuExit<'_>, guest: &Guest) -> Option<Outcome> {
+    let buses = &guest.buses;
+    if let Some(coalesced) = &guest.coalesced {
+        coalesced.drain(buses);
+        match &exit {
+            VcpuExit::IoIn(port, _) => coalesced.observe(&guest.vm, *port, None),
+            VcpuExit::IoOut(port, data) => {
+                coalesced.observe(&guest.vm, *port, data.first().copied());
+            }
+            _ => {}
+        }
+    }
     match exit {
         VcpuExit::IoIn(port, data) => read(&buses.port, port.into(), data),
         VcpuExit::IoOut(port, data) => drop(buses.port.write(port.into(), data)),

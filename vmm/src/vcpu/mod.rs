@@ -1,5 +1,6 @@
 //! vCPUs: creating them, setting them up, and the thread that runs each.
 
+mod coalesced;
 mod cpuid;
 mod exits;
 mod msrs;
@@ -12,6 +13,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::io;
 use std::sync::Arc;
 
+pub use coalesced::{Coalesced, FlushTimer};
 pub use cpuid::Topology;
 
 /// Why a vCPU cannot be used.
@@ -55,6 +57,13 @@ pub struct Buses {
 pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
+}
+
+impl Vcpu {
+    /// The ring of writes that KVM collects for all vCPUs, reached through this one.
+    pub(crate) fn coalesced(&self, vm: &VmFd) -> io::Result<Option<Coalesced>> {
+        Coalesced::new(vm, &self.fd)
+    }
 }
 
 /// Creates the vCPUs; the first starts with `entry`, the others wait for it.

@@ -1,0 +1,207 @@
+//! Serial output without an exit for each byte: KVM collects the writes to the transmit register in a
+//! ring (KVM API, 4.116, KVM_CAP_COALESCED_PIO), and the monitor takes them at the next exit.
+//!
+//! Only for a guest that has switched the port's FIFO on. Its driver then asks for the line status
+//! before each burst, which is an exit, so what it wrote before is out in order; a payload that
+//! writes blindly is served byte by byte. What nobody asks after, a timer brings out a moment later.
+
+use super::Buses;
+use boot::layout::{COM1_PORT, COM1_PORTS};
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use kvm_bindings::{KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio};
+use kvm_ioctls::{Cap, IoEventAddress, VcpuFd, VmFd};
+use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// Bytes of the ring, its header included: one page, on x86.
+const RING_BYTES: usize = 4096;
+/// Bytes of the header: the indices of the first and of the next free entry.
+const HEADER_BYTES: usize = 8;
+/// What KVM fits into the rest.
+const ENTRIES: u32 = 170;
+const _: () = assert!((RING_BYTES - HEADER_BYTES) / size_of::<kvm_coalesced_mmio>() == 170);
+/// FIFO control register, as an offset, and its enable bit.
+const FIFO_CONTROL: u16 = 2;
+const FIFO_ENABLE: u8 = 1;
+/// How long output may wait when the guest does not come back for it: less than a person sees.
+const FLUSH_MS: i64 = 20;
+
+/// The ring that KVM shares with us, mapped for as long as the process lives.
+struct Ring {
+    page: NonNull<u8>,
+}
+
+#[expect(unsafe_code, reason = "a pointer to a shared mapping")]
+// SAFETY: the mapping belongs to no thread; accesses are atomic, or made under the mutex around it.
+unsafe impl Send for Ring {}
+#[expect(unsafe_code, reason = "a pointer to a shared mapping")]
+// SAFETY: as above.
+unsafe impl Sync for Ring {}
+
+impl Ring {
+    #[expect(unsafe_code, reason = "mapping a page of KVM's")]
+    fn map(vcpu: &VcpuFd) -> io::Result<Self> {
+        let offset = i64::from(KVM_COALESCED_MMIO_PAGE_OFFSET) * RING_BYTES as i64;
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let page = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                RING_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                vcpu.as_raw_fd(),
+                offset,
+            )
+        };
+        match NonNull::new(page.cast()) {
+            Some(page) if page.as_ptr() != libc::MAP_FAILED.cast() => Ok(Self { page }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Index 0 is of the first entry, 1 of the next free one.
+    #[expect(unsafe_code, reason = "a reference into the shared mapping")]
+    fn index(&self, which: usize) -> &AtomicU32 {
+        let index = self.page.cast::<AtomicU32>();
+        // SAFETY: the page is mapped for ever and aligned, both indices are within it, and KVM and we
+        // access them as words.
+        unsafe { index.add(which.min(1)).as_ref() }
+    }
+
+    #[expect(unsafe_code, reason = "reading from the shared mapping")]
+    fn entry(&self, at: u32) -> kvm_coalesced_mmio {
+        let entries = self.page.as_ptr().wrapping_add(HEADER_BYTES);
+        let at = (at % ENTRIES) as usize;
+        let entry = entries.cast::<kvm_coalesced_mmio>().wrapping_add(at);
+        // SAFETY: the entry is within the page, and plain data that KVM wrote before it moved the index.
+        unsafe { entry.read_unaligned() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.index(0).load(Ordering::Relaxed) == self.index(1).load(Ordering::Acquire)
+    }
+
+    fn take(&self) -> Option<kvm_coalesced_mmio> {
+        if self.is_empty() {
+            return None;
+        }
+        let first = self.index(0).load(Ordering::Relaxed);
+        let entry = self.entry(first);
+        self.index(0)
+            .store((first + 1) % ENTRIES, Ordering::Release);
+        Some(entry)
+    }
+}
+
+/// The collected writes of a VM.
+pub struct Coalesced {
+    ring: Ring,
+    /// One takes at a time, so that bytes stay in order.
+    taking: Mutex<()>,
+    on: AtomicBool,
+    timer: TimerFd,
+    armed: AtomicBool,
+}
+
+impl Coalesced {
+    /// `None` if this host's KVM does not collect port writes.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped or the timer not be made.
+    pub fn new(vm: &VmFd, vcpu: &VcpuFd) -> io::Result<Option<Self>> {
+        if !vm.check_extension(Cap::CoalescedPio) {
+            return Ok(None);
+        }
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        Ok(Some(Self {
+            ring: Ring::map(vcpu)?,
+            taking: Mutex::new(()),
+            on: AtomicBool::new(false),
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
+            armed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Performs the writes collected so far; returns whether there were any. To be called before any
+    /// other access is.
+    pub fn drain(&self, buses: &Buses) -> bool {
+        if self.ring.is_empty() {
+            return false;
+        }
+        let _one_at_a_time = devices::lock(&self.taking);
+        let mut any = false;
+        while let Some(entry) = self.ring.take() {
+            let len = usize::try_from(entry.len).unwrap_or(usize::MAX);
+            let data = entry.data.get(..len).unwrap_or_default();
+            buses.port.write(entry.phys_addr, data);
+            any = true;
+        }
+        any
+    }
+
+    /// Sees an access to `port`: starts collecting when the guest switches the FIFO on, and makes sure
+    /// that what follows an access to the serial port comes out.
+    pub fn observe(&self, vm: &VmFd, port: u16, written: Option<u8>) {
+        let Some(register @ 0..8) = port.checked_sub(COM1_PORT) else {
+            return;
+        };
+        debug_assert!(register < COM1_PORTS.into());
+        let enables = register == FIFO_CONTROL && written.is_some_and(|v| v & FIFO_ENABLE != 0);
+        if enables && !self.on.swap(true, Ordering::Relaxed) {
+            let transmit = IoEventAddress::Pio(COM1_PORT.into());
+            if let Err(e) = vm.register_coalesced_mmio(transmit, 1) {
+                log::debug!("serial output is not collected: {e}");
+                self.on.store(false, Ordering::Relaxed);
+            }
+        }
+        if self.on.load(Ordering::Relaxed) && !self.armed.swap(true, Ordering::AcqRel) {
+            self.arm();
+        }
+    }
+
+    fn arm(&self) {
+        let soon = Expiration::OneShot(TimeSpec::milliseconds(FLUSH_MS));
+        if let Err(e) = self.timer.set(soon, TimerSetTimeFlags::empty()) {
+            log::error!("the console's timer: {e}");
+        }
+    }
+}
+
+/// The timer as a subscriber of the event loop.
+pub struct FlushTimer {
+    guest: Arc<crate::machine::builder::Guest>,
+}
+
+impl FlushTimer {
+    /// Brings out what the vCPUs of `guest` wrote last.
+    pub fn new(guest: Arc<crate::machine::builder::Guest>) -> Self {
+        Self { guest }
+    }
+}
+
+impl MutEventSubscriber for FlushTimer {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Some(coalesced) = &self.guest.coalesced
+            && let Err(e) = ops.add(Events::new(&coalesced.timer.as_fd(), EventSet::IN))
+        {
+            log::error!("cannot watch the console's timer: {e}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        let Some(coalesced) = &self.guest.coalesced else {
+            return;
+        };
+        // Not armed anew unless there was something: an idle guest costs no wake-ups.
+        let _ = coalesced.timer.wait();
+        coalesced.armed.store(false, Ordering::Release);
+        if coalesced.drain(&self.guest.buses) && !coalesced.armed.swap(true, Ordering::AcqRel) {
+            coalesced.arm();
+        }
+    }
+}
