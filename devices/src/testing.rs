@@ -77,6 +77,12 @@ impl TestLoop {
         lock(&LOOP).get_or_insert_with(Self::spawn).clone()
     }
 
+    /// Whether it still runs: a handler that panics ends it.
+    pub fn is_alive(&self) -> bool {
+        let nothing = |_: &mut dyn SubscriberOps<Subscriber = Subscriber>| {};
+        self.endpoint.fire(nothing).is_ok()
+    }
+
     /// How often it woke: an idle loop's number stands still.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
@@ -94,7 +100,7 @@ impl TestLoop {
     pub fn settle(&self) {
         for _ in 0..4 {
             let before = self.turns();
-            self.endpoint.kick().expect("an event loop");
+            self.post(|| {});
             wait("event loop that turns", || self.turns() != before);
         }
     }
@@ -115,6 +121,20 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
             std::thread::sleep(Duration::from_micros(50));
         }
     }
+}
+
+/// How property tests run: the same cases each time, as many as BANTAM_CASES says (of each
+/// property and device), and with no file of what failed before.
+#[cfg(test)]
+pub fn properties() -> proptest::test_runner::TestRunner {
+    let cases = std::env::var("BANTAM_CASES").map_or(150, |n| n.parse().expect("BANTAM_CASES"));
+    proptest::test_runner::TestRunner::new(proptest::test_runner::Config {
+        cases,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(0x62_616e_7461_6d21),
+        failure_persistence: None,
+        max_shrink_iters: 1000,
+        ..Default::default()
+    })
 }
 
 /// Empty guest memory.

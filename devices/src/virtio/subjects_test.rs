@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -21,8 +22,8 @@ use vm_memory::{Bytes, GuestAddress};
 pub struct Outside {
     /// The other end of a network card's tap.
     pub peer: Option<File>,
-    /// The image of a disk, which goes with it.
-    _image: Option<tempfile::NamedTempFile>,
+    /// The image of a disk.
+    pub image: Option<tempfile::NamedTempFile>,
 }
 
 impl Outside {
@@ -169,7 +170,7 @@ fn disk(read_only: bool) -> (Box<dyn VirtioDevice>, Outside) {
     };
     let backing = Backing::open(image.path(), read_only).unwrap();
     let outside = Outside {
-        _image: Some(image),
+        image: Some(image),
         peer: None,
     };
     (Box::new(Block::new(backing, options)), outside)
@@ -186,7 +187,7 @@ pub fn tap() -> (Tap, File) {
 fn card() -> (Box<dyn VirtioDevice>, Outside) {
     let (tap, peer) = tap();
     let outside = Outside {
-        _image: None,
+        image: None,
         peer: Some(peer),
     };
     let mac = [2, 0, 0, 0, 0, 1];
@@ -279,6 +280,9 @@ impl Case {
         self.guest.settle();
         self.guest.write(0x70, 0);
         assert_eq!(self.guest.read(0x70), 0, "{}: reset", self.subject.name);
+        if let Some(image) = &self.outside.image {
+            image.as_file().write_all_at(&[7; 512], 7 * 512).unwrap();
+        }
         // What came out before, and what did not get in.
         while self.outside.peer.is_some() && self.outside.received().is_some() {}
         let mut rings = self.start();
