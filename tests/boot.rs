@@ -11,7 +11,7 @@ const SCRIPT: &str = r"
 echo cpus=$(nproc)
 echo release=$(uname -r)
 mkfs.ext4 -q /dev/disk/by-id/virtio-data
-mkdir /run/mnt && mount /dev/disk/by-id/virtio-data /run/mnt && echo kept >/run/mnt/file && fsync /run/mnt/file
+mkdir /run/mnt && mount /dev/disk/by-id/virtio-data /run/mnt && echo kept | dd of=/run/mnt/file conv=fsync 2>/dev/null
 umount /run/mnt && mount /dev/disk/by-id/virtio-data /run/mnt && echo disk=$(cat /run/mnt/file)
 umount /run/mnt
 ping -c 1 -W 20 10.99.0.1 >/dev/null && echo network=up

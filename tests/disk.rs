@@ -4,42 +4,10 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::{Guest, announce, needs_kvm, rounds, sh};
+use harness::{Guest, announce, journal, needs_kvm, rounds, sh};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
-
-/// Appends numbered files for ever, each said to be kept once it is.
-const WRITER: &str = r"
-mkdir -p /run/mnt && mount /dev/disk/by-id/virtio-data /run/mnt || exit 9
-n=$(ls /run/mnt | grep -c ^file)
-echo start=$n
-while :; do
-    n=$((n + 1))
-    echo contents of $n >/run/mnt/file$n && fsync /run/mnt/file$n /run/mnt && echo kept=$n
-done
-";
-
-/// Names and contents of what the guest was told is kept, in the image after its journal was
-/// replayed; `e2fsck` finds nothing else to mend.
-fn check_image(image: &std::path::Path, kept: &str) {
-    let image = image.display();
-    // 1: errors corrected, as a replayed journal and orphans are.
-    sh(&format!("e2fsck -p {image} >/dev/null || [ $? -le 1 ]"));
-    sh(&format!("e2fsck -fn {image}"));
-    let all = kept
-        .lines()
-        .filter_map(|line| line.trim_end().strip_prefix("kept="));
-    for n in all {
-        let n: u64 = n.parse().unwrap();
-        let contents = sh(&format!("debugfs -R 'cat file{n}' {image} 2>/dev/null"));
-        assert_eq!(
-            contents,
-            format!("contents of {n}\n"),
-            "file{n} was kept and is lost"
-        );
-    }
-}
 
 #[test]
 fn what_was_synced_survives_the_monitor_s_death() {
@@ -58,7 +26,7 @@ fn what_was_synced_survives_the_monitor_s_death() {
         let mut running = Guest::cloud()
             .root("cloud")
             .drive("data", &image, writeback)
-            .script(WRITER)
+            .script(journal::WRITER)
             .start();
         running.wait_for("kept=");
         moment = moment
@@ -67,8 +35,8 @@ fn what_was_synced_survives_the_monitor_s_death() {
         std::thread::sleep(Duration::from_millis((moment >> 33) % 3000));
         let console = running.console();
         drop(running.kill());
-        assert!(console.contains("kept="));
-        check_image(&image, &console);
+        assert!(!journal::kept(&console).is_empty());
+        journal::check(&image, &console);
     }
 }
 

@@ -27,6 +27,10 @@ rust_tools() {
     done
 }
 
+power_cuts() {
+    BANTAM_SOAK=${soak:+1} cargo test --quiet -p vmm --test power_cut -- --nocapture
+}
+
 # A name for the network tests' namespaces, and devices, is root's to make.
 [ "$(id -u)" -eq 0 ] || {
     echo "tests/run.sh: run as root: jails, taps and namespaces are made (sudo -E make test)" >&2
@@ -43,6 +47,7 @@ step "layout" cargo test --quiet -p vmm --test layering
 step "guest images" resources/guest/build.sh cloud generic backport
 step "KVM host" tests/harness/kvm-host.sh --prepare
 step "end-to-end tests on KVM" tests/e2e.sh $soak
+step "power cuts" power_cuts
 step "release build" cargo build --quiet --release -p vmm -p jailer
 step "make boot, without a terminal" resources/boot.sh </dev/null
 echo "== all passed in $SECONDS s"

@@ -6,8 +6,10 @@
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+pub mod journal;
 pub mod network;
 pub mod payload;
+pub mod volatile_disk;
 
 use std::fs::{self, File};
 use std::io::Write as _;
