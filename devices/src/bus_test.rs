@@ -51,3 +51,75 @@ fn ranges_may_touch_but_not_overlap() {
     }
     bus.insert(0xc, 4, register(2)).unwrap();
 }
+
+/// Every port device at once, close together, as a hostile guest would try them.
+#[test]
+fn no_access_of_any_port_upsets_its_neighbours() {
+    use crate::guest_event::GuestEvent;
+    use crate::i8042::{self, I8042};
+    use crate::pci_host::{self, PciHost};
+    use crate::power::{self, ExitPort, PowerControl};
+    use crate::pvpanic::PvPanic;
+    use crate::serial::SerialPort;
+    use crate::testing::{properties, recorded_events};
+    use proptest::prelude::*;
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    const END: u64 = 0x40;
+    let irq = || EventFd::new(EFD_NONBLOCK).unwrap();
+    let access = (0..END + 8, 0_usize..=8, any::<Option<u64>>());
+    let run = |accesses: Vec<(u64, usize, Option<u64>)>| {
+        let (sink, events) = recorded_events();
+        let mut bus = Bus::default();
+        let serial = SerialPort::new(irq(), Box::new(std::io::sink()));
+        let devices: [(u64, u64, SharedDevice); 6] = [
+            (0, 8, Arc::new(Mutex::new(serial))),
+            (
+                8,
+                i8042::LEN,
+                Arc::new(Mutex::new(I8042::new(irq(), sink.clone()))),
+            ),
+            (
+                0x10,
+                pci_host::LEN,
+                Arc::new(Mutex::new(PciHost::default())),
+            ),
+            (
+                0x18,
+                power::LEN,
+                Arc::new(Mutex::new(PowerControl::new(sink.clone()))),
+            ),
+            (0x20, 1, Arc::new(Mutex::new(ExitPort::new(sink.clone())))),
+            (0x3f, 1, Arc::new(Mutex::new(PvPanic::new(sink)))),
+        ];
+        let owned: Vec<_> = devices
+            .iter()
+            .map(|(base, len, _)| *base..base + len)
+            .collect();
+        for (base, len, device) in devices {
+            bus.insert(base, len, device).unwrap();
+        }
+        for (address, width, value) in accesses {
+            let end = address + width as u64;
+            let owner = owned.iter().find(|r| r.start <= address && end <= r.end);
+            let mut data = value.unwrap_or_default().to_le_bytes();
+            let found = match value {
+                Some(_) => bus.write(address, &data[..width]),
+                None => bus.read(address, &mut data[..width]),
+            };
+            assert!(
+                width == 0 || found == owner.is_some(),
+                "{address:#x}+{width}"
+            );
+            assert!(data[width..].iter().all(|byte| *byte == 0) || value.is_some());
+            let told = events.take();
+            assert!(told.len() <= 1 && (width == 1 || told.is_empty()));
+            if let [GuestEvent::Exit(status)] = told[..] {
+                assert!(power::EXIT_STATUSES.contains(&status));
+            }
+        }
+        Ok(())
+    };
+    let accesses = proptest::collection::vec(access, 1..100);
+    properties().run(&accesses, run).unwrap();
+}

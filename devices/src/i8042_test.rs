@@ -1,1 +1,134 @@
+use super::*;
+use crate::testing::{RecordedEvents, properties, recorded_events};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
+fn controller() -> (I8042, EventFd, RecordedEvents) {
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let (sink, events) = recorded_events();
+    (I8042::new(irq.try_clone().unwrap(), sink), irq, events)
+}
+
+fn read(device: &mut I8042, offset: u64) -> u8 {
+    let mut value = [0];
+    device.read(offset, &mut value);
+    value[0]
+}
+
+/// All that waits in the output buffer.
+fn output(device: &mut I8042) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while read(device, COMMAND) & OUTPUT_FULL != 0 {
+        bytes.push(read(device, DATA));
+    }
+    bytes
+}
+
+#[test]
+fn a_kernel_s_probe_is_answered() {
+    let (mut device, _irq, events) = controller();
+    assert!(output(&mut device).is_empty(), "nothing to flush");
+    for (command, answer) in [(0xaa, 0x55), (0xab, 0x00), (0xa9, 0xff), (0xd0, 0x03)] {
+        device.write(COMMAND, &[command]);
+        assert_eq!(output(&mut device), [answer], "command {command:#x}");
+    }
+    device.write(COMMAND, &[0x20]);
+    assert_eq!(output(&mut device), [INTERRUPT | TRANSLATE]);
+    device.write(COMMAND, &[0x60]);
+    device.write(DATA, &[TRANSLATE]);
+    device.write(COMMAND, &[0xad]);
+    device.write(COMMAND, &[0x20]);
+    assert_eq!(output(&mut device), [TRANSLATE | KEYBOARD_OFF]);
+    device.write(COMMAND, &[0xae]);
+    device.write(COMMAND, &[0x20]);
+    assert_eq!(output(&mut device), [TRANSLATE]);
+    // The loop-back by which a kernel looks for a mouse: none answers.
+    device.write(COMMAND, &[0xd3]);
+    device.write(DATA, &[0x5a]);
+    assert!(output(&mut device).is_empty());
+    device.write(COMMAND, &[0xd2]);
+    device.write(DATA, &[0x5a]);
+    assert_eq!(output(&mut device), [0x5a]);
+    assert!(events.take().is_empty());
+}
+
+#[test]
+fn the_keyboard_identifies_itself() {
+    let (mut device, _irq, _events) = controller();
+    for (bytes, answer) in [
+        (&[0xff][..], &[0xfa, 0xaa][..]),
+        (&[0xf2], &[0xfa, 0xab, 0x41]),
+        (&[0xed, 0x07], &[0xfa, 0xfa]),
+        (&[0xf0, 0xff], &[0xfa, 0xfa]),
+        (&[0xf4], &[0xfa]),
+        (&[0xee], &[0xee]),
+    ] {
+        bytes.iter().for_each(|byte| device.write(DATA, &[*byte]));
+        assert_eq!(output(&mut device), answer, "{bytes:x?}");
+    }
+    // A command in place of an argument: the argument is no longer waited for.
+    device.write(DATA, &[0xed]);
+    device.write(COMMAND, &[0xae]);
+    device.write(DATA, &[0xf2]);
+    assert_eq!(output(&mut device), [0xfa, 0xfa, 0xab, 0x41]);
+}
+
+#[test]
+fn each_way_to_reset_is_told() {
+    let (mut device, _irq, events) = controller();
+    device.write(COMMAND, &[0xfe]);
+    assert_eq!(events.take(), [GuestEvent::Reset]);
+    device.write(COMMAND, &[0xd1]);
+    device.write(DATA, &[0x02]);
+    assert_eq!(events.take(), [GuestEvent::Reset]);
+    device.write(COMMAND, &[0xd1]);
+    device.write(DATA, &[0x03]);
+    device.write(COMMAND, &[0xff]);
+    device.write(DATA, &[0xfe]);
+    device.write(COMMAND, &[0xfe, 0xfe]);
+    assert!(events.take().is_empty());
+}
+
+#[test]
+fn interrupts_come_while_there_is_something_and_only_when_wanted() {
+    let (mut device, irq, _events) = controller();
+    device.write(DATA, &[0xf2]);
+    for _ in 0..3 {
+        assert!(irq.read().is_ok(), "a byte waits");
+        read(&mut device, DATA);
+    }
+    assert!(irq.read().is_err());
+    read(&mut device, DATA);
+    assert!(irq.read().is_err(), "nothing waits");
+    device.write(COMMAND, &[0x60]);
+    device.write(DATA, &[0]);
+    device.write(DATA, &[0xff]);
+    assert!(irq.read().is_err(), "not wanted");
+    assert_eq!(output(&mut device), [0xfa, 0xaa]);
+}
+
+#[test]
+fn no_order_of_accesses_grows_it_or_leaves_it_dumb() {
+    let byte = prop_oneof![
+        any::<u8>(),
+        proptest::sample::select(vec![0x20, 0x60, 0xd1, 0xd2, 0xd3, 0xd4, 0xed, 0xf2, 0xff]),
+    ];
+    let access = (0..LEN + 2, 0_usize..=8, proptest::option::of(byte));
+    let run = |accesses: Vec<(u64, usize, Option<u8>)>| {
+        let (mut device, _irq, events) = controller();
+        for (offset, width, value) in accesses {
+            match value {
+                Some(value) => device.write(offset, &vec![value; width]),
+                None => device.read(offset, &mut vec![0xff; width]),
+            }
+            assert!(device.output.len() <= MAX_OUTPUT);
+            assert!(events.take().len() <= 1);
+        }
+        output(&mut device);
+        device.write(COMMAND, &[0xaa]);
+        assert_eq!(output(&mut device), [0x55]);
+        Ok(())
+    };
+    properties().run(&vec(access, 1..100), run).unwrap();
+}

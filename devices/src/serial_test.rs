@@ -1,1 +1,155 @@
+use super::*;
+use crate::testing::properties;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
+const DATA: u64 = 0;
+const INTERRUPT_ENABLE: u64 = 1;
+const LINE_CONTROL: u64 = 3;
+const MODEM: u64 = 4;
+const LINE_STATUS: u64 = 5;
+const LOOP_BACK: u8 = 1 << 4;
+
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        lock(&self.0).extend(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Broken;
+
+impl Write for Broken {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn port(output: impl Write + Send + 'static) -> (SerialPort, EventFd) {
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let line = irq.try_clone().unwrap();
+    (SerialPort::new(line, Box::new(output)), irq)
+}
+
+fn read(port: &mut SerialPort, register: u64) -> u8 {
+    let mut value = [0];
+    port.read(register, &mut value);
+    value[0]
+}
+
+/// What a driver reads while the line status says that there is something.
+fn received(port: &mut SerialPort) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while read(port, LINE_STATUS) & 1 != 0 {
+        bytes.push(read(port, DATA));
+    }
+    bytes
+}
+
+#[test]
+fn what_the_guest_sends_comes_out() {
+    let output = Output::default();
+    let (mut port, _irq) = port(output.clone());
+    assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60, "ready to send");
+    for byte in b"hello" {
+        port.write(DATA, &[*byte]);
+    }
+    // The divisor is no output; neither is a wide access.
+    port.write(LINE_CONTROL, &[0x80]);
+    port.write(DATA, &[12]);
+    port.write(LINE_CONTROL, &[3]);
+    port.write(DATA, b"xx");
+    port.write(DATA, b"");
+    port.write(DATA + 256, b"x");
+    assert_eq!(*lock(&output.0), b"hello");
+}
+
+#[test]
+fn an_output_that_is_gone_does_not_stop_the_guest() {
+    let (mut port, irq) = port(Broken);
+    port.write(INTERRUPT_ENABLE, &[2]);
+    irq.read().unwrap();
+    port.read(2, &mut [0]);
+    port.write(DATA, b"a");
+    assert!(irq.read().is_ok(), "still told that it may send");
+}
+
+#[test]
+fn a_pasted_script_arrives_whole() {
+    let (mut port, irq) = port(Output::default());
+    port.write(INTERRUPT_ENABLE, &[1]);
+    let script: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    assert_eq!(port.input(&script), script.len());
+    assert!(irq.read().is_ok());
+    assert_eq!(received(&mut port), script);
+    assert!(irq.read().is_ok(), "each FIFO is worth an interrupt");
+    assert_eq!(port.input(b"more"), 4);
+    assert_eq!(received(&mut port), b"more");
+    assert_eq!(port.room(), MAX_PENDING);
+}
+
+#[test]
+fn a_guest_that_does_not_read_keeps_64_kib() {
+    let (port, _irq) = port(Output::default());
+    let port = Mutex::new(port);
+    let chunk = [b'x'; 5000];
+    let taken: usize = (0..100).map(|_| input(&port, &chunk)).sum();
+    // What is pending, and what is in the FIFO.
+    assert_eq!(taken, MAX_PENDING + 64);
+    assert_eq!(lock(&port).room(), 0);
+    assert_eq!(input(&port, b"y"), 0);
+    assert_eq!(received(&mut lock(&port)), vec![b'x'; taken]);
+}
+
+#[test]
+fn loop_back_only_holds_input_up() {
+    let (mut port, irq) = port(Output::default());
+    port.write(INTERRUPT_ENABLE, &[1]);
+    port.write(MODEM, &[LOOP_BACK]);
+    port.input(b"typed");
+    assert_eq!(read(&mut port, LINE_STATUS) & 1, 0);
+    port.write(DATA, b"t");
+    assert_eq!(received(&mut port), b"t", "the driver's test of itself");
+    while irq.read().is_ok() {}
+    port.write(MODEM, &[8]);
+    assert!(irq.read().is_ok(), "told at once");
+    assert_eq!(received(&mut port), b"typed");
+}
+
+#[test]
+fn no_order_of_accesses_loses_input_or_grows_without_bound() {
+    let access = (0_u64..10, 0_usize..=8, any::<Option<u8>>(), 0_usize..300);
+    let run = |accesses: Vec<(u64, usize, Option<u8>, usize)>| {
+        let (mut port, _irq) = port(Output::default());
+        let mut given = 0;
+        for (offset, width, value, typed) in accesses {
+            match value {
+                Some(value) => port.write(offset, &vec![value; width]),
+                None => port.read(offset, &mut vec![0xff; width]),
+            }
+            given += port.input(&vec![b'i'; typed]);
+            assert!(port.pending.len() <= MAX_PENDING);
+            assert!(port.uart.fifo_capacity() <= 64);
+        }
+        port.write(LINE_CONTROL, &[3]);
+        port.write(MODEM, &[0]);
+        let read = received(&mut port).len();
+        assert!(
+            read <= given + 64,
+            "{read} of {given}, and what looped back"
+        );
+        assert!(port.pending.is_empty(), "all of it was fed");
+        Ok(())
+    };
+    properties().run(&vec(access, 1..100), run).unwrap();
+}
