@@ -88,6 +88,15 @@ impl TestLoop {
         self.turns.load(Ordering::Relaxed)
     }
 
+    /// Whether it comes to rest, sooner or later: a loop that spins does not.
+    pub fn rests(&self) -> bool {
+        (0..100).any(|_| {
+            let before = self.turns();
+            std::thread::sleep(Duration::from_millis(20));
+            self.turns() == before
+        })
+    }
+
     /// Runs `call` on the loop's thread.
     pub fn post(&self, call: impl FnOnce() + Send + 'static) {
         self.endpoint

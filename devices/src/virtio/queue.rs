@@ -329,3 +329,7 @@ pub(super) fn rings_in_memory(queue: &Queue, mem: &GuestMemory) -> bool {
         .into_iter()
         .all(|(address, len, access)| mem.check_range(GuestAddress(address), len, access))
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod queue_test;
