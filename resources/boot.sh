@@ -102,7 +102,7 @@ arguments="console=ttyS0 quiet bantam.timer bantam.ip=$guest_address/24,$host_ad
 # The disk: a sparse image that the jailer makes from the template, in a directory.
 drives="{\"drive_id\": \"root\", \"is_root_device\": true, \"cache_type\": \"Writeback\", \"discard\": true,
      \"path_on_host\": \"$work/disks/root.ext4\", \"template\": \"$guest/rootfs-$flavour.ext4\", \"size_mib\": 1024}"
-mkdir "$work/disks"
+mkdir "$work/disks" "$work/jails"
 if [ "$inside" = batch ]; then
     cat >"$work/script" <<END
 fail() { echo "boot-check: \$* FAILED"; exit 99; }
@@ -124,7 +124,7 @@ END
     drives="$drives,
     {\"drive_id\": \"script\", \"is_root_device\": false, \"is_read_only\": true, \"path_on_host\": \"$work/script\"}"
 fi
-chmod 711 "$work" "$work/disks"
+chmod 711 "$work" "$work/disks" "$work/jails"
 cat >"$work/vm.json" <<END
 {
   "boot-source": {
@@ -153,9 +153,11 @@ if [ "$inside" = terminal ]; then
     "${jailer[@]}"
     exit
 fi
-status=0
-"${jailer[@]}" </dev/null > >(tee "$work/console") 2> >(tee "$work/messages" >&2) || status=$?
-wait "$!" 2>/dev/null || true
+set +e
+"${jailer[@]}" </dev/null 2>"$work/messages" | tee "$work/console"
+status=${PIPESTATUS[0]}
+set -e
+cat "$work/messages" >&2
 [ "$status" -eq 0 ] || {
     say "the guest ended with status $status"
     exit "$status"

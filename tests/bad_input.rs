@@ -1,5 +1,14 @@
 //! What users get wrong: each error names the file and the key and says what to do, and nothing is lost.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 #[path = "harness/mod.rs"]
 mod harness;
 

@@ -1,6 +1,15 @@
 //! The boot matrix: Debian's own kernels, as bzImage and as vmlinux, with 1, 2 and 4 vCPUs, each to user
 //! space with its disk and its network.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 #[path = "harness/mod.rs"]
 mod harness;
 

@@ -1,6 +1,15 @@
 //! Disks: what a guest has flushed survives the monitor's death, a flush reaches the host's disk, a read-only
 //! drive refuses, an image costs what is written. `power_cut.rs` has the death of the host.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 #[path = "harness/mod.rs"]
 mod harness;
 

@@ -16,7 +16,7 @@ Runs the end-to-end suites (boot lifecycle disk network bad_input jailer), or th
 
   --soak    the full counts that take hours on an emulated host
 
-Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N/logs.
+Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N-ATTEMPT/logs.
 END
 }
 
@@ -71,13 +71,12 @@ total=$(wc -l <"$out/tests")
     exit 2
 }
 
-# run_share N: 0 if all of its tests passed, 1 if some failed, 2 if its host did.
+# run_share N ATTEMPT: 0 if all of its tests passed, 1 if some failed, 2 if its host did.
 run_share() {
-    local dir=$out/share-$1
-    rm -rf "$dir"
+    local dir=$out/share-$1-$2
     mkdir -p "$dir"
     $harness/kvm-host.sh --timeout "$timeout" --dir "$dir" -- \
-        "$PWD/$harness/share.sh" "$out/list-$1" >"$out/output-$1" 2>&1 || true
+        "$PWD/$harness/share.sh" "$out/list-$1" >"$out/output-$1-$2" 2>&1 || true
     case $(cat "$dir/outcome" 2>/dev/null) in
         'status 0') return 0 ;;
         status*) return 1 ;;
@@ -90,7 +89,7 @@ running=()
 for share in $(seq "$shares"); do
     awk -v share="$share" -v shares="$shares" 'NR % shares == share % shares' "$out/tests" \
         >"$out/list-$share"
-    run_share "$share" &
+    run_share "$share" 1 &
     running+=($!)
 done
 
@@ -98,13 +97,18 @@ failed=0
 for share in $(seq "$shares"); do
     status=0
     wait "${running[share - 1]}" || status=$?
-    cat "$out/output-$share"
+    cat "$out/output-$share-1"
     if [ "$status" = 2 ]; then
-        echo "e2e: the host of share $share failed ($(cat "$out/share-$share/outcome" 2>/dev/null || echo 'no outcome')," \
-            "last busy with $(cat "$out/share-$share/current" 2>/dev/null || echo nothing)): once more"
+        first=$out/share-$share-1
+        echo "e2e: the host of share $share failed ($(cat "$first/outcome" 2>/dev/null || echo 'no outcome')," \
+            "last busy with $(cat "$first/current" 2>/dev/null || echo nothing)): what it has not passed, once more"
+        # A test's name is its suite's executable and its own.
+        sed -n 's/^ok .*::\(.*\) [0-9]* s$/ \1$/p' "$first/results" >"$out/done-$share" || true
+        grep -v -f "$out/done-$share" "$out/list-$share" >"$out/left-$share" || true
+        [ -s "$out/done-$share" ] && mv "$out/left-$share" "$out/list-$share"
         status=0
-        run_share "$share" || status=$?
-        cat "$out/output-$share"
+        run_share "$share" 2 || status=$?
+        cat "$out/output-$share-2"
     fi
     [ "$status" = 0 ] || failed=1
 done

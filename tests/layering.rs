@@ -1,5 +1,14 @@
 //! The dependency directions of the workspace, and the foundation it stands on, as `cargo tree` sees them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -1,5 +1,14 @@
 //! The network: guests on `br0` reach one another and the host, TCP arrives intact, a tap may go away.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 #[path = "harness/mod.rs"]
 mod harness;
 

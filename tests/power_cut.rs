@@ -3,6 +3,15 @@
 //!
 //! It starts software hosts itself, on any machine: a hardware one's power is not the test's to cut.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
 #[path = "harness/mod.rs"]
 mod harness;
 

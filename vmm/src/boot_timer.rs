@@ -9,6 +9,8 @@ const BOOTED: u8 = 123;
 /// When what happened on the way to a running guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
+    /// How long the jailer worked before, if there was one.
+    pub jailer: Option<Duration>,
     /// The process was started.
     pub exec: Instant,
     /// KVM made the VM.
@@ -34,8 +36,10 @@ impl BootTimer {
 
     fn line(&self, now: Instant) -> String {
         let since = |then: Instant| ms(then.saturating_duration_since(self.timeline.exec));
+        let jailer = self.timeline.jailer;
+        let jailer = jailer.map_or_else(String::new, |time| format!("jailer {}, ", ms(time)));
         format!(
-            "boot timeline: exec 0.0 ms, VM created {}, kernel entered {}, init {}",
+            "boot timeline: {jailer}exec 0.0 ms, VM created {}, kernel entered {}, init {}",
             since(self.timeline.vm_created),
             since(self.timeline.entered),
             since(now),
@@ -69,7 +73,8 @@ mod tests {
     fn the_timeline_counts_from_exec() {
         let exec = Instant::now();
         let after = |ms| exec + Duration::from_millis(ms);
-        let timer = BootTimer::new(Timeline {
+        let mut timer = BootTimer::new(Timeline {
+            jailer: None,
             exec,
             vm_created: after(2),
             entered: after(5),
@@ -77,6 +82,12 @@ mod tests {
         assert_eq!(
             timer.line(after(1200)),
             "boot timeline: exec 0.0 ms, VM created 2.0 ms, kernel entered 5.0 ms, init 1200.0 ms"
+        );
+        timer.timeline.jailer = Some(Duration::from_millis(7));
+        assert!(
+            timer
+                .line(after(9))
+                .starts_with("boot timeline: jailer 7.0 ms, exec 0.0 ms,")
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::Options;
 use crate::exit_status::{BAD_CONFIGURATION, HOST_FAILURE, Outcome};
+use crate::machine::builder::Start;
 use crate::machine::{self, MachineError};
 use crate::terminal::RawTerminal;
 use resources::{ConfigError, VmConfig};
@@ -54,9 +55,10 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         config: options.config_file.display().to_string(),
         source,
     };
-    let timed_from = options
-        .boot_timer
-        .then(|| exec_time(options.start_time_us, started));
+    let timed_from = options.boot_timer.then(|| Start {
+        jailer: options.start_time_us.and_then(|us| time_since(us, started)),
+        exec: started,
+    });
     // Unbuffered: a guest's prompt has no newline.
     let output = io::stdout().as_fd().try_clone_to_owned();
     let output = Box::new(File::from(output.map_err(RunError::Terminal)?));
@@ -69,13 +71,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     Ok(outcome)
 }
 
-/// When the process, or the jailer before it, was started.
-fn exec_time(start_time_us: Option<u64>, started: Instant) -> Instant {
-    let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
-    let (Some(start), Ok(clock)) = (start_time_us.map(Duration::from_micros), clock) else {
-        return started;
-    };
-    let ago = Duration::from(clock).checked_sub(start);
-    ago.and_then(|ago| Instant::now().checked_sub(ago))
-        .unwrap_or(started)
+/// Time from `start_us`, which is CLOCK_MONOTONIC in microseconds, to `end`.
+fn time_since(start_us: u64, end: Instant) -> Option<Duration> {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok()?;
+    let before_end = Duration::from(now).checked_sub(end.elapsed())?;
+    before_end.checked_sub(Duration::from_micros(start_us))
 }

@@ -24,7 +24,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How the guest ended: the first to say so is right.
 #[derive(Clone)]
@@ -73,6 +73,15 @@ pub struct Guest {
     _memory: GuestMemory,
 }
 
+/// Where the count of a boot's time starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// How long the jailer worked before, if there was one.
+    pub jailer: Option<Duration>,
+    /// When the monitor's process started.
+    pub exec: Instant,
+}
+
 /// A guest ready to run.
 pub struct Machine {
     vcpus: Vec<Vcpu>,
@@ -81,8 +90,8 @@ pub struct Machine {
     end: End,
     serial: Arc<Mutex<SerialPort>>,
     vm_created: Instant,
-    /// When to count a boot from, if it is timed.
-    timed_from: Option<Instant>,
+    /// Where to count a boot from, if it is timed.
+    timed_from: Option<Start>,
     coalesced: Option<Coalesced>,
     vm: VmFd,
     memory: GuestMemory,
@@ -96,7 +105,7 @@ pub struct Machine {
 pub fn build(
     config: &VmConfig,
     output: Box<dyn io::Write + Send>,
-    timed_from: Option<Instant>,
+    timed_from: Option<Start>,
 ) -> Result<Machine, MachineError> {
     let topology = Topology::new(config.machine_config.vcpu_count, config.machine_config.smt);
     let kvm = kvm::open(topology.vcpus)?;
@@ -150,9 +159,10 @@ impl Machine {
         let quit = Box::new(move || quit.set(Outcome::Quit));
         let console = Console::new(terminal, self.serial, quit);
         self.main_loop.add(Box::new(console));
-        if let Some(exec) = self.timed_from {
+        if let Some(start) = self.timed_from {
             let timer = BootTimer::new(Timeline {
-                exec,
+                jailer: start.jailer,
+                exec: start.exec,
                 vm_created: self.vm_created,
                 entered: Instant::now(),
             });

@@ -1,0 +1,146 @@
+//! Kernels that tell when their first instruction ran: by one byte on the serial port.
+//!
+//! Either a kernel of nothing else, or a real one whose entry points were overwritten, so that all the
+//! loading is real. They run on any `/dev/kvm`, also one that interprets its guests.
+
+use crate::Failure;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The byte. It is no ASCII, so that no monitor's message has it.
+pub const MARK: u8 = 0xa5;
+
+/// `mov dx, 0x3f8; mov al, MARK; out dx, al; hlt; jmp .-1`, the same in 32-bit and 64-bit mode.
+const CODE: [u8; 10] = [0x66, 0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, 0xf4, 0xeb, 0xfd];
+/// The same in real mode.
+const CODE_16: [u8; 9] = [0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, 0xf4, 0xeb, 0xfd];
+
+/// Where the small kernel is loaded and entered.
+const ENTRY: u64 = 0x10_0000;
+const HEADER_LEN: u64 = 64;
+const PROGRAM_HEADER_LEN: u64 = 56;
+const PT_LOAD: u32 = 1;
+const PT_NOTE: u32 = 4;
+/// XEN_ELFNOTE_PHYS32_ENTRY: the PVH entry point.
+const NOTE_PHYS32_ENTRY: u32 = 18;
+const NOTE_OWNER: &[u8] = b"Xen\0";
+/// Two headers end here.
+const CODE_OFFSET: u64 = HEADER_LEN + 2 * PROGRAM_HEADER_LEN;
+/// Aligned for the note after it.
+const NOTE_OFFSET: u64 = CODE_OFFSET + 16;
+const NOTE_LEN: u64 = 20;
+
+/// Writes an ELF kernel of the mark alone, with an entry in 64-bit mode and a PVH entry; returns its path.
+pub fn write_small(dir: &Path) -> Result<PathBuf, Failure> {
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([2, 0, 62, 0]); // executable, x86-64
+    elf.extend(1_u32.to_le_bytes());
+    for field in [ENTRY, HEADER_LEN, 0] {
+        elf.extend(field.to_le_bytes());
+    }
+    elf.extend(0_u32.to_le_bytes());
+    for half in [64_u16, 56, 2, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    let segment = NOTE_OFFSET + NOTE_LEN;
+    for (kind, offset, len) in [(PT_LOAD, 0, segment), (PT_NOTE, NOTE_OFFSET, NOTE_LEN)] {
+        elf.extend(kind.to_le_bytes());
+        elf.extend(5_u32.to_le_bytes()); // read, execute
+        let at = ENTRY + offset;
+        for field in [offset, at, at, len, len, 4] {
+            elf.extend(field.to_le_bytes());
+        }
+    }
+    let entry = ENTRY + CODE_OFFSET;
+    put(&mut elf, 24, &entry.to_le_bytes())?;
+    elf.extend(CODE);
+    elf.resize(usize::try_from(NOTE_OFFSET)?, 0);
+    for field in [4, 4, NOTE_PHYS32_ENTRY] {
+        elf.extend(field.to_le_bytes());
+    }
+    elf.extend(NOTE_OWNER);
+    elf.extend(u32::try_from(entry)?.to_le_bytes());
+    let path = dir.join("payload");
+    fs::write(&path, elf)?;
+    Ok(path)
+}
+
+/// Copies an ELF kernel, marked at its ELF entry and its PVH entry.
+pub fn mark_elf(kernel: &Path, marked: &Path) -> Result<(), Failure> {
+    let mut elf = fs::read(kernel)?;
+    let mut entries = vec![number::<8>(&elf, 24)?];
+    let mut loads = Vec::new();
+    for index in 0..number::<2>(&elf, 56)? {
+        let header = usize::try_from(number::<8>(&elf, 32)? + index * PROGRAM_HEADER_LEN)?;
+        let offset = number::<8>(&elf, header + 8)?;
+        let address = number::<8>(&elf, header + 24)?;
+        let len = number::<8>(&elf, header + 32)?;
+        match u32::try_from(number::<4>(&elf, header)?)? {
+            PT_LOAD => loads.push((offset, address, len)),
+            PT_NOTE => entries.extend(pvh_entry(&elf, offset, len)?),
+            _ => {}
+        }
+    }
+    for entry in entries {
+        let load = loads
+            .iter()
+            .find(|(_, address, len)| (*address..*address + *len).contains(&entry));
+        let (offset, address, _) = load.ok_or(format!("the entry {entry:#x} is in no segment"))?;
+        put(&mut elf, usize::try_from(offset + entry - address)?, &CODE)?;
+    }
+    Ok(fs::write(marked, elf)?)
+}
+
+/// The PVH entry, if the notes at `offset` have one.
+fn pvh_entry(elf: &[u8], offset: u64, len: u64) -> Result<Option<u64>, Failure> {
+    let mut at = usize::try_from(offset)?;
+    let end = at + usize::try_from(len)?;
+    while at + 12 <= end {
+        let name_len = usize::try_from(number::<4>(elf, at)?)?;
+        let desc_len = usize::try_from(number::<4>(elf, at + 4)?)?;
+        let kind = number::<4>(elf, at + 8)?;
+        let desc = at + 12 + name_len.next_multiple_of(4);
+        let owner = elf.get(at + 12..at + 12 + name_len).unwrap_or_default();
+        if kind == u64::from(NOTE_PHYS32_ENTRY) && owner == NOTE_OWNER {
+            return Ok(Some(number::<4>(elf, desc)?));
+        }
+        at = desc + desc_len.next_multiple_of(4);
+    }
+    Ok(None)
+}
+
+/// Copies a bzImage, marked where each of its boot protocols enters it (Linux, Documentation/arch/x86/boot.rst):
+/// in real mode after the header, in 32-bit and in 64-bit mode.
+pub fn mark_bzimage(kernel: &Path, marked: &Path) -> Result<(), Failure> {
+    let mut image = fs::read(kernel)?;
+    if image.get(0x202..0x206) != Some(b"HdrS") {
+        return Err(format!("{} is no bzImage", kernel.display()).into());
+    }
+    let setup_sectors = match number::<1>(&image, 0x1f1)? {
+        0 => 4,
+        some => some,
+    };
+    let protected = usize::try_from((setup_sectors + 1) * 512)?;
+    // The jump over the header, two bytes long.
+    let real = 0x202 + usize::try_from(number::<1>(&image, 0x201)?)?;
+    put(&mut image, real, &CODE_16)?;
+    put(&mut image, protected, &CODE)?;
+    put(&mut image, protected + 0x200, &CODE)?;
+    Ok(fs::write(marked, image)?)
+}
+
+/// The `N`-byte little-endian number at `offset`.
+pub fn number<const N: usize>(bytes: &[u8], offset: usize) -> Result<u64, Failure> {
+    let found = bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>());
+    let found = found.ok_or("the file is too short")?;
+    Ok(found
+        .iter()
+        .rev()
+        .fold(0, |n, byte| n << 8 | u64::from(*byte)))
+}
+
+fn put(bytes: &mut [u8], offset: usize, what: &[u8]) -> Result<(), Failure> {
+    let place = bytes.get_mut(offset..offset + what.len());
+    place.ok_or("the file is too short")?.copy_from_slice(what);
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! What was measured, as tables for the terminal and for a page.
+
+/// What is aimed at.
+#[derive(Clone, Copy, Debug)]
+pub enum Aim {
+    /// Of the best peer's median, in the same run.
+    ShareOfBestPeer(f64),
+    /// In the table's unit.
+    AtMost(f64),
+}
+
+/// One measure of all monitors; the first is Bantam.
+#[derive(Debug)]
+pub struct Table {
+    pub title: String,
+    pub unit: &'static str,
+    /// How it was measured.
+    pub note: String,
+    pub entries: Vec<Entry>,
+    pub aim: Option<Aim>,
+}
+
+/// A monitor's samples.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: &'static str,
+    pub remark: String,
+    samples: Vec<f64>,
+    out: bool,
+}
+
+impl Entry {
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            remark: String::new(),
+            samples: Vec::new(),
+            out: false,
+        }
+    }
+
+    pub fn add(&mut self, sample: f64) {
+        self.samples.push(sample);
+        self.samples.sort_by(f64::total_cmp);
+    }
+
+    /// Says why there is nothing to compare.
+    pub fn leave_out(&mut self, why: &str) {
+        self.out = true;
+        self.remark = why.to_owned();
+        self.samples.clear();
+    }
+
+    pub fn is_out(&self) -> bool {
+        self.out
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    pub fn median(&self) -> Option<f64> {
+        let upper = self.samples.get(self.samples.len() / 2)?;
+        let lower = self.samples.get((self.samples.len() - 1) / 2)?;
+        Some((lower + upper) / 2.0)
+    }
+
+    /// The first and the last tenth's border.
+    fn spread(&self) -> Option<(f64, f64)> {
+        let tenth = self.samples.len() / 10;
+        let last = self.samples.len().checked_sub(tenth + 1)?;
+        Some((*self.samples.get(tenth)?, *self.samples.get(last)?))
+    }
+}
+
+const HEADINGS: [&str; 5] = ["", "median", "10 % to 90 %", "to the best peer", ""];
+
+impl Table {
+    fn best_peer(&self) -> Option<f64> {
+        let peers = self.entries.iter().skip(1).filter_map(Entry::median);
+        peers.min_by(f64::total_cmp)
+    }
+
+    fn rows(&self) -> Vec<[String; 5]> {
+        let best = self.best_peer();
+        let row = |entry: &Entry| {
+            let median = entry.median();
+            let ratio = median.zip(best).filter(|(_, best)| *best > 0.0);
+            [
+                entry.name.to_owned(),
+                median.map_or("-".into(), |m| format!("{} {}", figure(m), self.unit)),
+                entry
+                    .spread()
+                    .filter(|(low, high)| low != high)
+                    .map_or(String::new(), |(low, high)| {
+                        format!("{} to {}", figure(low), figure(high))
+                    }),
+                ratio.map_or(String::new(), |(median, best)| {
+                    format!("{:.2}", median / best)
+                }),
+                entry.remark.clone(),
+            ]
+        };
+        self.entries.iter().map(row).collect()
+    }
+
+    /// What was aimed at, and whether it was met.
+    fn verdict(&self) -> Option<String> {
+        let bantam = self.entries.first()?.median()?;
+        let (aim, met) = match self.aim? {
+            Aim::AtMost(most) => (
+                format!("at most {} {}", figure(most), self.unit),
+                bantam <= most,
+            ),
+            Aim::ShareOfBestPeer(share) => (
+                format!("at most {share} of the best peer"),
+                bantam <= share * self.best_peer()?,
+            ),
+        };
+        let verdict = if met { "met" } else { "not met" };
+        Some(format!("Aim: {aim}: {verdict}."))
+    }
+
+    /// For the terminal.
+    pub fn text(&self) -> String {
+        let mut lines = vec![self.title.clone()];
+        for row in std::iter::once(HEADINGS.map(str::to_owned)).chain(self.rows()) {
+            let [name, median, spread, ratio, remark] = row;
+            let line = format!("  {name:<18}{median:>16}{spread:>20}{ratio:>18}  {remark}");
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.extend(self.verdict().map(|verdict| format!("  {verdict}")));
+        lines.join("\n")
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n", self.title);
+        text += &format!("| {} |\n|---|--:|--:|--:|---|\n", HEADINGS.join(" | "));
+        for row in self.rows() {
+            text += &format!(
+                "| {} |\n",
+                row.map(|cell| cell.replace('|', "/")).join(" | ")
+            );
+        }
+        text += &format!("\nMeasured: {}.\n", self.note);
+        if let Some(verdict) = self.verdict() {
+            text += &format!("\n{verdict}\n");
+        }
+        text
+    }
+}
+
+/// All tables as a page.
+pub fn markdown(tables: &[Table], about: &str) -> String {
+    let mut text = "# Bantam and its peers\n\n![chart](report.svg)\n\n".to_owned();
+    for line in about.lines() {
+        text += &format!("- {line}\n");
+    }
+    for table in tables {
+        text += &format!("\n{}", table.markdown());
+    }
+    text
+}
+
+/// With three figures, or all there are before the point.
+pub fn figure(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
