@@ -19,8 +19,8 @@ pub enum Action {
 pub struct Options {
     /// The guest's JSON file.
     pub config_file: PathBuf,
-    /// Socket of the API, unless it is off.
-    pub api_sock: Option<ApiSocket>,
+    /// Whether the user knows that no API is served.
+    pub no_api: bool,
     /// Whether the guest's boot is timed.
     pub boot_timer: bool,
     /// CLOCK_MONOTONIC in microseconds when the jailer started, if it said.
@@ -28,17 +28,6 @@ pub struct Options {
     /// Which messages are printed.
     pub level: LevelFilter,
 }
-
-/// Where the API is asked for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ApiSocket {
-    /// Path of the socket.
-    pub path: PathBuf,
-    /// Whether the user named it: the default may fail where a configuration file is given.
-    pub explicit: bool,
-}
-
-const DEFAULT_API_SOCK: &str = "/run/firecracker.socket";
 
 /// Boots a guest on Linux KVM from its JSON file, with its console on this terminal. Ctrl-A x quits.
 #[derive(FromArgs)]
@@ -59,10 +48,10 @@ struct Arguments {
     /// the guest's JSON file
     #[argh(option)]
     config_file: Option<PathBuf>,
-    /// serve no API socket
+    /// serve no API socket: this version has none, and says so without this
     #[argh(switch)]
     no_api: bool,
-    /// path of the API socket (/run/firecracker.socket)
+    /// path of the API socket; not supported by this version
     #[argh(option)]
     api_sock: Option<PathBuf>,
     /// name of the guest in messages, letters, digits and `-` (anonymous-instance)
@@ -135,11 +124,13 @@ impl Arguments {
         if self.no_api && self.api_sock.is_some() {
             return Err("--no-api and --api-sock exclude each other".into());
         }
-        let explicit = self.api_sock.is_some();
-        let api_sock = (!self.no_api).then(|| ApiSocket {
-            path: self.api_sock.unwrap_or_else(|| DEFAULT_API_SOCK.into()),
-            explicit,
-        });
+        if let Some(path) = self.api_sock {
+            // A client would wait for the socket for ever.
+            return Err(format!(
+                "--api-sock {}: this version serves no API: start guests with --config-file and --no-api",
+                path.display()
+            ));
+        }
         let level = match self.level.to_ascii_lowercase().as_str() {
             "warn" | "warning" => LevelFilter::Warn,
             other => other.parse().map_err(|_| {
@@ -148,7 +139,7 @@ impl Arguments {
         };
         Ok(Action::Run(Options {
             config_file,
-            api_sock,
+            no_api: self.no_api,
             boot_timer: self.boot_timer,
             start_time_us: self.start_time_us,
             level,

@@ -19,9 +19,7 @@ fn options(words: &[&str]) -> Options {
 fn a_config_file_is_enough() {
     let options = options(&["--config-file", "vm.json"]);
     assert_eq!(options.config_file, PathBuf::from("vm.json"));
-    let api = options.api_sock.unwrap();
-    assert_eq!(api.path, PathBuf::from(DEFAULT_API_SOCK));
-    assert!(!api.explicit);
+    assert!(!options.no_api);
     assert_eq!(options.level, LevelFilter::Warn);
 }
 
@@ -43,7 +41,7 @@ fn the_jailer_s_and_the_clients_arguments_are_taken() {
         "--level",
         "Debug",
     ]);
-    assert_eq!(options.api_sock, None);
+    assert!(options.no_api);
     assert_eq!(options.start_time_us, Some(5));
     assert!(options.boot_timer);
     assert_eq!(options.level, LevelFilter::Debug);
@@ -53,6 +51,7 @@ fn the_jailer_s_and_the_clients_arguments_are_taken() {
 fn what_is_wrong_is_told() {
     for (words, part) in [
         (&[][..], "--config-file"),
+        (&["--config-file", "a", "--api-sock", "s"], "serves no API"),
         (&["--config-file"], "config-file"),
         (&["--nonsense"], "--nonsense"),
         (&["--config-file", "a", "--id", "a/b"], "--id a/b"),

@@ -51,6 +51,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    if !options.no_api {
+        log::warn!("this version serves no API socket; --no-api says that you know");
+    }
     let in_file = |source| RunError::Machine {
         config: options.config_file.display().to_string(),
         source,

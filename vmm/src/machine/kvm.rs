@@ -83,12 +83,18 @@ pub(super) fn open(vcpus: u8) -> Result<Kvm, KvmError> {
         API_VERSION => {}
         other => return Err(KvmError::Version(other)),
     }
-    if let Some((_, name)) = NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
-        return Err(KvmError::Lacks(name));
-    }
+    check_capabilities(|capability| kvm.check_extension(capability))?;
     match kvm.get_max_vcpus() {
         most if usize::from(vcpus) > most => Err(KvmError::TooManyVcpus { asked: vcpus, most }),
         _ => Ok(kvm),
+    }
+}
+
+/// Names the first capability that `has` denies.
+fn check_capabilities(has: impl Fn(Cap) -> bool) -> Result<(), KvmError> {
+    match NEEDED.iter().find(|(capability, _)| !has(*capability)) {
+        Some((_, name)) => Err(KvmError::Lacks(name)),
+        None => Ok(()),
     }
 }
 
@@ -109,4 +115,22 @@ pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
     vm.create_irq_chip()
         .map_err(KvmError::refused("to create the interrupt controllers"))?;
     Ok(vm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_capability_is_named() {
+        check_capabilities(|_| true).unwrap();
+        for (missing, name) in NEEDED {
+            let error = check_capabilities(|capability| capability as u32 != missing as u32);
+            let message = error.unwrap_err().to_string();
+            assert!(
+                message.contains(name) && message.contains("newer kernel"),
+                "{message}"
+            );
+        }
+    }
 }
