@@ -112,7 +112,9 @@ impl Monitor {
             }
             Kind::Qemu => {
                 let machine = "microvm,acpi=on,pit=off,pic=off,rtc=off,x-option-roms=off";
-                command.args(["-machine", machine, "-accel", "kvm", "-cpu", "host"]);
+                // The one bit of a host's that KVM offers and then refuses where it interprets.
+                let cpu = "host,-arch-capabilities";
+                command.args(["-machine", machine, "-accel", "kvm", "-cpu", cpu]);
                 command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
                 command.args(["-display", "none", "-serial", "stdio", "-smp", "1"]);
                 command.args(["-m", &guest.mem_mib.to_string()]);
