@@ -36,7 +36,7 @@ power_cuts() {
     echo "tests/run.sh: run as root: jails, taps and namespaces are made (sudo -E make test)" >&2
     exit 2
 }
-[ -z "$soak" ] || export BANTAM_CASES=200000
+[ -z "$soak" ] || export BANTAM_CASES=20000
 
 step "packages" resources/install.sh guest host test
 step "rust tools" rust_tools

@@ -168,3 +168,18 @@ fn a_file_that_cannot_be_read_is_named() {
     let error = VmConfig::from_file(Path::new("/dev/zero")).unwrap_err();
     assert!(matches!(error, ConfigError::TooLarge { .. }));
 }
+
+#[test]
+fn the_examples_are_right() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let loaded = VmConfig::from_file(&entry.unwrap().path()).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+        for drive in loaded.config.drives.iter().filter(|d| !d.is_read_only) {
+            assert_eq!(drive.cache_type, CacheType::Writeback);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 2);
+}
