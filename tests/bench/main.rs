@@ -74,7 +74,6 @@ impl Options {
                 "--count-exits-here" => options.on_kvm_host = true,
                 // Cargo's own, for a test harness.
                 "--bench" => {}
-                "--help" | "-h" => return Err(USAGE.into()),
                 _ => return Err(format!("unknown option {argument}\n{USAGE}").into()),
             }
         }
@@ -114,6 +113,10 @@ pub fn image(name: &str) -> Result<PathBuf, Failure> {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -113,6 +113,7 @@ pub fn build(
     let vm_created = Instant::now();
     let memory = memory::map(&config.machine_config)?;
     memory::give_to_kvm(&vm, &memory)?;
+    kvm::create_interrupt_controllers(&vm)?;
 
     let main_loop = MainLoop::new()?;
     let end = End::new(main_loop.stopper());
