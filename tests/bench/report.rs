@@ -95,9 +95,7 @@ impl Table {
                     .map_or(String::new(), |(low, high)| {
                         format!("{} to {}", figure(low), figure(high))
                     }),
-                ratio.map_or(String::new(), |(median, best)| {
-                    format!("{:.2}", median / best)
-                }),
+                ratio.map_or(String::new(), |(median, best)| ratio_of(median / best)),
                 entry.remark.clone(),
             ]
         };
@@ -160,6 +158,14 @@ pub fn markdown(tables: &[Table], about: &str) -> String {
         text += &format!("\n{}", table.markdown());
     }
     text
+}
+
+/// A ratio, small ones with the figures that matter.
+fn ratio_of(ratio: f64) -> String {
+    match ratio {
+        r if r >= 0.1 => format!("{r:.2}"),
+        r => format!("{r:.4}"),
+    }
 }
 
 /// With three figures, or all there are before the point.
