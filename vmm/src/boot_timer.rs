@@ -60,7 +60,7 @@ impl BusDevice for BootTimer {
         // The operator asked for it, so it is printed whatever the log level.
         if (offset, data) == (0, &[BOOTED]) && !self.done {
             self.done = true;
-            eprint!("bantam: {}\r\n", self.line(Instant::now()));
+            crate::logging::print(&format!("bantam: {}\r\n", self.line(Instant::now())));
         }
     }
 }

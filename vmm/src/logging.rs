@@ -36,7 +36,13 @@ pub fn init(level: LevelFilter) {
 
 /// Prints `error` with all its causes, once.
 pub fn print_error(error: &dyn Error) {
-    eprintln!("bantam: error: {}", chain(error));
+    print(&format!("bantam: error: {}\n", chain(error)));
+}
+
+/// Writes `text` to standard error, whatever the level. With nobody there to read it (a closed pipe,
+/// a full disk) it is lost: `eprint!` would panic, and end a guest that is well.
+pub fn print(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// `error` and its causes in one line.
@@ -106,9 +112,8 @@ impl Log for Stderr {
             n => format!("bantam: warning: {n} messages left out\r\n"),
         };
         // The terminal is raw, so that a line feed alone does not return. One write, so that
-        // lines of several threads stay whole. With no standard error there is nobody to tell.
-        let line = format!("{left_out}bantam: {level}: {}\r\n", record.args());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        // lines of several threads stay whole.
+        print(&format!("{left_out}bantam: {level}: {}\r\n", record.args()));
     }
 
     fn flush(&self) {}

@@ -1,5 +1,6 @@
 //! `bantam`: boots a guest from its JSON file and ends with what became of it.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use vmm::{cli, exit_status, logging, run};
 
@@ -8,11 +9,12 @@ fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os()) {
         Ok(cli::Action::Run(options)) => options,
         Ok(cli::Action::Print(text)) => {
-            print!("{text}");
+            // A reader that went away, as `head` does, is no failure of ours.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(message) => {
-            eprintln!("{message}");
+            logging::print(&format!("{message}\n"));
             return ExitCode::from(exit_status::BAD_ARGUMENTS);
         }
     };

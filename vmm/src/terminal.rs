@@ -12,17 +12,26 @@ use std::sync::OnceLock;
 /// What the terminal was before: set once, read by the signal handler.
 static BEFORE: OnceLock<libc::termios> = OnceLock::new();
 
-/// Signals whose default is to end the process. SIGKILL cannot be seen.
-const FATAL: [Signal; 11] = [
+/// Signals whose default is to end the process. SIGKILL cannot be seen, SIGPIPE is ignored in Rust.
+const FATAL: [Signal; 20] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGILL,
+    Signal::SIGTRAP,
     Signal::SIGABRT,
     Signal::SIGBUS,
     Signal::SIGFPE,
     Signal::SIGSEGV,
     Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGVTALRM,
+    Signal::SIGPROF,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+    Signal::SIGXCPU,
     Signal::SIGSYS,
     Signal::SIGXFSZ,
 ];
@@ -67,7 +76,8 @@ impl Drop for RawTerminal {
 }
 
 fn in_foreground(stdin: &Stdin) -> bool {
-    nix::unistd::tcgetpgrp(stdin).is_ok_and(|group| group == nix::unistd::getpgrp())
+    // It fails for a terminal that is not the session's own, which stops nobody.
+    nix::unistd::tcgetpgrp(stdin).map_or(true, |group| group == nix::unistd::getpgrp())
 }
 
 #[expect(unsafe_code, reason = "installing a signal handler is")]
@@ -75,7 +85,8 @@ fn restore_on(signal: Signal) -> io::Result<()> {
     let action = SigAction::new(
         SigHandler::Handler(restore_and_die),
         // Once: what happens in the handler, or after it, has the signal's default effect.
-        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER,
+        // On the stack kept for signals: a thread that overflowed its own has no other.
+        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
     // SAFETY: the handler calls only functions that are async-signal-safe (signal-safety(7)):

@@ -188,6 +188,12 @@ impl Machine {
             vcpu::start(vcpu, guest.clone())?;
         }
         self.main_loop.run()?;
+        // What another vCPU wrote last may still be on its way. Not for one who quits, perhaps because the
+        // output is stuck.
+        let quit = self.end.outcome.get() == Some(&Outcome::Quit);
+        if let (Some(coalesced), false) = (&guest.coalesced, quit) {
+            coalesced.drain(&guest.buses);
+        }
         Ok(self
             .end
             .outcome

@@ -15,7 +15,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of the ring, its header included: one page, on x86.
@@ -30,6 +30,9 @@ const FIFO_CONTROL: u16 = 2;
 const FIFO_ENABLE: u8 = 1;
 /// How long output may wait when the guest does not come back for it: less than a person sees.
 const FLUSH_MS: i64 = 20;
+/// When to look again after a look that found nothing: the guest may have lost its processor between
+/// the access that set the timer and the output that follows it.
+const LATER_MS: [i64; 3] = [100, 500, 2500];
 
 /// The ring that KVM shares with us, mapped for as long as the process lives.
 struct Ring {
@@ -106,6 +109,8 @@ pub struct Coalesced {
     on: AtomicBool,
     timer: TimerFd,
     armed: AtomicBool,
+    /// Looks since the last access or output.
+    quiet: AtomicUsize,
 }
 
 impl Coalesced {
@@ -124,15 +129,18 @@ impl Coalesced {
             on: AtomicBool::new(false),
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
             armed: AtomicBool::new(false),
+            quiet: AtomicUsize::new(0),
         }))
     }
 
     /// Performs the writes collected so far; returns whether there were any. To be called before any
     /// other access is.
     pub fn drain(&self, buses: &Buses) -> bool {
-        if self.ring.is_empty() {
+        if !self.on.load(Ordering::Acquire) {
             return false;
         }
+        // Also if the ring is empty: another thread may hold its last entry and not have written it, and
+        // what the caller does next (a register of the port, the guest's end) comes after it.
         let _one_at_a_time = devices::lock(&self.taking);
         let mut any = false;
         while let Some(entry) = self.ring.take() {
@@ -152,21 +160,25 @@ impl Coalesced {
         };
         debug_assert!(register < COM1_PORTS.into());
         let enables = register == FIFO_CONTROL && written.is_some_and(|v| v & FIFO_ENABLE != 0);
-        if enables && !self.on.swap(true, Ordering::Relaxed) {
+        if enables && !self.on.swap(true, Ordering::AcqRel) {
             let transmit = IoEventAddress::Pio(COM1_PORT.into());
             if let Err(e) = vm.register_coalesced_mmio(transmit, 1) {
                 log::debug!("serial output is not collected: {e}");
-                self.on.store(false, Ordering::Relaxed);
+                self.on.store(false, Ordering::Release);
             }
         }
-        if self.on.load(Ordering::Relaxed) && !self.armed.swap(true, Ordering::AcqRel) {
-            self.arm();
+        if self.on.load(Ordering::Relaxed) {
+            // One that is set for later is set anew.
+            let late = self.quiet.swap(0, Ordering::AcqRel) > 0;
+            if !self.armed.swap(true, Ordering::AcqRel) || late {
+                self.arm(FLUSH_MS);
+            }
         }
     }
 
-    fn arm(&self) {
-        let soon = Expiration::OneShot(TimeSpec::milliseconds(FLUSH_MS));
-        if let Err(e) = self.timer.set(soon, TimerSetTimeFlags::empty()) {
+    fn arm(&self, ms: i64) {
+        let then = Expiration::OneShot(TimeSpec::milliseconds(ms));
+        if let Err(e) = self.timer.set(then, TimerSetTimeFlags::empty()) {
             log::error!("the console's timer: {e}");
         }
     }
@@ -197,11 +209,20 @@ impl MutEventSubscriber for FlushTimer {
         let Some(coalesced) = &self.guest.coalesced else {
             return;
         };
-        // Not armed anew unless there was something: an idle guest costs no wake-ups.
         let _ = coalesced.timer.wait();
         coalesced.armed.store(false, Ordering::Release);
-        if coalesced.drain(&self.guest.buses) && !coalesced.armed.swap(true, Ordering::AcqRel) {
-            coalesced.arm();
+        let next = if coalesced.drain(&self.guest.buses) {
+            coalesced.quiet.store(0, Ordering::Release);
+            Some(FLUSH_MS)
+        } else {
+            // A few more looks and then none: an idle guest costs no wake-ups.
+            let quiet = coalesced.quiet.fetch_add(1, Ordering::AcqRel);
+            LATER_MS.get(quiet).copied()
+        };
+        if let Some(ms) = next
+            && !coalesced.armed.swap(true, Ordering::AcqRel)
+        {
+            coalesced.arm(ms);
         }
     }
 }
