@@ -144,9 +144,12 @@ impl VmConfig {
 
         let (mut problems, mut warnings) = (Vec::new(), Vec::new());
         // It parsed above, so it parses as a map of anything.
-        let keys: BTreeMap<String, IgnoredAny> = serde_json::from_slice(text).unwrap_or_default();
-        for key in keys.into_keys() {
+        let keys: BTreeMap<String, Option<IgnoredAny>> =
+            serde_json::from_slice(text).unwrap_or_default();
+        for (key, value) in keys {
             match key.as_str() {
+                // Clients write null for a section they do not use.
+                _ if value.is_none() => {}
                 "boot-source" | "drives" | "machine-config" | "network-interfaces" | "entropy" => {}
                 section if UNSUPPORTED.contains(&section) => problems.push(Problem::new(
                     section,

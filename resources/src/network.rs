@@ -144,4 +144,14 @@ pub(crate) fn check_interfaces(interfaces: &[NetworkInterface], problems: &mut V
     check_unique("network-interfaces", "iface_id", ids, problems);
     let taps = interfaces.iter().map(|n| n.host_dev_name.as_str());
     check_unique("network-interfaces", "host_dev_name", taps, problems);
+    // Each is owned, and closed, by its interface.
+    for (i, interface) in interfaces.iter().enumerate() {
+        let earlier = || interfaces.iter().take(i);
+        if interface.tap_fd.is_some() && earlier().any(|other| other.tap_fd == interface.tap_fd) {
+            problems.push(Problem::new(
+                format!("network-interfaces[{i}].tap_fd"),
+                "is already used by another interface",
+            ));
+        }
+    }
 }
