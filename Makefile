@@ -14,6 +14,7 @@ help:
 	@echo 'make clean   remove everything built'
 
 build:
+	resources/install.sh build
 	cargo build --release -p vmm -p jailer
 
 guest:

@@ -3,6 +3,8 @@
 #
 # usage: install.sh NEED...      (guest, debian, host, test: see guest/packages.txt)
 set -eu
+# dpkg's own tools are there, and `su` does not give the path.
+export PATH="$PATH:/usr/sbin:/sbin"
 
 list=$(dirname "$0")/guest/packages.txt
 missing=
@@ -11,8 +13,7 @@ for need; do
         case $package in '' | '#'*) continue ;; esac
         case ,$needs, in *,"$need",*) ;; *) continue ;; esac
         for command in $(echo "$commands" | tr ',' ' '); do
-            # /usr/sbin is not on every user's path, and need not be.
-            PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null && continue
+            command -v "$command" >/dev/null && continue
             case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
         done
     done <"$list"
@@ -31,7 +32,7 @@ echo "install: Debian packages that are missing:$missing"
 export DEBIAN_FRONTEND=noninteractive
 # Split on purpose: a list of packages.
 # shellcheck disable=SC2086
-$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null || {
+$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null 2>&1 || {
     $as_root apt-get update -qq
     # shellcheck disable=SC2086
     $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null

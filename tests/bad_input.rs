@@ -198,7 +198,9 @@ fn memory_that_cannot_be_mapped() {
 #[test]
 fn more_memory_than_the_host_has_is_a_warning() {
     let dir = tempfile::tempdir().unwrap();
-    let config = good(dir.path()).mem_mib(1 << 17);
+    let total = sh("awk '/MemTotal/ {print $2}' /proc/meminfo");
+    let mib = total.trim().parse::<u32>().unwrap() / 1024 + 1024;
+    let config = good(dir.path()).mem_mib(mib);
     refused(
         &config.write_config(),
         3,

@@ -147,6 +147,7 @@ fn kvm_is_called_from_the_machine_and_the_vcpus() {
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
         .output()
         .unwrap();
+    assert!(!output.stdout.is_empty(), "nothing calls KVM");
     for file in String::from_utf8(output.stdout).unwrap().lines() {
         assert!(
             file.starts_with("./machine/") || file.starts_with("./vcpu/"),

@@ -2,6 +2,7 @@
 
 use crate::drive::check_drives;
 use crate::network::check_interfaces;
+use crate::null_as_default;
 use crate::rate_limiter::check_unlimited;
 use crate::{BootSource, Drive, MachineConfig, NetworkInterface, Problem, RateLimiter};
 use serde::de::IgnoredAny;
@@ -93,10 +94,10 @@ pub struct VmConfig {
     /// Its disks, in the order in which the guest names them.
     pub drives: Vec<Drive>,
     /// Its processors and memory.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub machine_config: MachineConfig,
     /// Its network.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub network_interfaces: Vec<NetworkInterface>,
     /// Its source of randomness.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,7 @@ fn an_existing_client_s_file_is_taken() {
     let loaded = parse(
         r#"{"boot-source":{"kernel_image_path":"k","boot_args":"console=ttyS0","initrd_path":null},
         "drives":[{"drive_id":"rootfs","is_root_device":true,"partuuid":null,"cache_type":"Unsafe",
-          "is_read_only":false,"path_on_host":"r.ext4","rate_limiter":null,"io_engine":"Sync","socket":null}],
+          "is_read_only":null,"path_on_host":"r.ext4","rate_limiter":null,"io_engine":null,"socket":null}],
         "machine-config":{"vcpu_count":2,"mem_size_mib":256,"smt":true,"track_dirty_pages":false,"huge_pages":"None"},
         "network-interfaces":[{"iface_id":"eth0","guest_mac":"06:00:AC:10:00:02","host_dev_name":"tap0",
           "rx_rate_limiter":{},"tx_rate_limiter":{"bandwidth":{"size":0,"refill_time":0}}}],

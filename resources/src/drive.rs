@@ -1,5 +1,6 @@
 //! Disks.
 
+use crate::null_as_default;
 use crate::problem::{check_id, check_unique};
 use crate::rate_limiter::check_unlimited;
 use crate::{Problem, RateLimiter};
@@ -39,10 +40,10 @@ pub struct Drive {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partuuid: Option<String>,
     /// What a flush does.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub cache_type: CacheType,
     /// The guest cannot write.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub is_read_only: bool,
     /// Raw image file or block device.
     #[serde(default)]
@@ -51,7 +52,7 @@ pub struct Drive {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limiter: Option<RateLimiter>,
     /// How the file is accessed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub io_engine: IoEngine,
     /// vhost-user socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,3 +20,13 @@ pub use machine::{HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig};
 pub use network::{MacAddress, NetworkInterface};
 pub use problem::Problem;
 pub use rate_limiter::{RateLimiter, TokenBucket};
+
+/// Clients write `null` for a value they leave to us.
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Default,
+{
+    let value = <Option<T> as serde::Deserialize>::deserialize(deserializer);
+    value.map(Option::unwrap_or_default)
+}

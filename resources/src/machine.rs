@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_VCPUS: u8 = 32;
 /// Least memory of a guest, in MiB: below this no current kernel comes up.
 pub const MIN_MEM_MIB: u64 = 32;
-/// Most memory, in MiB: 16 TiB stays within 46 physical address bits, which every host has.
+/// Most memory, in MiB: 16 TiB, which 46 physical address bits reach as servers have them; KVM refuses what
+/// a smaller host cannot map.
 const MAX_MEM_MIB: u64 = 16 << 20;
 
 /// Size of the pages that back guest memory.

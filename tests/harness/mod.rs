@@ -218,7 +218,7 @@ impl Guest {
             .unwrap();
         Running {
             child,
-            guest: self,
+            guest: Some(self),
             started: Instant::now(),
         }
     }
@@ -232,19 +232,30 @@ impl Guest {
 /// A guest with its monitor.
 pub struct Running {
     pub child: Child,
-    guest: Guest,
+    /// There until the guest has ended.
+    guest: Option<Guest>,
     started: Instant,
+}
+
+/// A guest whose test failed must not go on beside the next test's.
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.guest.is_some() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 impl Running {
     /// What the guest has written so far.
     pub fn console(&self) -> String {
-        read(&self.guest.dir().join("console"))
+        read(&self.dir().join("console"))
     }
 
     /// A directory of the guest's own.
     pub fn dir(&self) -> &Path {
-        self.guest.dir()
+        self.guest.as_ref().expect("a running guest").dir()
     }
 
     /// Waits for `text` on the console.
@@ -273,8 +284,8 @@ impl Running {
                 return Ended {
                     status,
                     console: self.console(),
-                    messages: read(&self.guest.dir().join("messages")),
-                    guest: self.guest,
+                    messages: read(&self.dir().join("messages")),
+                    guest: self.guest.take().expect("a running guest"),
                 };
             }
             self.bound("waiting for its end");
@@ -286,7 +297,7 @@ impl Running {
     pub fn kill(mut self) -> Guest {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.guest
+        self.guest.take().expect("a running guest")
     }
 
     fn bound(&mut self, what: &str) {
@@ -298,7 +309,7 @@ impl Running {
     }
 
     fn report(&self) -> String {
-        let messages = read(&self.guest.dir().join("messages"));
+        let messages = read(&self.dir().join("messages"));
         format!("--- console\n{}\n--- messages\n{messages}", self.console())
     }
 }

@@ -74,7 +74,7 @@ impl DeviceConfig {
 fn block(key: &str, drive: &Drive) -> Result<Box<dyn VirtioDevice>, MachineError> {
     let path = drive.path_on_host.clone().unwrap_or_default();
     if drive.io_engine == resources::IoEngine::Async {
-        log::info!("{key}.io_engine: Async is served like Sync by this version");
+        log::warn!("{key}.io_engine: Async is served like Sync by this version");
     }
     let backing =
         Backing::open(&path, drive.is_read_only).map_err(|source| MachineError::Disk {

@@ -1,7 +1,8 @@
 //! The life of a guest, from its file to its end.
 
 use crate::cli::Options;
-use crate::exit_status::{BAD_CONFIGURATION, HOST_FAILURE, Outcome};
+use crate::event_loop::EventLoopError;
+use crate::exit_status::{BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED};
 use crate::machine::builder::Start;
 use crate::machine::{self, MachineError};
 use crate::terminal::RawTerminal;
@@ -37,6 +38,10 @@ impl RunError {
         match self {
             Self::Config(_) => BAD_CONFIGURATION,
             Self::Machine { source, .. } if source.is_configuration() => BAD_CONFIGURATION,
+            Self::Machine {
+                source: MachineError::EventLoop(EventLoopError::Epoll(_)),
+                ..
+            } => UNEXPECTED,
             Self::Machine { .. } | Self::Terminal(_) => HOST_FAILURE,
         }
     }
@@ -70,7 +75,10 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     let terminal = RawTerminal::enter(&io::stdin()).map_err(RunError::Terminal)?;
     let outcome = machine.run(terminal.is_some()).map_err(in_file)?;
     drop(terminal);
-    log::info!("{outcome}");
+    match outcome.status() {
+        GUEST_PANIC => log::warn!("{outcome}"),
+        _ => log::info!("{outcome}"),
+    }
     Ok(outcome)
 }
 

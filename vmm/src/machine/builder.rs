@@ -1,7 +1,7 @@
 //! Configuration to machine, top to bottom; then the machine runs.
 
-use super::attach::{Attacher, eventfd, irqfd};
-use super::{KvmError, MachineError, kvm, memory};
+use super::attach::{Attacher, irqfd};
+use super::{MachineError, kvm, memory};
 use crate::boot_timer::{BootTimer, Timeline};
 use crate::console::Console;
 use crate::device_config::DeviceConfig;
@@ -233,12 +233,8 @@ fn add_platform(
         )
         .map_err(|e| MachineError::set_up("the console")(io::Error::other(e)))?;
 
-    let keyboard_irq = match config.machine_config.i8042 {
-        true => line(layout::I8042_GSI)?,
-        false => eventfd().map_err(MachineError::set_up("the keyboard controller"))?,
-    };
     if config.machine_config.i8042 {
-        let keyboard = I8042::new(keyboard_irq, events.clone());
+        let keyboard = I8042::new(line(layout::I8042_GSI)?, events.clone());
         insert(ports, layout::I8042_DATA_PORT.into(), i8042::LEN, keyboard)?;
     }
     insert(ports, pci_host::PORT, pci_host::LEN, PciHost::default())?;
@@ -326,11 +322,5 @@ fn root(drive: &Drive) -> String {
     match &drive.partuuid {
         Some(partuuid) => format!("root=PARTUUID={partuuid} {mode}"),
         None => format!("root=/dev/vda {mode}"),
-    }
-}
-
-impl From<kvm_ioctls::Error> for KvmError {
-    fn from(error: kvm_ioctls::Error) -> Self {
-        Self::refused("an operation")(error)
     }
 }

@@ -101,8 +101,9 @@ fn advise_huge(region: &vm_memory::MmapRegion) {
 /// guest touches it, and guests share it in the page cache. Returns false if that cannot be done
 /// and the bytes must be copied.
 ///
-/// A guest dies of SIGBUS if the file is cut short while it runs; replacing a kernel by renaming, as
-/// packages do, leaves the mapped file as it was.
+/// A guest dies of SIGBUS if the file is cut short while it runs, and sees what is written into it in
+/// place, where it has not touched it yet; replacing a kernel by renaming, as packages do, leaves
+/// the mapped file as it was.
 #[expect(unsafe_code, reason = "mapping over guest memory")]
 pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
     let start = GuestAddress(piece.guest_addr);
@@ -132,7 +133,19 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
             offset,
         )
     };
-    mapped != libc::MAP_FAILED
+    if mapped != libc::MAP_FAILED {
+        return true;
+    }
+    // The failed call may have taken the old pages away: put empty ones in their place.
+    // SAFETY: as above.
+    let restored = unsafe {
+        let flags = flags | libc::MAP_ANONYMOUS;
+        libc::mmap(address.cast(), len, protection, flags, -1, 0)
+    };
+    if restored == libc::MAP_FAILED {
+        log::error!("guest memory at {:#x} is lost", piece.guest_addr);
+    }
+    false
 }
 
 /// Makes `memory` the VM's, a slot for each part.

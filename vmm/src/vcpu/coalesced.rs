@@ -10,6 +10,7 @@ use boot::layout::{COM1_PORT, COM1_PORTS};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use kvm_bindings::{KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio};
 use kvm_ioctls::{Cap, IoEventAddress, VcpuFd, VmFd};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::io;
@@ -30,6 +31,8 @@ const FIFO_CONTROL: u16 = 2;
 const FIFO_ENABLE: u8 = 1;
 /// How long output may wait when the guest does not come back for it: less than a person sees.
 const FLUSH_MS: i64 = 20;
+/// When to look again at an output that nobody reads.
+const STUCK_MS: i64 = 200;
 /// When to look again after a look that found nothing: the guest may have lost its processor between
 /// the access that set the timer and the output that follows it.
 const LATER_MS: [i64; 3] = [100, 500, 2500];
@@ -196,6 +199,13 @@ impl FlushTimer {
     }
 }
 
+/// Whether standard output takes what the ring can hold, as a pipe does that is ready.
+fn output_takes_more() -> bool {
+    let output = io::stdout();
+    let mut ready = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
+    !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0))
+}
+
 impl MutEventSubscriber for FlushTimer {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Some(coalesced) = &self.guest.coalesced
@@ -210,6 +220,11 @@ impl MutEventSubscriber for FlushTimer {
             return;
         };
         let _ = coalesced.timer.wait();
+        if !output_takes_more() {
+            // This loop serves the network too and must not block: a vCPU may, or we look again.
+            coalesced.arm(STUCK_MS);
+            return;
+        }
         coalesced.armed.store(false, Ordering::Release);
         let next = if coalesced.drain(&self.guest.buses) {
             coalesced.quiet.store(0, Ordering::Release);

@@ -79,3 +79,17 @@ fn the_host_s_counters_and_levels_are_not_the_guest_s() {
         X2APIC | TSC_DEADLINE | HYPERVISOR
     );
 }
+
+#[test]
+fn thirty_two_and_odd_numbers_of_vcpus_fit() {
+    for (vcpus, smt, package_bits) in [(32, false, 5), (32, true, 5), (6, true, 3)] {
+        let cpuid = for_vcpu(&host(), &Topology::new(vcpus, smt), vcpus - 1);
+        let cores = find(&cpuid, 0xb, 1);
+        assert_eq!((cores.eax, cores.ebx), (package_bits, u32::from(vcpus)));
+        assert_eq!(find(&cpuid, 1, 0).ebx >> 16 & 0xff, u32::from(vcpus));
+        assert_eq!(
+            find(&cpuid, 0x8000_0008, 0).ecx & 0xff,
+            u32::from(vcpus) - 1
+        );
+    }
+}
