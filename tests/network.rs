@@ -80,7 +80,7 @@ fn tcp_arrives_intact_both_ways() {
         port(&out),
         port(&back),
     );
-    let running = Guest::cloud()
+    let mut running = Guest::cloud()
         .args(&network::guest_address(0))
         .interface("tap0")
         .script(&script)
@@ -101,6 +101,7 @@ fn tcp_arrives_intact_both_ways() {
     }
     sender.join().unwrap();
     drop(inward);
+    running.more_time();
     let ended = running.wait().expect(3);
     assert_eq!(ended.value("received"), sent);
 }

@@ -258,6 +258,11 @@ impl Running {
         self.guest.as_ref().expect("a running guest").dir()
     }
 
+    /// Gives it as long again, after something that took its time.
+    pub fn more_time(&mut self) {
+        self.started = Instant::now();
+    }
+
     /// Waits for `text` on the console.
     pub fn wait_for(&mut self, text: &str) {
         while !self.console().contains(text) {
