@@ -19,7 +19,7 @@ EXIT_TIMEOUT=124
 EXIT_HOST=125
 # The host reports itself alive every 2 s. On a machine with other work a pause of many seconds is
 # normal; one of this length was only ever seen with a CPU stuck inside kvm.
-WEDGED_AFTER=90
+WEDGED_AFTER=60
 # Measured 5 to 8 s on an idle machine.
 UP_WITHIN=120
 
