@@ -146,10 +146,8 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
     let image = dir.path().join("disk.img");
     fs::write(&image, vec![0; 4096]).unwrap();
     // A guest that goes on for ever.
-    let forever = payload::write(
-        dir.path(),
-        &[&payload::print("up")[..], &[0xeb, 0xfe]].concat(),
-    );
+    let endless = tempfile::tempdir().unwrap();
+    let forever = payload::write(endless.path(), &payload::endless("up"));
     let running = |more: serde_json::Value| {
         let mut running = Guest::bare(&forever)
             .mem_mib(32)
@@ -160,7 +158,6 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
     };
     let in_use = &["drives[0].path_on_host", "in use", "disk.img"];
     let with = |more: serde_json::Value| good(dir.path()).drive("a", &image, more);
-    // `forever` was overwritten by `good`, but the first guest has its own copy mapped: write it anew.
     let writer = running(json!({}));
     refused(&with(json!({})).write_config(), 152, in_use);
     refused(
@@ -169,10 +166,6 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
         in_use,
     );
     drop(writer.kill());
-    payload::write(
-        dir.path(),
-        &[&payload::print("up")[..], &[0xeb, 0xfe]].concat(),
-    );
     let reader = running(json!({"is_read_only": true}));
     refused(&with(json!({})).write_config(), 152, in_use);
     let ended: Ended = with(json!({"is_read_only": true})).run();
@@ -212,10 +205,8 @@ fn more_memory_than_the_host_has_is_a_warning() {
 fn a_taken_tap() {
     let dir = tempfile::tempdir().unwrap();
     network::enter(1);
-    let forever = payload::write(
-        dir.path(),
-        &[&payload::print("up")[..], &[0xeb, 0xfe]].concat(),
-    );
+    let endless = tempfile::tempdir().unwrap();
+    let forever = payload::write(endless.path(), &payload::endless("up"));
     let mut running = Guest::bare(&forever).mem_mib(32).interface("tap0").start();
     running.wait_for("up");
     let config = good(dir.path()).interface("tap0");

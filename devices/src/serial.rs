@@ -1,10 +1,9 @@
 //! The serial port of the console: a 16550A by vm-superio, with the terminal's input.
 
 use crate::bus::BusDevice;
-use crate::lock;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
@@ -83,11 +82,6 @@ impl SerialPort {
             Err(e) => log::debug!("serial input: {e}"),
         }
     }
-}
-
-/// Gives the guest as much of `bytes` as it takes, from a thread other than a vCPU's.
-pub fn input(port: &Mutex<SerialPort>, bytes: &[u8]) -> usize {
-    lock(port).input(bytes)
 }
 
 impl BusDevice for SerialPort {

@@ -1,7 +1,9 @@
 use super::*;
+use crate::lock;
 use crate::testing::properties;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::sync::Mutex;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 const DATA: u64 = 0;
@@ -100,15 +102,14 @@ fn a_pasted_script_arrives_whole() {
 
 #[test]
 fn a_guest_that_does_not_read_keeps_64_kib() {
-    let (port, _irq) = port(Output::default());
-    let port = Mutex::new(port);
+    let (mut port, _irq) = port(Output::default());
     let chunk = [b'x'; 5000];
-    let taken: usize = (0..100).map(|_| input(&port, &chunk)).sum();
+    let taken: usize = (0..100).map(|_| port.input(&chunk)).sum();
     // What is pending, and what is in the FIFO.
     assert_eq!(taken, MAX_PENDING + 64);
-    assert_eq!(lock(&port).room(), 0);
-    assert_eq!(input(&port, b"y"), 0);
-    assert_eq!(received(&mut lock(&port)), vec![b'x'; taken]);
+    assert_eq!(port.room(), 0);
+    assert_eq!(port.input(b"y"), 0);
+    assert_eq!(received(&mut port), vec![b'x'; taken]);
 }
 
 #[test]

@@ -44,3 +44,10 @@ pub fn print(text: &str) -> Vec<u8> {
     }
     code
 }
+
+/// Code that writes `text` to the serial port and goes on for ever.
+pub fn endless(text: &str) -> Vec<u8> {
+    let mut code = print(text);
+    code.extend([0xeb, 0xfe]); // jmp $
+    code
+}

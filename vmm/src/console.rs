@@ -86,7 +86,7 @@ impl Console {
         // A guest that reads nothing: input beyond its buffer is lost, as on a real line, but the
         // monitor's keys still work; they come before the port, which a write to a full pipe may hold.
         if !bytes.is_empty() {
-            let lost = bytes.len() - devices::serial::input(&self.serial, &bytes);
+            let lost = bytes.len() - devices::lock(&self.serial).input(&bytes);
             if lost > 0 {
                 log::debug!("the guest does not read: lost {lost} bytes of input");
             }

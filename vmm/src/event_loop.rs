@@ -92,11 +92,7 @@ impl MainLoop {
     /// [`EventLoopError::Epoll`].
     pub fn run(&mut self) -> Result<(), EventLoopError> {
         while !self.stopped.load(Ordering::Acquire) {
-            match self.manager.run() {
-                Ok(_) => {}
-                Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
-                Err(e) => return Err(e.into()),
-            }
+            turn(&mut self.manager)?;
         }
         Ok(())
     }
@@ -129,10 +125,16 @@ fn serve(name: &str, started: &mpsc::Sender<event_manager::Result<Loop>>) {
         return;
     }
     loop {
-        match manager.run() {
-            Ok(_) => {}
-            Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => {}
-            Err(e) => return log::error!("the event loop {name} failed: {e}"),
+        if let Err(e) = turn(&mut manager) {
+            return log::error!("the event loop {name} failed: {e}");
         }
+    }
+}
+
+/// Waits for events and serves them; a signal in between is none.
+fn turn(manager: &mut EventManager<Subscriber>) -> event_manager::Result<()> {
+    match manager.run() {
+        Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => Ok(()),
+        served => served.map(drop),
     }
 }

@@ -190,16 +190,14 @@ impl Machine {
         self.main_loop.run()?;
         // What another vCPU wrote last may still be on its way. Not for one who quits, perhaps because the
         // output is stuck.
-        let quit = self.end.outcome.get() == Some(&Outcome::Quit);
-        if let (Some(coalesced), false) = (&guest.coalesced, quit) {
+        let outcome = self.end.outcome.get().copied();
+        let outcome = outcome.unwrap_or(Outcome::VcpuFailed);
+        if let Some(coalesced) = &guest.coalesced
+            && outcome != Outcome::Quit
+        {
             coalesced.drain(&guest.buses);
         }
-        Ok(self
-            .end
-            .outcome
-            .get()
-            .copied()
-            .unwrap_or(Outcome::VcpuFailed))
+        Ok(outcome)
     }
 }
 
