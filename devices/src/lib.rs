@@ -19,6 +19,7 @@ pub mod net;
 pub mod pci_host;
 pub mod power;
 pub mod pvpanic;
+pub mod rate_limiter;
 pub mod rng;
 pub mod serial;
 #[cfg(any(test, feature = "testing"))]
