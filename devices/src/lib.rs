@@ -15,6 +15,7 @@ pub mod bus;
 pub mod guest_event;
 pub mod i8042;
 pub mod interrupt;
+pub mod metrics;
 pub mod net;
 pub mod pci_host;
 pub mod power;
@@ -24,6 +25,8 @@ pub mod rng;
 pub mod serial;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod throttle;
+pub mod timer;
 pub mod virtio;
 
 /// Guest memory as every device sees it.

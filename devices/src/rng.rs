@@ -1,11 +1,16 @@
 //! Entropy device (Virtio 1.2, 5.4): fills the driver's buffers from the host's random source.
 
 use crate::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::metric_set;
+use crate::metrics::{Counter, MetricSet};
+use crate::throttle::{Limits, Throttle};
+use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError, Served};
+use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 /// Entries of the queue: drivers have one or two requests under way.
@@ -15,19 +20,43 @@ const QUEUE_SIZE: u16 = 64;
 /// bound. A driver asks again for more (section 5.4.6.1 allows a shorter answer).
 const MAX_REQUEST: usize = 4 << 10;
 
+metric_set! {
+    /// What the entropy device counts.
+    pub struct RngMetrics = "entropy" {
+        /// Starts that failed.
+        activate_fails: Counter,
+        /// Requests that could not be answered, and broken rings.
+        entropy_event_fails: Counter,
+        /// Kicks of the queue.
+        entropy_event_count: Counter,
+        /// Bytes given to the guest.
+        entropy_bytes: Counter,
+        /// Failed reads of the host's source.
+        host_rng_fails: Counter,
+        /// Requests that had to wait for the limits.
+        entropy_rate_limiter_throttled: Counter,
+        /// Ends of such a wait.
+        rate_limiter_event_count: Counter,
+    }
+}
+
 /// Entropy device.
 pub struct Rng {
     source: File,
+    limits: Limits,
+    metrics: Arc<RngMetrics>,
 }
 
 impl Rng {
-    /// Reads entropy from `source`, commonly `/dev/urandom`.
+    /// Reads entropy from `source`, commonly `/dev/urandom`, no faster than `limits` lets it.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn new(source: &Path) -> io::Result<Self> {
+    pub fn new(source: &Path, limits: &resources::RateLimiter) -> io::Result<Self> {
         Ok(Self {
             source: File::open(source)?,
+            limits: Limits::new(limits),
+            metrics: Arc::default(),
         })
     }
 }
@@ -44,35 +73,87 @@ impl VirtioDevice for Rng {
     fn start(&mut self, _features: u64) -> io::Result<Box<dyn QueueHandler>> {
         Ok(Box::new(RngHandler {
             source: self.source.try_clone()?,
+            throttle: self.limits.throttle()?,
+            metrics: self.metrics.clone(),
         }))
+    }
+
+    fn start_failed(&mut self) {
+        self.metrics.activate_fails.increment();
+    }
+
+    fn update(&mut self, change: DeviceUpdate) -> Result<(), UpdateError> {
+        match change {
+            DeviceUpdate::Limits {
+                direction: Direction::Both,
+                change,
+            } => self.limits.update(&change),
+            _ => return Err(UpdateError::Unsupported),
+        }
+        Ok(())
+    }
+
+    fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
+        Some(self.metrics.clone())
     }
 }
 
 struct RngHandler {
     source: File,
+    throttle: Throttle,
+    metrics: Arc<RngMetrics>,
 }
 
 impl QueueHandler for RngHandler {
+    fn sources(&self) -> io::Result<Vec<Source>> {
+        Ok(self.throttle.source()?.into_iter().collect())
+    }
+
     fn on_queue(&mut self, _index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
-        let Some(queue) = queues.first_mut() else {
+        self.metrics.entropy_event_count.increment();
+        self.serve(queues)
+    }
+
+    fn on_source(&mut self, _token: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        self.throttle.acknowledge();
+        self.metrics.rate_limiter_event_count.increment();
+        self.serve(queues)
+    }
+}
+
+impl RngHandler {
+    fn serve(&mut self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        let Some(queue) = queues.first_mut().filter(|queue| queue.is_ready()) else {
             return Ok(());
         };
-        queue.serve(|mem, chain| {
+        let served = queue.serve(|mem, chain| {
             let Ok(ChainBuffers { writable, .. }) = ChainBuffers::collect(chain) else {
+                self.metrics.entropy_event_fails.increment();
                 return Served::Done(0);
             };
-            let mut bytes = vec![0; writable.len().min(MAX_REQUEST)];
+            let len = writable.len().min(MAX_REQUEST);
+            if !self.throttle.admits(len) {
+                self.metrics.entropy_rate_limiter_throttled.increment();
+                return Served::NotYet;
+            }
+            let mut bytes = vec![0; len];
             if let Err(e) = self.source.read_exact(&mut bytes) {
                 log::warn!("cannot read the source of entropy: {e}");
+                self.metrics.host_rng_fails.increment();
                 return Served::Done(0);
             }
             match writable.write(mem, &bytes) {
-                Ok(()) => Served::Done(u32::try_from(bytes.len()).unwrap_or_default()),
+                Ok(()) => {
+                    self.metrics.entropy_bytes.add_bytes(len);
+                    Served::Done(u32::try_from(len).unwrap_or_default())
+                }
                 Err(e) => {
                     log::debug!("entropy: {e}");
+                    self.metrics.entropy_event_fails.increment();
                     Served::Done(0)
                 }
             }
-        })
+        });
+        served.inspect_err(|_| self.metrics.entropy_event_fails.increment())
     }
 }

@@ -3,7 +3,6 @@
 use crate::drive::check_drives;
 use crate::network::check_interfaces;
 use crate::null_as_default;
-use crate::rate_limiter::check_unlimited;
 use crate::{BootSource, Drive, MachineConfig, NetworkInterface, Problem, RateLimiter};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -180,8 +179,6 @@ impl VmConfig {
         self.machine_config.check(&mut problems);
         check_drives(&self.drives, &mut problems);
         check_interfaces(&self.network_interfaces, &mut problems);
-        let limiter = self.entropy.and_then(|e| e.rate_limiter);
-        check_unlimited("entropy.rate_limiter".into(), limiter, &mut problems);
         problems
     }
 }

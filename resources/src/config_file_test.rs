@@ -154,14 +154,6 @@ fn values_out_of_range_are_all_told_at_once() {
 }
 
 #[test]
-fn a_limit_that_would_not_be_kept_is_refused() {
-    refused(
-        &with(r#""entropy":{"rate_limiter":{"bandwidth":{"size":1,"refill_time":1}}}"#),
-        &["entropy.rate_limiter"],
-    );
-}
-
-#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = VmConfig::from_file(Path::new("/nonexistent/vm.json")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/vm.json"));

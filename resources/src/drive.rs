@@ -2,7 +2,6 @@
 
 use crate::null_as_default;
 use crate::problem::{check_id, check_unique};
-use crate::rate_limiter::check_unlimited;
 use crate::{Problem, RateLimiter};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -118,7 +117,6 @@ impl Drive {
                 "must be letters, digits and `-`, as `blkid` prints it",
             );
         }
-        check_unlimited(format!("{key}.rate_limiter"), self.rate_limiter, problems);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Network interfaces.
 
 use crate::problem::{check_id, check_unique};
-use crate::rate_limiter::check_unlimited;
 use crate::{Problem, RateLimiter};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -122,16 +121,6 @@ impl NetworkInterface {
                 "is not a descriptor the jailer hands over: remove the key",
             ));
         }
-        check_unlimited(
-            format!("{key}.rx_rate_limiter"),
-            self.rx_rate_limiter,
-            problems,
-        );
-        check_unlimited(
-            format!("{key}.tx_rate_limiter"),
-            self.tx_rate_limiter,
-            problems,
-        );
     }
 }
 

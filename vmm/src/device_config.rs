@@ -3,11 +3,11 @@
 use crate::machine::MachineError;
 use devices::block::backing::Backing;
 use devices::block::{Block, BlockOptions};
-use devices::net::Net;
 use devices::net::tap::Tap;
+use devices::net::{Net, NetOptions};
 use devices::rng::Rng;
 use devices::virtio::device::VirtioDevice;
-use resources::{CacheType, Drive, NetworkInterface, VmConfig};
+use resources::{CacheType, Drive, Entropy, NetworkInterface, VmConfig};
 use std::path::Path;
 
 /// The host's source of randomness.
@@ -21,7 +21,7 @@ pub enum DeviceConfig {
     /// An entry of `network-interfaces`.
     Net(usize, NetworkInterface),
     /// The section `entropy`.
-    Rng,
+    Rng(Entropy),
 }
 
 impl DeviceConfig {
@@ -33,7 +33,7 @@ impl DeviceConfig {
         drives.sort_by_key(|device| !matches!(device, Self::Block(_, d) if d.is_root_device));
         let interfaces = config.network_interfaces.iter().cloned().enumerate();
         let interfaces = interfaces.map(|(i, interface)| Self::Net(i, interface));
-        let rng = config.entropy.map(|_| Self::Rng);
+        let rng = config.entropy.map(Self::Rng);
         drives.into_iter().chain(interfaces).chain(rng).collect()
     }
 
@@ -42,7 +42,7 @@ impl DeviceConfig {
         match self {
             Self::Block(_, drive) => format!("drive {}", drive.drive_id),
             Self::Net(_, interface) => format!("interface {}", interface.iface_id),
-            Self::Rng => "entropy".into(),
+            Self::Rng(_) => "entropy".into(),
         }
     }
 
@@ -59,12 +59,14 @@ impl DeviceConfig {
         match self {
             Self::Block(index, drive) => block(&format!("drives[{index}]"), drive),
             Self::Net(index, interface) => net(&format!("network-interfaces[{index}]"), interface),
-            Self::Rng => {
-                let rng = Rng::new(Path::new(RANDOM)).map_err(|source| MachineError::Open {
-                    key: "entropy".into(),
-                    path: RANDOM.into(),
-                    source,
-                })?;
+            Self::Rng(entropy) => {
+                let limits = entropy.rate_limiter.unwrap_or_default();
+                let rng =
+                    Rng::new(Path::new(RANDOM), &limits).map_err(|source| MachineError::Open {
+                        key: "entropy".into(),
+                        path: RANDOM.into(),
+                        source,
+                    })?;
                 Ok(Box::new(rng))
             }
         }
@@ -86,6 +88,7 @@ fn block(key: &str, drive: &Drive) -> Result<Box<dyn VirtioDevice>, MachineError
         read_only: drive.is_read_only,
         flush: drive.cache_type == CacheType::Writeback,
         discard: drive.discard,
+        rate_limiter: drive.rate_limiter.unwrap_or_default(),
     };
     Ok(Box::new(Block::new(backing, options)))
 }
@@ -108,6 +111,12 @@ fn net(key: &str, interface: &NetworkInterface) -> Result<Box<dyn VirtioDevice>,
         key: key.into(),
         source,
     })?;
-    let mac = interface.guest_mac.map(|mac| mac.0);
-    Ok(Box::new(Net::new(tap, mac, interface.mtu)))
+    let options = NetOptions {
+        mac: interface.guest_mac.map(|mac| mac.0),
+        mtu: interface.mtu,
+        rx_rate_limiter: interface.rx_rate_limiter.unwrap_or_default(),
+        tx_rate_limiter: interface.tx_rate_limiter.unwrap_or_default(),
+        responder: None,
+    };
+    Ok(Box::new(Net::new(tap, options)))
 }

@@ -3,7 +3,7 @@
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Why a disk cannot be used. Each text names the file.
@@ -68,30 +68,50 @@ impl Backing {
     /// # Errors
     /// [`BackingError`], naming `path`.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, BackingError> {
+        Self::locked(open_file(path, read_only)?, path, read_only)
+    }
+
+    /// What `path` is now, in place of this image. If it is this same file, its lock is kept and
+    /// only its size taken anew; another is locked while this one still is.
+    ///
+    /// # Errors
+    /// [`BackingError`], naming `path`.
+    pub fn replace(&self, path: &Path, read_only: bool) -> Result<Self, BackingError> {
+        let identity = |file: &File| {
+            let metadata = file.metadata()?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        let file = open_file(path, read_only)?;
+        let same = identity(&file).and_then(|new| Ok(new == identity(&self.file)?));
         let io = |source| BackingError::Io {
             path: path.into(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            // A FIFO in the image's place must not hang the start.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|source| BackingError::Open {
+        match same.map_err(io)? {
+            true => Self::measured(self.file.try_clone().map_err(io)?, path),
+            false => Self::locked(file, path, read_only),
+        }
+    }
+
+    fn locked(file: File, path: &Path, read_only: bool) -> Result<Self, BackingError> {
+        lock(&file, read_only).map_err(|source| match source {
+            nix::Error::EAGAIN | nix::Error::EACCES => BackingError::InUse { path: path.into() },
+            other => BackingError::Io {
+                path: path.into(),
+                source: other.into(),
+            },
+        })?;
+        Self::measured(file, path)
+    }
+
+    fn measured(mut file: File, path: &Path) -> Result<Self, BackingError> {
+        // A block device has no length in its metadata.
+        let len = file
+            .seek(SeekFrom::End(0))
+            .map_err(|source| BackingError::Io {
                 path: path.into(),
                 source,
             })?;
-        let kind = file.metadata().map_err(io)?.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(BackingError::Kind { path: path.into() });
-        }
-        lock(&file, read_only).map_err(|source| match source {
-            nix::Error::EAGAIN | nix::Error::EACCES => BackingError::InUse { path: path.into() },
-            other => io(other.into()),
-        })?;
-        // A block device has no length in its metadata.
-        let len = file.seek(SeekFrom::End(0)).map_err(io)?;
         if !len.is_multiple_of(super::SECTOR) {
             log::warn!(
                 "the disk image {} is not a multiple of 512 bytes: the guest does not see its last {} bytes",
@@ -123,6 +143,28 @@ impl Backing {
 
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+}
+
+fn open_file(path: &Path, read_only: bool) -> Result<File, BackingError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        // A FIFO in the image's place must not hang the process.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|source| BackingError::Open {
+            path: path.into(),
+            source,
+        })?;
+    let metadata = file.metadata().map_err(|source| BackingError::Io {
+        path: path.into(),
+        source,
+    })?;
+    let kind = metadata.file_type();
+    match kind.is_file() || kind.is_block_device() {
+        true => Ok(file),
+        false => Err(BackingError::Kind { path: path.into() }),
     }
 }
 

@@ -37,6 +37,7 @@ fn options() -> BlockOptions {
         read_only: false,
         flush: true,
         discard: true,
+        ..BlockOptions::default()
     }
 }
 
@@ -91,7 +92,7 @@ impl VirtioDevice for CountedBlock {
             engine: SyncEngine::new(self.block.backing.try_clone()?),
             flushes: self.flushes.clone(),
         };
-        Ok(Box::new(self.block.handler(features, Box::new(engine))))
+        Ok(Box::new(self.block.handler(features, Box::new(engine))?))
     }
 }
 

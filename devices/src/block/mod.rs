@@ -2,16 +2,23 @@
 
 pub mod backing;
 pub mod engine;
+mod metrics;
 mod request;
 
 use crate::GuestMemory;
 use crate::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::metrics::MetricSet;
+use crate::throttle::{self, Throttle};
+use crate::timer::now;
+use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
+use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
+pub use metrics::BlockMetrics;
 use request::{Limits, Operation, Request};
 use std::io;
+use std::sync::Arc;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO,
     VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
@@ -27,8 +34,12 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Bytes of the serial number (section 5.2.6).
 const ID_BYTES: usize = 20;
 
+/// Bytes of data after which a turn ends, so that a reset or a change of the device never waits for
+/// more than this and one request.
+const TURN_BYTES: usize = 4 << 20;
+
 /// How a disk behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BlockOptions {
     /// Serial number, as the guest reads it; cut to 20 bytes.
     pub serial: String,
@@ -38,6 +49,8 @@ pub struct BlockOptions {
     pub flush: bool,
     /// The guest may discard sectors and write zeroes without sending them.
     pub discard: bool,
+    /// Limits on requests and their data, reading and writing together.
+    pub rate_limiter: resources::RateLimiter,
 }
 
 /// Disk device.
@@ -45,6 +58,8 @@ pub struct Block {
     backing: Backing,
     options: BlockOptions,
     config: Vec<u8>,
+    limits: throttle::Limits,
+    metrics: Arc<BlockMetrics>,
 }
 
 impl Block {
@@ -52,6 +67,8 @@ impl Block {
     pub fn new(backing: Backing, options: BlockOptions) -> Self {
         let config = config_space(backing.sectors(), options.discard && !options.read_only);
         Self {
+            limits: throttle::Limits::new(&options.rate_limiter),
+            metrics: Arc::default(),
             backing,
             options,
             config,
@@ -62,19 +79,21 @@ impl Block {
         self.options.discard && !self.options.read_only
     }
 
-    fn handler(&self, features: u64, engine: Box<dyn DiskEngine>) -> BlockHandler {
+    fn handler(&self, features: u64, engine: Box<dyn DiskEngine>) -> io::Result<BlockHandler> {
         let mut serial = [0; ID_BYTES];
         let id = self.options.serial.bytes();
         serial.iter_mut().zip(id).for_each(|(to, from)| *to = from);
-        BlockHandler {
+        Ok(BlockHandler {
             engine,
+            throttle: self.limits.throttle()?,
+            metrics: self.metrics.clone(),
             limits: Limits::new(self.discards()),
             sectors: self.backing.sectors(),
             read_only: self.options.read_only,
             // A driver that does not flush believes each write durable (section 5.2.6.2).
             write_through: self.options.flush && features & 1 << VIRTIO_BLK_F_FLUSH == 0,
             serial,
-        }
+        })
     }
 }
 
@@ -123,12 +142,48 @@ impl VirtioDevice for Block {
 
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {
         let engine = SyncEngine::new(self.backing.try_clone()?);
-        Ok(Box::new(self.handler(features, Box::new(engine))))
+        Ok(Box::new(self.handler(features, Box::new(engine))?))
+    }
+
+    fn start_failed(&mut self) {
+        self.metrics.activate_fails.increment();
+    }
+
+    fn update(&mut self, change: DeviceUpdate) -> Result<(), UpdateError> {
+        let done = match change {
+            DeviceUpdate::Disk { path } => self
+                .backing
+                .replace(&path, self.options.read_only)
+                .map(|backing| {
+                    self.config = config_space(backing.sectors(), self.discards());
+                    self.backing = backing;
+                })
+                .map_err(Into::into),
+            DeviceUpdate::Limits {
+                direction: Direction::Both,
+                change,
+            } => {
+                self.limits.update(&change);
+                Ok(())
+            }
+            _ => Err(UpdateError::Unsupported),
+        };
+        match done {
+            Ok(()) => self.metrics.update_count.increment(),
+            Err(_) => self.metrics.update_fails.increment(),
+        }
+        done
+    }
+
+    fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
+        Some(self.metrics.clone())
     }
 }
 
 struct BlockHandler {
     engine: Box<dyn DiskEngine>,
+    throttle: Throttle,
+    metrics: Arc<BlockMetrics>,
     limits: Limits,
     sectors: u64,
     read_only: bool,
@@ -137,30 +192,65 @@ struct BlockHandler {
 }
 
 impl QueueHandler for BlockHandler {
-    fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
-        match queues.get_mut(index) {
-            Some(queue) => queue.serve(|mem, chain| Served::Done(self.answer(mem, chain))),
-            None => Ok(()),
-        }
+    fn sources(&self) -> io::Result<Vec<Source>> {
+        Ok(self.throttle.source()?.into_iter().collect())
+    }
+
+    fn on_queue(&mut self, _index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        self.metrics.queue_event_count.increment();
+        self.serve(queues)
+    }
+
+    fn on_source(&mut self, _token: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        self.throttle.acknowledge();
+        self.metrics.rate_limiter_event_count.increment();
+        self.serve(queues)
     }
 }
 
 impl BlockHandler {
-    /// Returns the bytes written to the guest: 0 if the chain has no place for a status.
-    fn answer(&mut self, mem: &GuestMemory, chain: Chain<'_>) -> u32 {
+    fn serve(&mut self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        let Some(queue) = queues.first_mut().filter(|queue| queue.is_ready()) else {
+            return Ok(());
+        };
+        let mut moved = 0;
+        let served = queue.serve(|mem, chain| {
+            if moved >= TURN_BYTES {
+                return Served::NotYet;
+            }
+            self.answer(mem, chain, &mut moved)
+        });
+        served.inspect_err(|_| self.metrics.event_fails.increment())?;
+        match moved >= TURN_BYTES {
+            true => queue.ring(),
+            false => Ok(()),
+        }
+    }
+
+    /// A chain that has no place for a status is given back as it is. Adds the bytes of data to `moved`.
+    fn answer(&mut self, mem: &GuestMemory, chain: Chain<'_>, moved: &mut usize) -> Served {
         let request = ChainBuffers::collect(chain).map_err(|e| e.to_string());
         let request = request.and_then(|buffers| Request::parse(mem, buffers).map_err(Into::into));
         let request = match request {
             Ok(request) => request,
             Err(e) => {
                 log::debug!("disk: a request without place for an answer: {e}");
-                return 0;
+                self.metrics.invalid_reqs_count.increment();
+                return Served::Done(0);
             }
         };
-        let done = request
-            .check(mem, self.sectors, self.read_only, &self.limits)
-            .and_then(|operation| self.execute(mem, &request, operation));
-        request.finish(mem, done)
+        let bytes = request.data_in().len() + request.data_out().len();
+        if !self.throttle.admits(bytes) {
+            self.metrics.rate_limiter_throttled_events.increment();
+            return Served::NotYet;
+        }
+        *moved += bytes;
+        let operation = request.check(mem, self.sectors, self.read_only, &self.limits);
+        if operation.is_err() {
+            self.metrics.invalid_reqs_count.increment();
+        }
+        let done = operation.and_then(|operation| self.execute(mem, &request, operation));
+        Served::Done(request.finish(mem, done))
     }
 
     /// Returns the bytes of data written to the guest, or the status.
@@ -170,17 +260,34 @@ impl BlockHandler {
         request: &Request,
         operation: Operation,
     ) -> Result<usize, u8> {
-        let engine = &mut self.engine;
         let through = self.write_through;
+        let (engine, metrics) = (&mut self.engine, &self.metrics);
+        let started = now();
         let done = match operation {
-            Operation::Read { offset } => engine
-                .read(mem, request.data_in(), offset)
-                .map(|()| request.data_in().len()),
-            Operation::Write { offset } => engine
-                .write(mem, request.data_out(), offset)
-                .and_then(|()| if through { engine.flush() } else { Ok(()) })
-                .map(|()| 0),
-            Operation::Flush => engine.flush().map(|()| 0),
+            Operation::Read { offset } => {
+                let len = request.data_in().len();
+                let done = engine.read(mem, request.data_in(), offset);
+                done.map(|()| {
+                    metrics.read_count.increment();
+                    metrics.read_bytes.add_bytes(len);
+                    metrics.read_agg.record(now().saturating_sub(started));
+                    len
+                })
+            }
+            Operation::Write { offset } => {
+                let done = engine.write(mem, request.data_out(), offset);
+                let done = done.and_then(|()| if through { engine.flush() } else { Ok(()) });
+                done.map(|()| {
+                    metrics.write_count.increment();
+                    metrics.write_bytes.add_bytes(request.data_out().len());
+                    metrics.write_agg.record(now().saturating_sub(started));
+                    0
+                })
+            }
+            Operation::Flush => {
+                metrics.flush_count.increment();
+                engine.flush().map(|()| 0)
+            }
             Operation::Discard { ranges } => ranges
                 .into_iter()
                 .try_for_each(|range| engine.discard(range))
@@ -194,7 +301,10 @@ impl BlockHandler {
                 .write_data(mem, &self.serial)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e)),
         };
-        done.map_err(|e| request::status_of(&e, &self.name()))
+        done.map_err(|e| {
+            self.metrics.execute_fails.increment();
+            request::status_of(&e, &self.name())
+        })
     }
 
     fn name(&self) -> String {

@@ -1,3 +1,4 @@
+use super::handler::RX_BUDGET;
 use super::tap::TapError;
 use super::*;
 use crate::GuestMemory;
@@ -6,7 +7,7 @@ use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, IntoRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{Ordering, fence};
 use vm_memory::{Bytes, GuestAddress};
@@ -37,7 +38,7 @@ impl Wire {
 
     fn on(tap: Tap, peer: File) -> Self {
         let event_loop = TestLoop::spawn();
-        let card = Box::new(Net::new(tap, None, None));
+        let card = Box::new(Net::new(tap, NetOptions::default()));
         Self {
             guest: FakeGuest::with(card, memory(), event_loop.clone()),
             peer,
@@ -345,7 +346,12 @@ fn the_other_end_may_go_away() {
 fn address_and_mtu_are_told_if_given() {
     let card = |mac, mtu| {
         let (ours, _) = std::os::unix::net::UnixDatagram::pair().unwrap();
-        FakeGuest::new(Box::new(Net::new(Tap::from_socket(ours.into()), mac, mtu)))
+        let options = NetOptions {
+            mac,
+            mtu,
+            ..NetOptions::default()
+        };
+        FakeGuest::new(Box::new(Net::new(Tap::from_socket(ours.into()), options)))
     };
     let guest = card(Some([2, 3, 4, 5, 6, 7]), Some(9000));
     let features = guest.offered();

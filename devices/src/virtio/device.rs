@@ -3,9 +3,12 @@
 
 use super::queue::{DeviceQueue, QueueError};
 use super::state::DeviceState;
+use super::update::{DeviceUpdate, UpdateError};
+use crate::metrics::MetricSet;
 use event_manager::EventSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// What a device offers to the driver; asked once.
 #[derive(Clone, Debug)]
@@ -36,6 +39,26 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// What the host refused. The transport then asks the driver for a reset.
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>>;
+
+    /// The transport could not start the device.
+    fn start_failed(&mut self) {}
+
+    /// The driver reset the device, which is stopped: what a handler left for the next is forgotten.
+    fn reset(&mut self) {}
+
+    /// Changes the device; called only while stopped. What [`Self::config`] then shows is told to the
+    /// driver, and a device in use starts anew.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; the device is then as it was.
+    fn update(&mut self, _change: DeviceUpdate) -> Result<(), UpdateError> {
+        Err(UpdateError::Unsupported)
+    }
+
+    /// The device's counters.
+    fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
+        None
+    }
 
     /// State besides queues and features; called only while stopped.
     fn save(&self) -> DeviceState {

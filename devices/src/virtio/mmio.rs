@@ -7,10 +7,12 @@
 use super::device::{Offer, VirtioDevice};
 use super::queue::{DeviceQueue, rings_in_memory};
 use super::state::{SavedQueue, Selectors, StateError, VirtioState};
+use super::update::{DeviceUpdate, UpdateError};
 use super::worker::{Loop, NeedsReset, Running, WorkerCount, WorkerHandle};
 use crate::GuestMemory;
 use crate::bus::BusDevice;
-use crate::interrupt::LineInterrupt;
+use crate::interrupt::{Cause, Interrupt as _, LineInterrupt};
+use crate::metrics::MetricSet;
 use std::io;
 use std::sync::Arc;
 use virtio_bindings::virtio_config::{
@@ -173,9 +175,48 @@ impl MmioTransport {
             Ok(handle) => self.running = Some(handle),
             Err(e) => {
                 log::warn!("virtio device {} cannot start: {e}", self.offer.id);
+                self.device.start_failed();
                 self.needs_reset.raise();
             }
         }
+    }
+
+    /// Changes the device with its queues at rest, and tells the driver of a configuration that
+    /// changed. Waits for the batch being served, never for the loop, so that the loop's own
+    /// thread may call it.
+    ///
+    /// # Errors
+    /// [`UpdateError`]; the device is then as it was.
+    pub fn update(&mut self, change: DeviceUpdate) -> Result<(), UpdateError> {
+        if change.needs_driver() && !self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
+            return Err(UpdateError::NotActivated);
+        }
+        let before = self.device.config().to_vec();
+        // A machine that is paused stays so.
+        let running = self.running.is_some();
+        self.pause();
+        let done = self.device.update(change);
+        if self.device.config() != before {
+            self.config_changed();
+        }
+        if running {
+            self.resume();
+        }
+        done
+    }
+
+    fn config_changed(&mut self) {
+        self.config_generation = self.config_generation.wrapping_add(1);
+        if self.has(VIRTIO_CONFIG_S_DRIVER_OK)
+            && let Err(e) = self.wiring.interrupt.trigger(Cause::Config)
+        {
+            log::error!("cannot signal the guest: {e}");
+        }
+    }
+
+    /// The device's counters.
+    pub fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
+        self.device.metrics()
     }
 
     fn start(&mut self) -> io::Result<WorkerHandle> {
@@ -273,6 +314,7 @@ impl MmioTransport {
 
     fn reset(&mut self) {
         self.pause();
+        self.device.reset();
         for queue in &mut self.queues {
             *queue = QueueSetup::new(queue.max_size);
         }

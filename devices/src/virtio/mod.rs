@@ -5,6 +5,7 @@ pub mod device;
 pub mod mmio;
 pub mod queue;
 pub mod state;
+pub mod update;
 pub mod worker;
 
 #[cfg(test)]

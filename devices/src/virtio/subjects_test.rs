@@ -3,8 +3,8 @@
 
 use crate::block::backing::Backing;
 use crate::block::{Block, BlockOptions};
-use crate::net::Net;
 use crate::net::tap::{HEADER, Tap};
+use crate::net::{Net, NetOptions};
 use crate::rng::Rng;
 use crate::testing::*;
 use crate::virtio::device::VirtioDevice;
@@ -70,7 +70,11 @@ pub static SUBJECTS: [Subject; 5] = [
         queues: 1,
         config: 0,
         make: || {
-            let rng = Rng::new(Path::new("/dev/urandom")).unwrap();
+            let rng = Rng::new(
+                Path::new("/dev/urandom"),
+                &resources::RateLimiter::default(),
+            )
+            .unwrap();
             (Box::new(rng), Outside::default())
         },
         queue: 0,
@@ -167,6 +171,7 @@ fn disk(read_only: bool) -> (Box<dyn VirtioDevice>, Outside) {
         read_only,
         flush: true,
         discard: true,
+        ..BlockOptions::default()
     };
     let backing = Backing::open(image.path(), read_only).unwrap();
     let outside = Outside {
@@ -191,7 +196,12 @@ fn card() -> (Box<dyn VirtioDevice>, Outside) {
         peer: Some(peer),
     };
     let mac = [2, 0, 0, 0, 0, 1];
-    (Box::new(Net::new(tap, Some(mac), Some(1500))), outside)
+    let options = NetOptions {
+        mac: Some(mac),
+        mtu: Some(1500),
+        ..NetOptions::default()
+    };
+    (Box::new(Net::new(tap, options)), outside)
 }
 
 fn read_sector(mem: &GuestMemory, at: u64) -> Buffers {
