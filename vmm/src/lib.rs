@@ -13,6 +13,7 @@ pub mod event_loop;
 pub mod exit_status;
 pub mod logging;
 pub mod machine;
+pub mod mmds;
 pub mod run;
 pub mod terminal;
 pub mod vcpu;
