@@ -58,7 +58,10 @@ fn the_address_is_link_local() {
         let checked = with_address(address).validate(&["e0"]);
         assert_eq!(checked.is_ok(), fine, "{address}");
         if let Err(error) = checked {
-            assert_eq!(error.to_string(), "The MMDS IPv4 address is not link local.");
+            assert_eq!(
+                error.to_string(),
+                "The MMDS IPv4 address is not link local."
+            );
         }
     }
 }
