@@ -1,0 +1,48 @@
+//! Ethernet II frames, without VLAN tags.
+
+/// Bytes of the header.
+pub const HEADER: usize = 14;
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub const ARP: u16 = 0x0806;
+
+/// The address of a card.
+pub type Mac = [u8; 6];
+
+/// The address the service has on each card: a local one that no card of ours is given.
+pub const OUR_MAC: Mac = [0x06, 0x01, 0x23, 0x45, 0x67, 0x01];
+
+/// A received frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Who sent it.
+    pub source: Mac,
+    /// What the payload is.
+    pub ethertype: u16,
+    /// All after the header, with padding.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the header; whom it is for does not matter, as the IP address decides.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (header, payload) = bytes.split_first_chunk::<HEADER>()?;
+        let [_, _, _, _, _, _, source @ .., hi, lo] = *header;
+        Some(Self {
+            source,
+            ethertype: u16::from_be_bytes([hi, lo]),
+            payload,
+        })
+    }
+}
+
+/// The header of a frame of ours.
+pub fn header(to: Mac, ethertype: u16) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    let fields = to.into_iter().chain(OUR_MAC).chain(ethertype.to_be_bytes());
+    for (byte, value) in header.iter_mut().zip(fields) {
+        *byte = value;
+    }
+    header
+}

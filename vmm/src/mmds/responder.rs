@@ -1,0 +1,283 @@
+//! The metadata service as it sits on one card: an ARP and TCP/IP host of its own, between the driver
+//! and the tap.
+//!
+//! It answers and never begins. All it holds is bounded by [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`];
+//! the oldest connections that wait for nothing make room for new ones.
+
+use super::Shared;
+use super::connection::{Connection, PORT, Peer, Received};
+use super::ethernet::{self, Frame, Mac};
+use super::tcp::{self, FIN, Header, RST, SYN, Segment};
+use super::{arp, ipv4};
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most connections at once.
+pub const MAX_CONNECTIONS: usize = 30;
+/// Most answers that belong to no connection and wait to be sent; more are dropped.
+const MAX_ANSWERS: usize = 64;
+/// Bytes of headers before a segment's data.
+const HEADERS: usize = ethernet::HEADER + ipv4::HEADER + tcp::HEADER;
+
+/// An answer that belongs to no connection.
+#[derive(Debug)]
+enum Waiting {
+    Arp(arp::Request),
+    Reset(Mac, Ipv4Addr, Header),
+}
+
+/// The service on one card.
+#[derive(Debug)]
+pub struct Responder {
+    shared: Arc<Shared>,
+    connections: Vec<Connection>,
+    /// Whose turn it is to send.
+    turn: usize,
+    waiting: VecDeque<Waiting>,
+    /// There may be something to send: the card asks far more often than there is.
+    active: bool,
+}
+
+impl Responder {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            connections: Vec::new(),
+            turn: 0,
+            waiting: VecDeque::new(),
+            active: false,
+        }
+    }
+
+    fn receive_ipv4(&mut self, mac: Mac, bytes: &[u8]) {
+        let metrics = self.shared.metrics.clone();
+        let Some(packet) = ipv4::Packet::parse(bytes) else {
+            return metrics.rx_accepted_err.increment();
+        };
+        let from = packet.source;
+        let somebody = !from.is_unspecified() && !from.is_multicast() && !from.is_broadcast();
+        if packet.protocol != ipv4::TCP || !somebody || from == self.shared.address() {
+            return metrics.rx_accepted_unusual.increment();
+        }
+        let Some(segment) = Segment::parse(packet.payload) else {
+            return metrics.rx_accepted_err.increment();
+        };
+        metrics.rx_count.increment();
+        let peer = Peer {
+            mac,
+            ip: from,
+            port: segment.source_port,
+        };
+        self.receive_segment(peer, &segment);
+    }
+
+    fn receive_segment(&mut self, peer: Peer, segment: &Segment<'_>) {
+        let now = self.shared.now();
+        let same = |c: &Connection| (c.peer().ip, c.peer().port) == (peer.ip, peer.port);
+        let known = self.connections.iter().position(same);
+        let known = known.filter(|_| segment.port == PORT);
+        if let Some(index) = known
+            && let Some(connection) = self.connections.get_mut(index)
+        {
+            let shared = &self.shared;
+            match connection.receive(peer.mac, segment, now, |bytes| shared.answer(bytes)) {
+                Received::Taken if connection.is_over() => self.forget(index),
+                Received::Taken => {}
+                Received::Refused => self.refuse(peer, segment),
+                Received::Reset => self.forget(index),
+            }
+        } else if segment.port == PORT
+            && segment.flags & (SYN | tcp::ACK | RST | FIN) == SYN
+            && self.make_room(now)
+        {
+            let first = self.shared.first_seq(now);
+            let connection = Connection::open(peer, segment, first, now);
+            self.connections.push(connection);
+            self.shared.metrics.connections_created.increment();
+        } else {
+            self.refuse(peer, segment);
+        }
+    }
+
+    /// Whether there is room for one connection more.
+    fn make_room(&mut self, now: Duration) -> bool {
+        if self.connections.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let connections = self.connections.iter().enumerate();
+        let idle = connections.filter(|(_, connection)| connection.is_idle(now));
+        let oldest = idle.min_by_key(|(_, connection)| connection.heard());
+        let oldest = oldest.map(|(index, _)| index);
+        if let Some(index) = oldest {
+            self.reset(index);
+        }
+        oldest.is_some()
+    }
+
+    fn refuse(&mut self, peer: Peer, segment: &Segment<'_>) {
+        self.shared.metrics.rx_accepted_unusual.increment();
+        if let Some(header) = segment.reset() {
+            self.wait(Waiting::Reset(peer.mac, peer.ip, header));
+        }
+    }
+
+    /// Ends a connection and tells its peer.
+    fn reset(&mut self, index: usize) {
+        if let Some(connection) = self.connections.get(index) {
+            let Peer { mac, ip, .. } = *connection.peer();
+            let header = connection.reset();
+            self.forget(index);
+            self.wait(Waiting::Reset(mac, ip, header));
+        }
+    }
+
+    fn forget(&mut self, index: usize) {
+        self.connections.swap_remove(index);
+        self.shared.metrics.connections_destroyed.increment();
+    }
+
+    fn wait(&mut self, answer: Waiting) {
+        match self.waiting.len() < MAX_ANSWERS {
+            true => self.waiting.push_back(answer),
+            false => self.shared.metrics.tx_errors.increment(),
+        }
+    }
+
+    /// The length of the next segment of any connection, which is then in `buffer`.
+    fn next_segment(&mut self, buffer: &mut [u8]) -> Option<Option<usize>> {
+        let now = self.shared.now();
+        let room = buffer.len().saturating_sub(HEADERS);
+        let count = self.connections.len();
+        let order = (self.turn..count).chain(0..self.turn.min(count));
+        for index in order {
+            let connection = self.connections.get_mut(index)?;
+            let Peer { mac, ip, .. } = *connection.peer();
+            let Some((header, data)) = connection.next_segment(room, now) else {
+                continue;
+            };
+            let written = write_segment(buffer, mac, self.shared.address(), ip, &header, data);
+            self.turn = index + 1;
+            if connection.is_over() {
+                self.forget(index);
+            }
+            return Some(written);
+        }
+        None
+    }
+}
+
+impl devices::net::responder::Responder for Responder {
+    fn takes(&self, head: &[u8]) -> bool {
+        let Some(frame) = Frame::parse(head) else {
+            return false;
+        };
+        let target = match frame.ethertype {
+            ethernet::ARP => arp::Request::parse(frame.payload).map(|request| request.target),
+            ethernet::IPV4 => ipv4::destination(frame.payload),
+            _ => None,
+        };
+        target == Some(self.shared.address())
+    }
+
+    fn receive(&mut self, frame: &[u8]) {
+        self.shared.metrics.rx_accepted.increment();
+        let Some(frame) = Frame::parse(frame) else {
+            return self.shared.metrics.rx_bad_eth.increment();
+        };
+        self.active = true;
+        match frame.ethertype {
+            ethernet::IPV4 => self.receive_ipv4(frame.source, frame.payload),
+            _ => {
+                if let Some(request) = arp::Request::parse(frame.payload) {
+                    self.wait(Waiting::Arp(request));
+                }
+            }
+        }
+    }
+
+    fn next_frame(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.active {
+            return None;
+        }
+        let written = match self.waiting.pop_front() {
+            Some(Waiting::Arp(request)) => {
+                let header = ethernet::header(request.sender_mac, ethernet::ARP);
+                write(buffer, &[&header, &request.reply()])
+            }
+            Some(Waiting::Reset(mac, ip, header)) => {
+                write_segment(buffer, mac, self.shared.address(), ip, &header, &[])
+            }
+            None => match self.next_segment(buffer) {
+                Some(written) => written,
+                None => {
+                    self.active = false;
+                    return None;
+                }
+            },
+        };
+        let metrics = &self.shared.metrics;
+        match written {
+            Some(len) => {
+                metrics.tx_count.increment();
+                metrics.tx_frames.increment();
+                metrics.tx_bytes.add_bytes(len);
+            }
+            None => metrics.tx_errors.increment(),
+        }
+        written
+    }
+
+    fn deadline(&mut self) -> Option<Duration> {
+        let deadlines = self.connections.iter().filter_map(Connection::deadline);
+        let first = deadlines.min()?;
+        Some(first.saturating_sub(self.shared.now()))
+    }
+
+    fn poll(&mut self) {
+        let now = self.shared.now();
+        self.active = true;
+        // From the end, where the last one takes the place of one that goes.
+        for index in (0..self.connections.len()).rev() {
+            let hope = self.connections.get_mut(index).is_none_or(|connection| {
+                let due = connection.deadline().is_some_and(|time| time <= now);
+                !due || connection.on_timeout(now)
+            });
+            if !hope {
+                self.reset(index);
+            }
+        }
+    }
+}
+
+/// Puts `pieces` into `buffer` one after the other. Their length, if they fit.
+fn write(buffer: &mut [u8], pieces: &[&[u8]]) -> Option<usize> {
+    let mut len = 0;
+    for piece in pieces {
+        let place = buffer.get_mut(len..len + piece.len())?;
+        place.copy_from_slice(piece);
+        len += piece.len();
+    }
+    Some(len)
+}
+
+fn write_segment(
+    buffer: &mut [u8],
+    mac: Mac,
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    header: &Header,
+    data: &[u8],
+) -> Option<usize> {
+    let segment_len = header.size() + data.len();
+    let ip = ipv4::header(from, to, segment_len)?;
+    let headers_len = write(buffer, &[&ethernet::header(mac, ethernet::IPV4), &ip])?;
+    let segment = buffer.get_mut(headers_len..headers_len + segment_len)?;
+    header.write(from, to, data, segment);
+    Some(headers_len + segment_len)
+}
+
+#[cfg(test)]
+#[path = "responder_test.rs"]
+mod responder_test;

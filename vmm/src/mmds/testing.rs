@@ -1,0 +1,116 @@
+//! A guest's side for the tests of this module: a service on a clock of the test's, and frames of a card.
+
+use super::ethernet::{self, Frame, Mac};
+use super::tcp::{Header, Segment, Seq};
+use super::{Mmds, ipv4};
+use devices::metrics::{MetricSet as _, Value};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The guest's card.
+pub const GUEST_MAC: Mac = [2, 0, 0, 0, 0, 9];
+/// The guest.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// Where the service is.
+pub const SERVICE: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The size of the data.
+pub const LIMIT: usize = 51200;
+
+/// A runner with a fixed seed, so that a run can be repeated; the variable `BANTAM_CASES` says how many.
+pub fn properties() -> proptest::test_runner::TestRunner {
+    let cases = std::env::var("BANTAM_CASES").map_or(150, |n| n.parse().unwrap());
+    proptest::test_runner::TestRunner::new(proptest::test_runner::Config {
+        cases,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(0x62_616e_7461_6d21),
+        failure_persistence: None,
+        max_shrink_iters: 1000,
+        ..Default::default()
+    })
+}
+
+/// A clock that goes when the test says so.
+#[derive(Clone, Default)]
+pub struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    /// Time since its start.
+    pub fn now(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Goes on by `time`, rounded up to microseconds.
+    pub fn advance(&self, time: Duration) {
+        let micros = u64::try_from(time.as_nanos().div_ceil(1000)).unwrap();
+        self.0.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+/// A service and its clock.
+pub fn service() -> (Mmds, TestClock) {
+    let clock = TestClock::default();
+    let its = clock.clone();
+    let mmds = Mmds::with_clock(LIMIT, Box::new(move || its.now())).unwrap();
+    (mmds, clock)
+}
+
+/// A counter of `mmds`.
+pub fn counted(mmds: &Mmds, metric: &str) -> u64 {
+    let mut count = None;
+    mmds.0.metrics.visit(&mut |name, value| {
+        if let (true, Value::Count(n)) = (name == metric, value) {
+            count = Some(n);
+        }
+    });
+    count.unwrap()
+}
+
+/// A frame of the guest's with `payload` to anybody.
+pub fn frame(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = ethernet::header(ethernet::OUR_MAC, ethertype).to_vec();
+    frame[6..12].copy_from_slice(&GUEST_MAC);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A frame of the guest's with a TCP segment for the service, its checksum left open.
+pub fn segment_frame(header: &Header, payload: &[u8]) -> Vec<u8> {
+    let mut segment = vec![0; header.size() + payload.len()];
+    header.write(GUEST, SERVICE, payload, &mut segment);
+    segment[16..18].fill(0xab);
+    let ip = ipv4::header(GUEST, SERVICE, segment.len()).unwrap();
+    frame(ethernet::IPV4, &[&ip[..], &segment].concat())
+}
+
+/// The header of a segment from `peer_port` of the guest's to port 80.
+pub fn to_service(peer_port: u16, seq: Seq, ack: Seq, flags: u8) -> Header {
+    Header {
+        port: peer_port,
+        peer_port: 80,
+        seq,
+        ack,
+        flags,
+        window: 0xffff,
+        mss: None,
+    }
+}
+
+/// The segment in a frame of the service's, all of whose headers and checksums are right.
+pub fn segment_of(bytes: &[u8]) -> Segment<'_> {
+    assert_eq!(bytes[..6], GUEST_MAC);
+    let frame = Frame::parse(bytes).unwrap();
+    assert_eq!(
+        (frame.source, frame.ethertype),
+        (ethernet::OUR_MAC, ethernet::IPV4)
+    );
+    assert_eq!(ipv4::destination(frame.payload), Some(GUEST));
+    let header = ipv4::Checksum::default().with(&frame.payload[..ipv4::HEADER]);
+    assert_eq!(header.value(), 0);
+    let packet = ipv4::Packet::parse(frame.payload).unwrap();
+    assert_eq!((packet.source, packet.protocol), (SERVICE, ipv4::TCP));
+    assert_eq!(ipv4::HEADER + packet.payload.len(), frame.payload.len());
+    let sum = ipv4::Checksum::of_pseudo_header(SERVICE, GUEST, packet.payload.len());
+    assert_eq!(sum.with(packet.payload).value(), 0);
+    Segment::parse(packet.payload).unwrap()
+}
