@@ -340,6 +340,7 @@ enum Act {
         payload: usize,
         change: Option<(usize, u8)>,
     },
+    Connect(u16),
     Request(u16, &'static [u8]),
     Fetch(usize, usize),
     Wait(u64),
@@ -354,7 +355,7 @@ fn act() -> impl Strategy<Value = Act> {
         b"\r\n\r\nGET /a HTTP/1.1\r\nA: ",
         b"\0",
     ];
-    let port = 1..40_u16;
+    let port = prop_oneof![3 => 1..4_u16, 1 => 1..40_u16];
     let flags = prop_oneof![
         4 => proptest::sample::select(vec![SYN, ACK, ACK | FIN, RST, SYN | ACK, PSH | ACK]),
         1 => any::<u8>(),
@@ -371,7 +372,8 @@ fn act() -> impl Strategy<Value = Act> {
                 port, flags, seq, ack, window, mss, payload, change,
             }
         ),
-        3 => (port, proptest::sample::select(requests.to_vec()))
+        2 => port.clone().prop_map(Act::Connect),
+        4 => (port, proptest::sample::select(requests.to_vec()))
             .prop_map(|(port, request)| Act::Request(port, request)),
         2 => (0..50_usize, prop_oneof![Just(1514), Just(BUFFER), 0..1514_usize])
             .prop_map(|(count, len)| Act::Fetch(count, len)),
@@ -448,6 +450,12 @@ impl Hostile {
                     ..to_service(port, near(known_seq, seq), near(known_ack, ack), flags)
                 };
                 self.send(header, &vec![b'G'; payload], change);
+            }
+            Act::Connect(port) => {
+                self.send(to_service(port, ISN, Seq(0), SYN), b"", None);
+                self.fetch(100, 1514);
+                let (seq, ack) = self.next[usize::from(port)];
+                self.send(to_service(port, seq, ack, ACK), b"", None);
             }
             Act::Request(port, request) => {
                 let (seq, ack) = self.next[usize::from(port)];
