@@ -28,6 +28,7 @@ pub mod testing;
 pub mod throttle;
 pub mod timer;
 pub mod virtio;
+pub mod vsock;
 
 /// Guest memory as every device sees it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

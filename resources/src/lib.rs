@@ -5,6 +5,7 @@
 //! so in their documentation. This crate reads the configuration file and checks what can be
 //! checked without the host: it opens no other file and knows nothing of KVM.
 
+mod balloon;
 mod boot_source;
 mod config_file;
 mod drive;
@@ -12,7 +13,9 @@ mod machine;
 mod network;
 mod problem;
 mod rate_limiter;
+mod vsock;
 
+pub use balloon::{Balloon, BalloonStats, HintingStatus};
 pub use boot_source::{BootSource, DEFAULT_BOOT_ARGS};
 pub use config_file::{ConfigError, Entropy, Loaded, MAX_CONFIG_BYTES, VmConfig};
 pub use drive::{CacheType, Drive, IoEngine};
@@ -20,6 +23,7 @@ pub use machine::{HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig};
 pub use network::{MacAddress, NetworkInterface};
 pub use problem::Problem;
 pub use rate_limiter::{RateLimiter, TokenBucket};
+pub use vsock::Vsock;
 
 /// Clients write `null` for a value they leave to us.
 fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
