@@ -9,6 +9,7 @@
 //! All that comes from the guest is hostile: it never panics the process, and nothing here
 //! works longer on it than the queue is long.
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod bus;

@@ -1,6 +1,7 @@
 //! The devices that the conformance and the hostile suite put through the same checks: how to make
 //! each, and a request that shows it to work.
 
+use crate::balloon::Balloon;
 use crate::block::backing::Backing;
 use crate::block::{Block, BlockOptions};
 use crate::net::tap::{HEADER, Tap};
@@ -14,6 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -82,6 +84,12 @@ pub struct Subject {
     pub queue: usize,
     /// The request is a buffer for what comes from outside: no kick is asked for until something waits.
     pub receives: bool,
+    /// Features without which the request is not served.
+    pub needs: u64,
+    /// Bytes of the configuration space that a driver may write.
+    pub writable: Range<usize>,
+    /// Requests name memory that is then emptied, without offering it as a buffer.
+    pub frees: bool,
     /// Prepares a request in the 16 KiB at an address; its buffers.
     request: fn(&GuestMemory, u64) -> Buffers,
     /// Makes the outside do its part.
@@ -92,7 +100,7 @@ pub struct Subject {
 
 fn nothing(_: &Outside) {}
 
-pub static SUBJECTS: [Subject; 7] = [
+pub static SUBJECTS: [Subject; 10] = [
     Subject {
         name: "rng",
         id: 4,
@@ -108,6 +116,9 @@ pub static SUBJECTS: [Subject; 7] = [
         },
         queue: 0,
         receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |mem, at| {
             mem.write_slice(&[0; 64], GuestAddress(at)).unwrap();
             vec![(at, 64, true)]
@@ -126,6 +137,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: || disk(false),
         queue: 0,
         receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: read_sector,
         stimulate: nothing,
         check: sector_was_read,
@@ -138,6 +152,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: || disk(true),
         queue: 0,
         receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: read_sector,
         stimulate: nothing,
         check: sector_was_read,
@@ -150,6 +167,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: card,
         queue: 1,
         receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |mem, at| {
             mem.write_slice(&PACKET, GuestAddress(at)).unwrap();
             vec![(at, 12, false), (at + 12, 60, false)]
@@ -168,6 +188,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: card,
         queue: 0,
         receives: true,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |_, at| vec![(at, 100, true)],
         stimulate: |outside| {
             assert_eq!(outside.peer().write(&PACKET).unwrap(), PACKET.len());
@@ -187,6 +210,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: vsock,
         queue: 1,
         receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         // Asks for a connection, from another port each time.
         request: |mem, at| {
             static PORT: AtomicU32 = AtomicU32::new(0);
@@ -213,6 +239,9 @@ pub static SUBJECTS: [Subject; 7] = [
         make: vsock,
         queue: 0,
         receives: true,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |_, at| vec![(at, 100, true)],
         stimulate: |outside| {
             let sockets = outside.sockets();
@@ -227,7 +256,91 @@ pub static SUBJECTS: [Subject; 7] = [
             assert_eq!(header[28..32], [1, 0, 1, 0], "a request for a stream");
         },
     },
+    Subject {
+        name: "balloon, inflating",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                stats_polling_interval_s: 1000,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 0,
+        receives: false,
+        needs: 0,
+        writable: 4..8,
+        frees: true,
+        request: |mem, at| {
+            let page = u32::try_from(used_page(mem, at) / 4096).unwrap();
+            mem.write_obj(page.to_le(), GuestAddress(at)).unwrap();
+            vec![(at, 1, false), (at + 1, 3, false)]
+        },
+        stimulate: nothing,
+        check: page_is_gone,
+    },
+    Subject {
+        name: "balloon, reporting",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                free_page_reporting: true,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 2,
+        receives: false,
+        needs: 1 << 5,
+        writable: 4..8,
+        frees: false,
+        request: |mem, at| vec![(used_page(mem, at), 4096, true)],
+        stimulate: nothing,
+        check: page_is_gone,
+    },
+    Subject {
+        name: "balloon, hinting",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                free_page_hinting: true,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 2,
+        receives: false,
+        needs: 1 << 3,
+        writable: 4..8,
+        frees: false,
+        // A page for which nobody asked.
+        request: |mem, at| vec![(at, 4, false), (used_page(mem, at), 4096, true)],
+        stimulate: nothing,
+        check: |mem, at, len, _| {
+            assert_eq!(len, 0);
+            assert_eq!(bytes(mem, at + 0x1000, 4096), [0x5a; 4096]);
+        },
+    },
 ];
+
+fn balloon(config: resources::Balloon) -> (Box<dyn VirtioDevice>, Outside) {
+    (Box::new(Balloon::new(&config).unwrap()), Outside::default())
+}
+
+/// The page of a request that the host is to have.
+fn used_page(mem: &GuestMemory, at: u64) -> u64 {
+    let page = at + 0x1000;
+    mem.write_slice(&[0x5a; 4096], GuestAddress(page)).unwrap();
+    page
+}
+
+fn page_is_gone(mem: &GuestMemory, at: u64, len: u32, _: &Outside) {
+    assert_eq!(len, 0);
+    assert_eq!(bytes(mem, at + 0x1000, 4096), [0; 4096]);
+}
 
 /// Port of a test's server.
 const SERVER: u8 = 9;

@@ -18,6 +18,7 @@ use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use handler::VsockHandler;
 pub use metrics::VsockMetrics;
 use router::Router;
+use std::borrow::Cow;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -96,8 +97,8 @@ impl VirtioDevice for Vsock {
         }
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn config(&self) -> Cow<'_, [u8]> {
+        (&self.config).into()
     }
 
     fn start(&mut self, _features: u64) -> io::Result<Box<dyn QueueHandler>> {
