@@ -99,6 +99,11 @@ impl Parts {
         self.len == 0
     }
 
+    /// Guest address and length of each part.
+    pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, usize)> {
+        self.parts.iter().copied()
+    }
+
     /// Cuts the stream in two, the first `at` bytes and the rest; `None` if it is shorter.
     pub fn split_at(self, at: usize) -> Option<(Self, Self)> {
         let mut left = at;

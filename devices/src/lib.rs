@@ -9,6 +9,7 @@
 //! All that comes from the guest is hostile: it never panics the process, and nothing here
 //! works longer on it than the queue is long.
 
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod bus;
@@ -28,6 +29,7 @@ pub mod testing;
 pub mod throttle;
 pub mod timer;
 pub mod virtio;
+pub mod vsock;
 
 /// Guest memory as every device sees it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;

@@ -5,6 +5,7 @@
 //! so in their documentation. This crate reads the configuration file and checks what can be
 //! checked without the host: it opens no other file and knows nothing of KVM.
 
+mod balloon;
 mod boot_source;
 mod config_file;
 mod drive;
@@ -13,7 +14,9 @@ mod mmds;
 mod network;
 mod problem;
 mod rate_limiter;
+mod vsock;
 
+pub use balloon::{Balloon, BalloonStats, HintingStatus};
 pub use boot_source::{BootSource, DEFAULT_BOOT_ARGS};
 pub use config_file::{ConfigError, Entropy, Loaded, MAX_CONFIG_BYTES, VmConfig};
 pub use drive::{CacheType, Drive, IoEngine};
@@ -22,6 +25,7 @@ pub use mmds::{DEFAULT_MMDS_ADDRESS, MmdsConfig, MmdsConfigError, MmdsVersion};
 pub use network::{MacAddress, NetworkInterface};
 pub use problem::Problem;
 pub use rate_limiter::{RateLimiter, TokenBucket};
+pub use vsock::Vsock;
 
 /// Clients write `null` for a value they leave to us.
 fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -84,7 +84,7 @@ impl VirtioDevice for CountedBlock {
     fn offer(&self) -> Offer {
         self.block.offer()
     }
-    fn config(&self) -> &[u8] {
+    fn config(&self) -> std::borrow::Cow<'_, [u8]> {
         self.block.config()
     }
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {

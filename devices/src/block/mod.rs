@@ -17,6 +17,7 @@ use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
 pub use metrics::BlockMetrics;
 use request::{Limits, Operation, Request};
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use virtio_bindings::virtio_blk::{
@@ -136,8 +137,8 @@ impl VirtioDevice for Block {
         }
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn config(&self) -> Cow<'_, [u8]> {
+        (&self.config).into()
     }
 
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {

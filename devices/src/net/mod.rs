@@ -18,6 +18,7 @@ use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use handler::{NetHandler, Shared};
 pub use metrics::NetMetrics;
 use responder::Responder;
+use std::borrow::Cow;
 use std::io;
 use std::sync::{Arc, Mutex};
 use tap::{HEADER, Offload, Tap};
@@ -106,8 +107,8 @@ impl VirtioDevice for Net {
         }
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn config(&self) -> Cow<'_, [u8]> {
+        (&self.config).into()
     }
 
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>> {

@@ -2,10 +2,12 @@
 //! traits and sees neither registers nor event loop.
 
 use super::queue::{DeviceQueue, QueueError};
+use super::report::Report;
 use super::state::DeviceState;
 use super::update::{DeviceUpdate, UpdateError};
 use crate::metrics::MetricSet;
 use event_manager::EventSet;
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -26,9 +28,10 @@ pub trait VirtioDevice: Send {
     /// What the device offers to the driver. The same for the life of the device.
     fn offer(&self) -> Offer;
 
-    /// The device-specific configuration space.
-    fn config(&self) -> &[u8] {
-        &[]
+    /// The device-specific configuration space. A handler that changes it tells so with
+    /// [`DeviceQueue::tell_config_changed`].
+    fn config(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
     }
 
     /// The driver wrote to the configuration space. `offset` and `data` are the guest's.
@@ -58,6 +61,11 @@ pub trait VirtioDevice: Send {
     /// The device's counters.
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         None
+    }
+
+    /// What the device tells of itself, running or not.
+    fn report(&self) -> Report {
+        Report::None
     }
 
     /// State besides queues and features; called only while stopped.

@@ -6,6 +6,7 @@
 
 use super::device::{Offer, VirtioDevice};
 use super::queue::{DeviceQueue, rings_in_memory};
+use super::report::Report;
 use super::state::{SavedQueue, Selectors, StateError, VirtioState};
 use super::update::{DeviceUpdate, UpdateError};
 use super::worker::{Loop, NeedsReset, Running, WorkerCount, WorkerHandle};
@@ -106,6 +107,8 @@ pub struct MmioTransport {
     status: u32,
     select: Selectors,
     config_generation: u32,
+    /// The configuration that has this number.
+    config_seen: Vec<u8>,
 }
 
 fn low(value: u64) -> u32 {
@@ -133,6 +136,7 @@ impl MmioTransport {
         Self {
             queues: queues.collect(),
             needs_reset: Arc::new(NeedsReset::new(wiring.interrupt.clone())),
+            config_seen: device.config().into_owned(),
             device,
             offer,
             wiring,
@@ -191,13 +195,17 @@ impl MmioTransport {
         if change.needs_driver() && !self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
             return Err(UpdateError::NotActivated);
         }
-        let before = self.device.config().to_vec();
+        // What the driver wrote itself is no news to it.
+        self.notice_config();
         // A machine that is paused stays so.
         let running = self.running.is_some();
         self.pause();
         let done = self.device.update(change);
-        if self.device.config() != before {
-            self.config_changed();
+        if self.notice_config()
+            && self.has(VIRTIO_CONFIG_S_DRIVER_OK)
+            && let Err(e) = self.wiring.interrupt.trigger(Cause::Config)
+        {
+            log::error!("cannot signal the guest: {e}");
         }
         if running {
             self.resume();
@@ -205,13 +213,20 @@ impl MmioTransport {
         done
     }
 
-    fn config_changed(&mut self) {
-        self.config_generation = self.config_generation.wrapping_add(1);
-        if self.has(VIRTIO_CONFIG_S_DRIVER_OK)
-            && let Err(e) = self.wiring.interrupt.trigger(Cause::Config)
-        {
-            log::error!("cannot signal the guest: {e}");
+    /// Counts a change of the configuration since the last call; whether there was one.
+    fn notice_config(&mut self) -> bool {
+        let config = self.device.config();
+        let changed = *config != self.config_seen;
+        if changed {
+            self.config_seen = config.into_owned();
+            self.config_generation = self.config_generation.wrapping_add(1);
         }
+        changed
+    }
+
+    /// What the device tells of itself.
+    pub fn report(&self) -> Report {
+        self.device.report()
     }
 
     /// The device's counters.
@@ -456,11 +471,15 @@ impl BusDevice for MmioTransport {
         data.fill(0);
         if let Some(at) = offset.checked_sub(CONFIG) {
             let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let config = self.device.config().get(at..).unwrap_or_default();
+            let config = self.device.config();
+            let config = config.get(at..).unwrap_or_default();
             data.iter_mut()
                 .zip(config)
                 .for_each(|(to, from)| *to = *from);
         } else if let Ok(register) = <&mut [u8; 4]>::try_from(data) {
+            if offset == u64::from(reg::VIRTIO_MMIO_CONFIG_GENERATION) {
+                self.notice_config();
+            }
             *register = self.read_register(offset).to_le_bytes();
         }
     }

@@ -4,6 +4,7 @@
 pub mod device;
 pub mod mmio;
 pub mod queue;
+pub mod report;
 pub mod state;
 pub mod update;
 pub mod worker;

@@ -225,6 +225,15 @@ impl DeviceQueue {
         self.kick.write(1).map_err(QueueError::Signal)
     }
 
+    /// Tells the driver that the configuration of the device has changed.
+    ///
+    /// # Errors
+    /// The event descriptor cannot be written.
+    pub fn tell_config_changed(&self) -> Result<(), QueueError> {
+        let told = self.interrupt.trigger(Cause::Config);
+        told.map_err(QueueError::Signal)
+    }
+
     /// Finishes a chain that was [`Served::Later`]; `len` bytes were written to the guest.
     ///
     /// # Errors

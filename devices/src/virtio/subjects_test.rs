@@ -1,6 +1,7 @@
 //! The devices that the conformance and the hostile suite put through the same checks: how to make
 //! each, and a request that shows it to work.
 
+use crate::balloon::Balloon;
 use crate::block::backing::Backing;
 use crate::block::{Block, BlockOptions};
 use crate::net::tap::{HEADER, Tap};
@@ -8,13 +9,18 @@ use crate::net::{Net, NetOptions};
 use crate::rng::Rng;
 use crate::testing::*;
 use crate::virtio::device::VirtioDevice;
+use crate::vsock::Vsock;
 use crate::{GuestMemory, lock};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use vm_memory::{Bytes, GuestAddress};
 
 /// What is behind a device: kept, and looked at.
@@ -24,11 +30,34 @@ pub struct Outside {
     pub peer: Option<File>,
     /// The image of a disk.
     pub image: Option<tempfile::NamedTempFile>,
+    /// The host's side of a socket device.
+    pub sockets: Option<Sockets>,
+}
+
+/// Clients and a server of a socket device.
+pub struct Sockets {
+    dir: tempfile::TempDir,
+    /// Kept, so that the device does not see them go.
+    clients: RefCell<Vec<UnixStream>>,
+    /// Where the guest's requests arrive.
+    server: UnixListener,
 }
 
 impl Outside {
     pub fn peer(&self) -> &File {
         self.peer.as_ref().unwrap()
+    }
+
+    pub fn sockets(&self) -> &Sockets {
+        self.sockets.as_ref().unwrap()
+    }
+
+    /// Takes what came out, until there is no more.
+    pub fn empty(&self) {
+        while self.peer.is_some() && self.received().is_some() {}
+        if let Some(Sockets { server, .. }) = &self.sockets {
+            while server.accept().is_ok() {}
+        }
     }
 
     /// The next packet that came out of the tap.
@@ -53,6 +82,14 @@ pub struct Subject {
     pub make: fn() -> (Box<dyn VirtioDevice>, Outside),
     /// Queue of the request.
     pub queue: usize,
+    /// The request is a buffer for what comes from outside: no kick is asked for until something waits.
+    pub receives: bool,
+    /// Features without which the request is not served.
+    pub needs: u64,
+    /// Bytes of the configuration space that a driver may write.
+    pub writable: Range<usize>,
+    /// Requests name memory that is then emptied, without offering it as a buffer.
+    pub frees: bool,
     /// Prepares a request in the 16 KiB at an address; its buffers.
     request: fn(&GuestMemory, u64) -> Buffers,
     /// Makes the outside do its part.
@@ -63,7 +100,7 @@ pub struct Subject {
 
 fn nothing(_: &Outside) {}
 
-pub static SUBJECTS: [Subject; 5] = [
+pub static SUBJECTS: [Subject; 10] = [
     Subject {
         name: "rng",
         id: 4,
@@ -78,6 +115,10 @@ pub static SUBJECTS: [Subject; 5] = [
             (Box::new(rng), Outside::default())
         },
         queue: 0,
+        receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |mem, at| {
             mem.write_slice(&[0; 64], GuestAddress(at)).unwrap();
             vec![(at, 64, true)]
@@ -95,6 +136,10 @@ pub static SUBJECTS: [Subject; 5] = [
         config: 60,
         make: || disk(false),
         queue: 0,
+        receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: read_sector,
         stimulate: nothing,
         check: sector_was_read,
@@ -106,6 +151,10 @@ pub static SUBJECTS: [Subject; 5] = [
         config: 60,
         make: || disk(true),
         queue: 0,
+        receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: read_sector,
         stimulate: nothing,
         check: sector_was_read,
@@ -117,6 +166,10 @@ pub static SUBJECTS: [Subject; 5] = [
         config: 12,
         make: card,
         queue: 1,
+        receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |mem, at| {
             mem.write_slice(&PACKET, GuestAddress(at)).unwrap();
             vec![(at, 12, false), (at + 12, 60, false)]
@@ -134,6 +187,10 @@ pub static SUBJECTS: [Subject; 5] = [
         config: 12,
         make: card,
         queue: 0,
+        receives: true,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
         request: |_, at| vec![(at, 100, true)],
         stimulate: |outside| {
             assert_eq!(outside.peer().write(&PACKET).unwrap(), PACKET.len());
@@ -145,7 +202,170 @@ pub static SUBJECTS: [Subject; 5] = [
             assert_eq!(bytes(mem, at, 72), expected);
         },
     },
+    Subject {
+        name: "vsock, sending",
+        id: 19,
+        queues: 3,
+        config: 8,
+        make: vsock,
+        queue: 1,
+        receives: false,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
+        // Asks for a connection, from another port each time.
+        request: |mem, at| {
+            static PORT: AtomicU32 = AtomicU32::new(0);
+            let port = PORT.fetch_add(1, Ordering::Relaxed);
+            let mut header = [0; 44];
+            (header[0], header[8]) = (3, 2); // from the guest to the host
+            header[16..20].copy_from_slice(&port.to_le_bytes());
+            header[20] = SERVER;
+            (header[28], header[30]) = (1, 1); // stream, request
+            mem.write_slice(&header, GuestAddress(at)).unwrap();
+            vec![(at, 20, false), (at + 20, 24, false)]
+        },
+        stimulate: nothing,
+        check: |_, _, len, outside| {
+            assert_eq!(len, 0);
+            outside.sockets().server.accept().unwrap();
+        },
+    },
+    Subject {
+        name: "vsock, receiving",
+        id: 19,
+        queues: 3,
+        config: 8,
+        make: vsock,
+        queue: 0,
+        receives: true,
+        needs: 0,
+        writable: 0..0,
+        frees: false,
+        request: |_, at| vec![(at, 100, true)],
+        stimulate: |outside| {
+            let sockets = outside.sockets();
+            let mut client = UnixStream::connect(sockets.dir.path().join("v")).unwrap();
+            client.write_all(b"CONNECT 77\n").unwrap();
+            sockets.clients.borrow_mut().push(client);
+        },
+        check: |mem, at, len, _| {
+            assert_eq!(len, 44);
+            let header = bytes(mem, at, 44);
+            assert_eq!((header[0], header[8], header[20]), (2, 3, 77));
+            assert_eq!(header[28..32], [1, 0, 1, 0], "a request for a stream");
+        },
+    },
+    Subject {
+        name: "balloon, inflating",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                stats_polling_interval_s: 1000,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 0,
+        receives: false,
+        needs: 0,
+        writable: 4..8,
+        frees: true,
+        request: |mem, at| {
+            let page = u32::try_from(used_page(mem, at) / 4096).unwrap();
+            mem.write_obj(page.to_le(), GuestAddress(at)).unwrap();
+            vec![(at, 1, false), (at + 1, 3, false)]
+        },
+        stimulate: nothing,
+        check: page_is_gone,
+    },
+    Subject {
+        name: "balloon, reporting",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                free_page_reporting: true,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 2,
+        receives: false,
+        needs: 1 << 5,
+        writable: 4..8,
+        frees: false,
+        request: |mem, at| vec![(used_page(mem, at), 4096, true)],
+        stimulate: nothing,
+        check: page_is_gone,
+    },
+    Subject {
+        name: "balloon, hinting",
+        id: 5,
+        queues: 3,
+        config: 16,
+        make: || {
+            balloon(resources::Balloon {
+                free_page_hinting: true,
+                ..resources::Balloon::default()
+            })
+        },
+        queue: 2,
+        receives: false,
+        needs: 1 << 3,
+        writable: 4..8,
+        frees: false,
+        // A page for which nobody asked.
+        request: |mem, at| vec![(at, 4, false), (used_page(mem, at), 4096, true)],
+        stimulate: nothing,
+        check: |mem, at, len, _| {
+            assert_eq!(len, 0);
+            assert_eq!(bytes(mem, at + 0x1000, 4096), [0x5a; 4096]);
+        },
+    },
 ];
+
+fn balloon(config: resources::Balloon) -> (Box<dyn VirtioDevice>, Outside) {
+    (Box::new(Balloon::new(&config).unwrap()), Outside::default())
+}
+
+/// The page of a request that the host is to have.
+fn used_page(mem: &GuestMemory, at: u64) -> u64 {
+    let page = at + 0x1000;
+    mem.write_slice(&[0x5a; 4096], GuestAddress(page)).unwrap();
+    page
+}
+
+fn page_is_gone(mem: &GuestMemory, at: u64, len: u32, _: &Outside) {
+    assert_eq!(len, 0);
+    assert_eq!(bytes(mem, at + 0x1000, 4096), [0; 4096]);
+}
+
+/// Port of a test's server.
+const SERVER: u8 = 9;
+
+fn vsock() -> (Box<dyn VirtioDevice>, Outside) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = resources::Vsock {
+        guest_cid: 3,
+        uds_path: dir.path().join("v"),
+        vsock_id: None,
+    };
+    let device = Vsock::new(&config).unwrap();
+    let server = UnixListener::bind(dir.path().join(format!("v_{SERVER}"))).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let sockets = Sockets {
+        dir,
+        clients: RefCell::default(),
+        server,
+    };
+    let outside = Outside {
+        sockets: Some(sockets),
+        ..Outside::default()
+    };
+    (Box::new(device), outside)
+}
 
 /// A packet with its header.
 const PACKET: [u8; HEADER + 60] = {
@@ -176,7 +396,7 @@ fn disk(read_only: bool) -> (Box<dyn VirtioDevice>, Outside) {
     let backing = Backing::open(image.path(), read_only).unwrap();
     let outside = Outside {
         image: Some(image),
-        peer: None,
+        ..Outside::default()
     };
     (Box::new(Block::new(backing, options)), outside)
 }
@@ -192,8 +412,8 @@ pub fn tap() -> (Tap, File) {
 fn card() -> (Box<dyn VirtioDevice>, Outside) {
     let (tap, peer) = tap();
     let outside = Outside {
-        image: None,
         peer: Some(peer),
+        ..Outside::default()
     };
     let mac = [2, 0, 0, 0, 0, 1];
     let options = NetOptions {
@@ -294,7 +514,7 @@ impl Case {
             image.as_file().write_all_at(&[7; 512], 7 * 512).unwrap();
         }
         // What came out before, and what did not get in.
-        while self.outside.peer.is_some() && self.outside.received().is_some() {}
+        self.outside.empty();
         let mut rings = self.start();
         if self.subject.name == "net, receiving" {
             self.empty_tap(&mut rings[0]);

@@ -1,0 +1,69 @@
+//! Gives pages of the guest back to the host. The guest finds them again, when it next touches them,
+//! as the host first laid them: zero, or for pages of a mapped kernel its file.
+
+use crate::GuestMemory;
+use std::io;
+use std::ops::Range;
+use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+
+/// The balloon's page in bytes, whatever the guest's is (section 5.5.6).
+pub(super) const PAGE: u64 = 4096;
+
+/// Those of `pages`, page numbers in any order, that are wholly in guest memory, as ranges of page
+/// numbers; and how many are not.
+pub(super) fn ranges(mem: &GuestMemory, mut pages: Vec<u32>) -> (Vec<Range<u64>>, usize) {
+    pages.sort_unstable();
+    pages.dedup();
+    let all = pages.len();
+    pages.retain(|page| {
+        let at = GuestAddress(u64::from(*page) * PAGE);
+        mem.check_range(at, PAGE as usize, Permissions::Write)
+    });
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for page in pages.iter().copied().map(u64::from) {
+        match ranges.last_mut() {
+            Some(last) if last.end == page => last.end += 1,
+            _ => ranges.push(page..page + 1),
+        }
+    }
+    (ranges, all - pages.len())
+}
+
+/// The whole pages of `len` bytes at `address`; none of an address that cannot be.
+pub(super) fn whole(address: GuestAddress, len: usize) -> Range<u64> {
+    let end = address.0.saturating_add(len as u64) / PAGE;
+    let start = address.0.div_ceil(PAGE);
+    start..end.max(start)
+}
+
+/// Gives the pages of these numbers back; how many bytes.
+///
+/// # Errors
+/// Part of the range is not in guest memory, when nothing is done, or the host refused.
+pub(super) fn release(mem: &GuestMemory, pages: &Range<u64>) -> io::Result<usize> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, e);
+    // Page numbers come from addresses.
+    let address = GuestAddress(pages.start.saturating_mul(PAGE));
+    let bytes = (pages.end - pages.start).saturating_mul(PAGE);
+    let len = usize::try_from(bytes).map_err(io::Error::other)?;
+    if len == 0 {
+        return Ok(0);
+    }
+    let slices = mem.get_slices(address, len, Permissions::Write);
+    let slices = slices.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    for slice in slices.map_err(invalid)? {
+        advise_free(&slice)?;
+    }
+    Ok(len)
+}
+
+#[expect(unsafe_code, reason = "madvise is a system call on an address")]
+fn advise_free(memory: &VolatileSlice<'_>) -> io::Result<()> {
+    let address = memory.ptr_guard_mut().as_ptr();
+    // SAFETY: the slice is mapped guest memory and stays mapped; its bytes change under our feet
+    // anyway, so that nothing here assumes what they are.
+    match unsafe { libc::madvise(address.cast(), memory.len(), libc::MADV_DONTNEED) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

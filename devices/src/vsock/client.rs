@@ -1,0 +1,58 @@
+//! What a client of the host says first: `CONNECT <port>`, a line, and nothing is taken beyond it.
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+
+/// Longest line in bytes, with its end: the longest port fits, and a blank or two.
+const MAX_LINE: usize = 32;
+
+/// What a client has said so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It asks for this port of the guest.
+    Connect(u32),
+    /// Not a whole line yet.
+    NotYet,
+    /// Nothing that makes sense, or the end.
+    Nonsense,
+}
+
+/// Listens to a client. What follows the line is left for the guest.
+pub(super) fn listen_to(stream: &UnixStream) -> Said {
+    let mut bytes = [0; MAX_LINE];
+    let fd = stream.as_raw_fd();
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let said = match recv(fd, &mut bytes, peek) {
+        Ok(0) => return Said::Nonsense,
+        Ok(len) => bytes.get(..len).unwrap_or_default(),
+        Err(Errno::EAGAIN | Errno::EINTR) => return Said::NotYet,
+        Err(_) => return Said::Nonsense,
+    };
+    let Some(end) = said.iter().position(|byte| *byte == b'\n') else {
+        return match said.len() < MAX_LINE {
+            true => Said::NotYet,
+            false => Said::Nonsense,
+        };
+    };
+    let said = parse(said.get(..end).unwrap_or_default());
+    let mut line = [0; MAX_LINE];
+    let line = line.get_mut(..=end).unwrap_or_default();
+    match recv(fd, line, MsgFlags::MSG_DONTWAIT) {
+        Ok(len) if len == end + 1 => said,
+        _ => Said::Nonsense,
+    }
+}
+
+fn parse(line: &[u8]) -> Said {
+    let line = std::str::from_utf8(line).unwrap_or_default();
+    let mut words = line.split_ascii_whitespace();
+    let (verb, port, rest) = (words.next(), words.next(), words.next());
+    match (verb, port.map(str::parse), rest) {
+        (Some(verb), Some(Ok(port)), None) if verb.eq_ignore_ascii_case("connect") => {
+            Said::Connect(port)
+        }
+        _ => Said::Nonsense,
+    }
+}

@@ -1,0 +1,154 @@
+//! The queue-serving half of the socket device: packets between the rings and the router.
+
+use super::metrics::VsockMetrics;
+use super::packet::{HEADER, Header};
+use super::router::Router;
+use super::{RX, TX};
+use crate::GuestMemory;
+use crate::buffers::{ChainBuffers, Parts};
+use crate::lock;
+use crate::virtio::device::{QueueHandler, Source};
+use crate::virtio::queue::{DeviceQueue, QueueError, Served};
+use event_manager::EventSet;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+pub(super) struct VsockHandler {
+    router: Arc<Mutex<Router>>,
+    /// Packets of the guest wait until it takes what it is owed.
+    waits: bool,
+    metrics: Arc<VsockMetrics>,
+}
+
+impl VsockHandler {
+    pub(super) fn new(router: Arc<Mutex<Router>>, metrics: Arc<VsockMetrics>) -> Self {
+        Self {
+            router,
+            waits: false,
+            metrics,
+        }
+    }
+
+    /// The guest's packets, if asked for, and what there then is for the guest.
+    fn serve(&mut self, transmit: bool, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        let [rx, tx, ..] = queues else {
+            return Ok(());
+        };
+        let router = self.router.clone();
+        let mut router = lock(&router);
+        if transmit && tx.is_ready() {
+            self.transmit(tx, &mut router)
+                .inspect_err(|_| self.metrics.tx_queue_event_fails.increment())?;
+        }
+        if rx.is_ready() {
+            self.receive(rx, &mut router)
+                .inspect_err(|_| self.metrics.rx_queue_event_fails.increment())?;
+        }
+        // Not at once: others on the loop have their turn.
+        if self.waits && router.has_room() {
+            self.waits = false;
+            tx.ring()?;
+        }
+        Ok(())
+    }
+
+    /// Takes the guest's packets.
+    fn transmit(&mut self, tx: &mut DeviceQueue, router: &mut Router) -> Result<(), QueueError> {
+        tx.serve(|mem, chain| {
+            if !router.has_room() {
+                self.waits = true;
+                return Served::NotYet;
+            }
+            match ChainBuffers::collect(chain) {
+                Ok(ChainBuffers { readable, .. }) => take(mem, readable, router),
+                Err(e) => log::debug!("dropped a packet of the guest: {e}"),
+            }
+            Served::Done(0)
+        })
+    }
+
+    /// Gives the guest its packets.
+    fn receive(&mut self, rx: &mut DeviceQueue, router: &mut Router) -> Result<(), QueueError> {
+        rx.serve(|mem, chain| {
+            if !router.has_packets() {
+                return Served::NotYet;
+            }
+            let room = match ChainBuffers::collect(chain) {
+                Ok(ChainBuffers { writable, .. }) if writable.len() > HEADER => writable,
+                _ => {
+                    log::debug!("a buffer of the guest has no room for a packet");
+                    return Served::Done(0);
+                }
+            };
+            give(mem, room, router)
+        })
+    }
+}
+
+/// Takes one packet of the guest.
+fn take(mem: &GuestMemory, packet: Parts, router: &mut Router) {
+    let mut header = [0; HEADER];
+    let Some((head, body)) = packet.split_at(HEADER) else {
+        return log::debug!("dropped a packet of the guest without a header");
+    };
+    if let Err(e) = head.read(mem, &mut header) {
+        return log::debug!("dropped a packet of the guest: {e}");
+    }
+    let header = Header::parse(&header);
+    let len = usize::try_from(header.len).unwrap_or(usize::MAX);
+    let read = match router.payload(len) {
+        Some(payload) => body.read(mem, payload).is_ok(),
+        None => false,
+    };
+    match read {
+        true => router.take(&header),
+        false => router.take_malformed(&header),
+    }
+}
+
+/// Gives the guest its next packet in `room`, which has some for a payload.
+fn give(mem: &GuestMemory, room: Parts, router: &mut Router) -> Served {
+    let Some((head, body)) = room.split_at(HEADER) else {
+        return Served::Done(0);
+    };
+    let Some((header, payload)) = router.next(body.len()) else {
+        return Served::NotYet;
+    };
+    let len = HEADER + payload.len();
+    let written = head
+        .write(mem, &header.to_bytes())
+        .and_then(|()| body.write(mem, payload));
+    match written {
+        Ok(()) => Served::Done(u32::try_from(len).unwrap_or_default()),
+        Err(e) => {
+            log::debug!("lost a packet for the guest: {e}");
+            router.lost(&header);
+            Served::Done(0)
+        }
+    }
+}
+
+impl QueueHandler for VsockHandler {
+    fn sources(&self) -> io::Result<Vec<Source>> {
+        Ok(vec![Source {
+            fd: lock(&self.router).descriptor()?,
+            // Not always emptied in one turn, but each turn makes it less.
+            events: EventSet::IN,
+        }])
+    }
+
+    fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        match index {
+            RX => self.metrics.rx_queue_event_count.increment(),
+            TX => self.metrics.tx_queue_event_count.increment(),
+            // The event queue: the guest's buffers wait there.
+            _ => return Ok(()),
+        }
+        self.serve(index == TX, queues)
+    }
+
+    fn on_source(&mut self, _token: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        lock(&self.router).on_ready();
+        self.serve(false, queues)
+    }
+}

@@ -1,0 +1,128 @@
+//! Socket device (Virtio 1.2, 5.10): streams between ports of the guest and Unix sockets of the host.
+//!
+//! A client of the host connects to the device's socket, writes `CONNECT <port>` and a line's end, and
+//! reads `OK <its own port>` once the guest accepts. A guest that connects to the host at a port
+//! reaches whoever listens at `<socket>_<port>`. Connections outlive a pause and end with a reset of the
+//! device; they are not saved, so that a restored guest finds them cut.
+
+mod client;
+mod connection;
+mod handler;
+mod metrics;
+mod packet;
+mod router;
+
+use crate::lock;
+use crate::metrics::MetricSet;
+use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use handler::VsockHandler;
+pub use metrics::VsockMetrics;
+use router::Router;
+use std::borrow::Cow;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
+
+/// Entries of each queue.
+const QUEUE_SIZE: u16 = 256;
+/// Receiving, transmitting, and a queue of events, of which there are none.
+const QUEUES: usize = 3;
+const RX: usize = 0;
+const TX: usize = 1;
+
+/// Why there is no socket device. Each text names the path.
+#[derive(Debug, thiserror::Error)]
+pub enum VsockError {
+    /// Something has the name already.
+    #[error("{} is in the way of the vsock: remove it or choose another uds_path", path.display())]
+    InTheWay {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("cannot make the vsock's socket {}", path.display())]
+    Bind {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Socket device.
+pub struct Vsock {
+    config: [u8; 8],
+    /// What outlives a pause: owned by both halves, used by the one that runs.
+    router: Arc<Mutex<Router>>,
+    metrics: Arc<VsockMetrics>,
+}
+
+impl Vsock {
+    /// Makes the socket, at which clients may wait from now on. It stays when the device is gone.
+    ///
+    /// # Errors
+    /// [`VsockError`], naming the path.
+    pub fn new(config: &resources::Vsock) -> Result<Self, VsockError> {
+        let path = &config.uds_path;
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => VsockError::InTheWay { path: path.clone() },
+            _ => VsockError::Bind {
+                path: path.clone(),
+                source,
+            },
+        };
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let guest_cid = u64::from(config.guest_cid);
+        let metrics: Arc<VsockMetrics> = Arc::default();
+        let router = Router::new(guest_cid, path.clone(), listener, metrics.clone());
+        Ok(Self {
+            config: guest_cid.to_le_bytes(),
+            router: Arc::new(Mutex::new(router.map_err(failed)?)),
+            metrics,
+        })
+    }
+}
+
+impl VirtioDevice for Vsock {
+    fn offer(&self) -> Offer {
+        Offer {
+            id: VIRTIO_ID_VSOCK,
+            // Streams need none (section 5.10.3).
+            features: 0,
+            queue_sizes: vec![QUEUE_SIZE; QUEUES],
+        }
+    }
+
+    fn config(&self) -> Cow<'_, [u8]> {
+        (&self.config).into()
+    }
+
+    fn start(&mut self, _features: u64) -> io::Result<Box<dyn QueueHandler>> {
+        lock(&self.router).start();
+        let handler = VsockHandler::new(self.router.clone(), self.metrics.clone());
+        Ok(Box::new(handler))
+    }
+
+    fn start_failed(&mut self) {
+        self.metrics.activate_fails.increment();
+    }
+
+    fn reset(&mut self) {
+        lock(&self.router).reset();
+    }
+
+    fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
+        Some(self.metrics.clone())
+    }
+}
+
+#[cfg(test)]
+#[path = "streams_test.rs"]
+mod streams_test;
+#[cfg(test)]
+#[path = "vsock_test.rs"]
+mod vsock_test;

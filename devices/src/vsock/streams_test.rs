@@ -1,0 +1,364 @@
+//! Bytes on established connections: credit, half closes, and what outlives what.
+
+use super::vsock_test::*;
+use crate::lock;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// More than any buffer on the way holds.
+const MUCH: usize = 3 << 20;
+const BUFFER: usize = super::connection::BUFFER;
+
+/// Bytes that tell when one is lost.
+fn pattern(len: usize) -> Vec<u8> {
+    (0_u8..251).cycle().take(len).collect()
+}
+
+fn shutdown(ports: Ports, flags: u32) -> Header {
+    Header {
+        flags,
+        ..packet(ports, op::SHUTDOWN)
+    }
+}
+
+#[test]
+fn a_slow_guest_gets_all_bytes_and_no_more_than_it_has_room_for() {
+    let mut bench = Bench::new();
+    let (ports, client) = bench.asked_by_host();
+    let sent = pattern(MUCH);
+    let writer = std::thread::spawn({
+        let (mut client, sent) = (client.try_clone().unwrap(), sent.clone());
+        move || client.write_all(&sent)
+    });
+    let mut got = Vec::new();
+    let (mut used, mut asked) = (0, 0);
+    while got.len() < MUCH {
+        let (header, payload) = bench.hear();
+        match header.op {
+            op::RW => got.extend(payload),
+            // The guest reads, at last, what it has.
+            op::CREDIT_REQUEST => {
+                asked += 1;
+                assert_eq!(got.len() - used, GUEST_ROOM as usize);
+                bench.hear_nothing();
+                used = got.len();
+                let update = Header {
+                    fwd_cnt: u32::try_from(used).unwrap(),
+                    ..packet(ports, op::CREDIT_UPDATE)
+                };
+                bench.say(update, &[]);
+            }
+            other => panic!("operation {other}"),
+        }
+        assert!(got.len() - used <= GUEST_ROOM as usize);
+    }
+    writer.join().unwrap().unwrap();
+    assert!(got == sent, "bytes were lost");
+    assert!(asked >= 10);
+}
+
+#[test]
+fn a_slow_host_gets_all_bytes_of_a_guest_that_keeps_to_its_credit() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    let (other_ports, mut other) = bench.asked_by_host();
+    let all = pattern(MUCH);
+    let (mut sent, mut forwarded) = (0, 0);
+    let mut got = Vec::new();
+    while sent < MUCH {
+        let credit = BUFFER - (sent - forwarded);
+        let len = credit.min(MUCH - sent).min(INBOX as usize);
+        if len > 0 {
+            let piece = &all[sent..sent + len];
+            bench.say(data(ports, piece), piece);
+            sent += len;
+        } else {
+            // The host is stuck; others are not.
+            bench.say(data(other_ports, b"x"), b"x");
+            other.read_exact(&mut [0]).unwrap();
+            let mut some = vec![0; 100_000];
+            let len = client.read(&mut some).unwrap();
+            got.extend(&some[..len]);
+        }
+        bench.guest.settle();
+        while let Some((header, _)) = bench.hear_now() {
+            assert_eq!(header.op, op::CREDIT_UPDATE);
+            if header.src_port == ports.host {
+                forwarded = header.fwd_cnt as usize;
+            }
+        }
+    }
+    assert!(!got.is_empty(), "the host was never in the way");
+    let mut rest = vec![0; MUCH - got.len()];
+    client.read_exact(&mut rest).unwrap();
+    got.extend(rest);
+    assert!(got == all, "bytes were lost");
+}
+
+/// Fills the socket until bytes stay in our buffer; how many the guest sent.
+fn fill(bench: &mut Bench, ports: Ports) -> usize {
+    let piece = [0x5a; INBOX as usize];
+    let (mut sent, mut forwarded) = (0, 0);
+    while sent - forwarded + piece.len() <= BUFFER {
+        bench.say(data(ports, &piece), &piece);
+        sent += piece.len();
+        bench.guest.settle();
+        while let Some((header, _)) = bench.hear_now() {
+            forwarded = header.fwd_cnt as usize;
+        }
+        if sent - forwarded + piece.len() > BUFFER {
+            bench.say(packet(ports, op::CREDIT_REQUEST), &[]);
+            forwarded = bench.hears(op::CREDIT_UPDATE).fwd_cnt as usize;
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_guest_that_sends_beyond_its_credit_is_cut() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    let sent = fill(&mut bench, ports);
+    bench.say(data(ports, &[0; 1]), &[0; 1]);
+    bench.hears(op::RST);
+    let mut got = Vec::new();
+    client.read_to_end(&mut got).unwrap();
+    assert!(got.len() <= sent);
+    // At once, and from a header alone.
+    let (ports, mut client) = bench.asked_by_host();
+    let too_much = vec![0; BUFFER + 1];
+    bench.say(data(ports, &too_much), &too_much);
+    bench.hears(op::RST);
+    ends(&mut client);
+}
+
+#[test]
+fn impossible_credit_only_starves_the_guest() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    for (buf_alloc, fwd_cnt) in [(0, 0), (1 << 20, 1 << 31), (0, u32::MAX)] {
+        let update = Header {
+            buf_alloc,
+            fwd_cnt,
+            ..packet(ports, op::CREDIT_UPDATE)
+        };
+        bench.say(update, &[]);
+        client.write_all(b"x").unwrap();
+        bench.hears(op::CREDIT_REQUEST);
+        bench.hear_nothing();
+        assert!(bench.event_loop.rests());
+    }
+    bench.say(packet(ports, op::CREDIT_UPDATE), &[]);
+    assert_eq!(bench.hear().1, b"xxx");
+}
+
+#[test]
+fn a_host_that_ends_its_side_still_hears_the_guest() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    client.write_all(b"last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(bench.hear().1, b"last");
+    assert_eq!(bench.hears(op::SHUTDOWN).flags, NO_SEND);
+    bench.say(data(ports, b"answer"), b"answer");
+    let mut answer = [0; 6];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+    bench.say(shutdown(ports, NEITHER), &[]);
+    bench.hears(op::RST);
+    ends(&mut client);
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_guest_that_ends_its_side_still_hears_the_host() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    bench.say(data(ports, b"last"), b"last");
+    bench.say(shutdown(ports, NO_SEND), &[]);
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"last");
+    client.write_all(b"answer").unwrap();
+    assert_eq!(bench.hear().1, b"answer");
+    drop(client);
+    assert_eq!(bench.hears(op::SHUTDOWN).flags, NEITHER);
+    bench.say(packet(ports, op::RST), &[]);
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_guest_that_does_not_listen_is_not_spoken_to() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    bench.say(shutdown(ports, NO_RECEIVE), &[]);
+    bench.guest.settle();
+    let error = client.write_all(b"x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+    bench.say(data(ports, b"more"), b"more");
+    let mut more = [0; 4];
+    client.read_exact(&mut more).unwrap();
+    drop(client);
+    assert_eq!(bench.hears(op::SHUTDOWN).flags, NEITHER);
+    // Bytes after its own end are a mistake.
+    bench.say(shutdown(ports, NO_SEND), &[]);
+    bench.hears(op::RST);
+}
+
+#[test]
+fn bytes_after_the_guests_end_cut_the_connection() {
+    let mut bench = Bench::new();
+    let (ports, _client) = bench.asked_by_host();
+    bench.say(shutdown(ports, NO_SEND), &[]);
+    bench.say(data(ports, b"more"), b"more");
+    bench.hears(op::RST);
+}
+
+#[test]
+fn a_guest_that_closes_is_read_to_the_end() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    let sent = fill(&mut bench, ports);
+    bench.say(shutdown(ports, NEITHER), &[]);
+    // Not before the host has read.
+    bench.hear_nothing();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert!(all == vec![0x5a; sent], "{} of {sent}", all.len());
+    loop {
+        match bench.hear().0.op {
+            op::RST => break,
+            other => assert_eq!(other, op::CREDIT_UPDATE),
+        }
+    }
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_host_that_is_gone_is_told_once_its_bytes_are_read() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    client.write_all(&pattern(100_000)).unwrap();
+    drop(client);
+    let mut got = Vec::new();
+    let flags = loop {
+        let (header, payload) = bench.hear();
+        match header.op {
+            op::RW => got.extend(payload),
+            op => break (op, header.flags),
+        }
+    };
+    assert_eq!(flags, (op::SHUTDOWN, NEITHER));
+    assert!(got == pattern(100_000));
+    // What is on its way meanwhile is nobody's.
+    for _ in 0..20 {
+        bench.say(data(ports, &[1; 4096]), &[1; 4096]);
+        bench.guest.settle();
+        while let Some((header, _)) = bench.hear_now() {
+            assert_eq!(header.op, op::CREDIT_UPDATE);
+        }
+    }
+    bench.say(packet(ports, op::RST), &[]);
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_host_that_goes_without_reading_cuts() {
+    let mut bench = Bench::new();
+    let (ports, client) = bench.asked_by_host();
+    bench.say(data(ports, b"unread"), b"unread");
+    drop(client);
+    bench.hears(op::RST);
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_host_that_stops_reading_is_told() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    client.shutdown(Shutdown::Read).unwrap();
+    bench.say(data(ports, b"x"), b"x");
+    assert_eq!(bench.hears(op::SHUTDOWN).flags, NO_RECEIVE);
+    client.write_all(b"still").unwrap();
+    assert_eq!(bench.hear().1, b"still");
+}
+
+#[test]
+fn a_reset_closes_all() {
+    let mut bench = Bench::new();
+    let (_, mut client) = bench.asked_by_host();
+    let mut silent = bench.connect();
+    bench.guest.settle();
+    bench.guest.write(0x70, 0);
+    ends(&mut client);
+    ends(&mut silent);
+    // Who comes now waits for the next driver.
+    let mut early = bench.connect();
+    early.write_all(b"CONNECT 3\n").unwrap();
+    bench.restart();
+    bench.offer();
+    assert_eq!(bench.hears(op::REQUEST).dst_port, 3);
+    let _client = bench.asked_by_host();
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_pause_keeps_all() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    let mut partial = bench.connect();
+    partial.write_all(b"CONN").unwrap();
+    bench.guest.settle();
+    for _ in 0..3 {
+        lock(&bench.guest.transport).pause();
+        client.write_all(b"meanwhile").unwrap();
+        partial.write_all(b"").unwrap();
+        let early = bench.connect();
+        bench.post(data(ports, b"posted"), b"posted");
+        bench.guest.settle();
+        assert_eq!(bench.hear_now(), None);
+        lock(&bench.guest.transport).resume();
+        assert_eq!(bench.hear().1, b"meanwhile");
+        let mut posted = [0; 6];
+        client.read_exact(&mut posted).unwrap();
+        assert_eq!(&posted, b"posted");
+        drop(early);
+    }
+    partial.write_all(b"ECT 5\n").unwrap();
+    assert_eq!(bench.hears(op::REQUEST).dst_port, 5);
+}
+
+#[test]
+fn a_guest_without_buffers_costs_nothing() {
+    let mut bench = Bench::without_buffers();
+    let mut clients: Vec<UnixStream> = (0..20).map(|_| bench.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"CONNECT 1\nearly").unwrap();
+    }
+    bench.guest.settle();
+    assert!(bench.event_loop.rests());
+    std::thread::sleep(Duration::from_millis(1));
+    for _ in 0..8 {
+        bench.offer();
+    }
+    for _ in 0..20 {
+        bench.hears(op::REQUEST);
+    }
+    bench.hear_nothing();
+}
+
+#[test]
+fn each_connection_has_its_turn() {
+    let mut bench = Bench::new();
+    let (first, mut busy) = bench.asked_by_host();
+    let (second, mut brief) = bench.asked_by_host();
+    busy.write_all(&pattern(100_000)).unwrap();
+    bench.hear();
+    brief.write_all(b"x").unwrap();
+    bench.guest.settle();
+    // The buffers offered before are full of the busy one's.
+    let turns: Vec<_> = (0..12).map(|_| bench.hear().0.src_port).collect();
+    assert!(turns.contains(&first.host) && turns.contains(&second.host));
+}
