@@ -224,6 +224,26 @@ fn a_full_buffer_closes_the_window_and_reopens_it() {
 }
 
 #[test]
+fn room_is_told_of_even_if_the_guest_takes_no_answer() {
+    let mut client = Client::connect();
+    client.send(0, b"one.");
+    let before = client.ack;
+    client.hear().unwrap();
+    let after = std::mem::replace(&mut client.ack, before);
+    client.send(0, &[&[b'a'; 3000][..], b"."].concat());
+    client.hear().unwrap();
+    assert_eq!(client.window, 1095);
+    let shut = Segment {
+        window: 0,
+        ..segment(client.seq, after, ACK, b"")
+    };
+    client.receive(&shut);
+    client.ack = after;
+    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.window, 4096);
+}
+
+#[test]
 fn segments_out_of_order_are_asked_for_again() {
     let mut client = Client::connect();
     let (start, ack) = (client.seq, client.ack);
