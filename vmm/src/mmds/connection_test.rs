@@ -115,7 +115,12 @@ fn requests_are_answered_one_after_the_other() {
     assert_eq!(client.hear(), text("re:three."));
     client.send(0, b"");
     assert_eq!(client.hear(), None);
-    assert!(client.connection.is_idle(now()));
+    assert!(
+        !client
+            .connection
+            .is_idle(now() + Duration::from_millis(999))
+    );
+    assert!(client.connection.is_idle(now() + Duration::from_secs(1)));
     assert_eq!(client.connection.held(), (0, 0));
 }
 
