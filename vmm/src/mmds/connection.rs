@@ -13,8 +13,10 @@ use std::time::Duration;
 
 /// The port of the service.
 pub const PORT: u16 = 80;
-/// How long a peer that owes us something may be silent and still keep its place.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a peer that owes us nothing may be silent and still keep its place: it may be about to ask.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long a peer that owes us the rest of a request, or has an answer to take, may be silent.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// The guest's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +87,11 @@ impl Connection {
         self.heard
     }
 
-    /// Whether its place may go to another: it waits for nothing, or its peer does not move.
+    /// Whether its place may go to another.
     pub fn is_idle(&self, now: Duration) -> bool {
-        (self.sender.is_idle() && self.request.is_empty())
-            || now.saturating_sub(self.heard) >= SILENCE
+        let owes = !self.sender.is_idle() || !self.request.is_empty();
+        let patience = if owes { STUCK } else { IDLE };
+        now.saturating_sub(self.heard) >= patience
     }
 
     /// Whether both sides have ended it, and know so.

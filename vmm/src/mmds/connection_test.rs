@@ -115,7 +115,12 @@ fn requests_are_answered_one_after_the_other() {
     assert_eq!(client.hear(), text("re:three."));
     client.send(0, b"");
     assert_eq!(client.hear(), None);
-    assert!(client.connection.is_idle(now()));
+    assert!(
+        !client
+            .connection
+            .is_idle(now() + Duration::from_millis(999))
+    );
+    assert!(client.connection.is_idle(now() + Duration::from_secs(1)));
     assert_eq!(client.connection.held(), (0, 0));
 }
 
@@ -221,6 +226,26 @@ fn a_full_buffer_closes_the_window_and_reopens_it() {
     client.send(0, b"");
     assert_eq!(client.hear(), text("re:two."));
     assert_eq!(client.window, 4);
+}
+
+#[test]
+fn room_is_told_of_even_if_the_guest_takes_no_answer() {
+    let mut client = Client::connect();
+    client.send(0, b"one.");
+    let before = client.ack;
+    client.hear().unwrap();
+    let after = std::mem::replace(&mut client.ack, before);
+    client.send(0, &[&[b'a'; 3000][..], b"."].concat());
+    client.hear().unwrap();
+    assert_eq!(client.window, 1095);
+    let shut = Segment {
+        window: 0,
+        ..segment(client.seq, after, ACK, b"")
+    };
+    client.receive(&shut);
+    client.ack = after;
+    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.window, 4096);
 }
 
 #[test]

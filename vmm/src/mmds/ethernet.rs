@@ -46,3 +46,18 @@ pub fn header(to: Mac, ethertype: u16) -> [u8; HEADER] {
     }
     header
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let frame = [&header([2; 6], ARP)[..], b"payload"].concat();
+        assert_eq!(frame[..6], [2; 6]);
+        let read = Frame::parse(&frame).unwrap();
+        assert_eq!((read.source, read.ethertype), (OUR_MAC, ARP));
+        assert_eq!(read.payload, b"payload");
+        assert!(Frame::parse(&frame[..13]).is_none());
+    }
+}

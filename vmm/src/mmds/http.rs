@@ -1,8 +1,8 @@
 //! HTTP as the guest speaks it: the bytes of a request become those of a response.
 //!
-//! A pure function over bytes, which [`super::connection`] calls with what it received. Status codes and texts are those
-//! that compatible clients know, as is what they tell apart: an `Accept` that is not exactly
-//! `application/json` asks for text.
+//! A pure function over bytes, which [`super::connection`] calls with what it received. Status codes and
+//! texts are those that compatible clients know, as is what they tell apart: an `Accept` that is not
+//! exactly `application/json` asks for text.
 
 use super::metrics::MmdsMetrics;
 use super::token::TokenAuthority;

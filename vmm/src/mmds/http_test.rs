@@ -242,7 +242,8 @@ fn what_is_wrong_with_asking_for_a_token_is_told() {
             TOKEN_PATH,
             String::new(),
             "400",
-            "Token time to live value not found. Use `X-metadata-token-ttl-seconds` or `X-aws-ec2-metadata-token-ttl-seconds` header to specify the token's lifetime.",
+            "Token time to live value not found. Use `X-metadata-token-ttl-seconds` or \
+             `X-aws-ec2-metadata-token-ttl-seconds` header to specify the token's lifetime.",
         ),
         (
             TOKEN_PATH,

@@ -1,8 +1,8 @@
 //! The metadata service as it sits on one card: an ARP and TCP/IP host of its own, between the driver
 //! and the tap.
 //!
-//! It answers and never begins. All it holds is bounded by [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`];
-//! the oldest connections that wait for nothing make room for new ones.
+//! It answers and never begins. All it holds is bounded by [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`]: the idle
+//! connection that was heard of longest ago makes room for a new one, and if none is idle the new one must try again.
 
 use super::Shared;
 use super::connection::{Connection, PORT, Peer, Received};
@@ -88,17 +88,22 @@ impl Responder {
                 Received::Refused => self.refuse(peer, segment),
                 Received::Reset => self.forget(index),
             }
-        } else if segment.port == PORT
-            && segment.flags & (SYN | tcp::ACK | RST | FIN) == SYN
-            && self.make_room(now)
-        {
-            let first = self.shared.first_seq(now);
-            let connection = Connection::open(peer, segment, first, now);
-            self.connections.push(connection);
-            self.shared.metrics.connections_created.increment();
+        } else if segment.port == PORT && segment.flags & (SYN | tcp::ACK | RST | FIN) == SYN {
+            self.open(peer, segment, now);
         } else {
             self.refuse(peer, segment);
         }
+    }
+
+    fn open(&mut self, peer: Peer, syn: &Segment<'_>, now: Duration) {
+        if !self.make_room(now) {
+            // The guest tries again in a second, and most connections do not last that long.
+            return self.shared.metrics.rx_accepted_unusual.increment();
+        }
+        let first = self.shared.first_seq(now);
+        let connection = Connection::open(peer, syn, first, now);
+        self.connections.push(connection);
+        self.shared.metrics.connections_created.increment();
     }
 
     /// Whether there is room for one connection more.
