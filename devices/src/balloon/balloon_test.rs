@@ -84,7 +84,7 @@ impl Bench {
     /// Which of the spare pages are gone, by number.
     fn gone(&self) -> Vec<u32> {
         let last = u32::try_from(MEM as u64 / PAGE).unwrap();
-        let mut page = [0; PAGE as usize];
+        let mut page = [0; 4096];
         let mut is_gone = |n: &u32| {
             let at = GuestAddress(u64::from(*n) * PAGE);
             self.mem().read_slice(&mut page, at).unwrap();
@@ -173,7 +173,7 @@ fn pages_in_the_balloon_are_the_hosts() {
     // The guest takes one back by using it.
     bench.put_words(DATA, &[FIRST + 2]);
     bench.request(1, &[(DATA, 4, false)]);
-    bench.put(SPARE + 2 * PAGE, &[1; PAGE as usize]);
+    bench.put(SPARE + 2 * PAGE, &[1; 4096]);
     assert_eq!(bench.gone(), expected[1..]);
     let counts = ["inflate_count", "deflate_count"].map(|name| bench.count(name));
     assert_eq!(counts, [2, 2]);

@@ -202,6 +202,7 @@ impl BalloonHandler {
         }
         // The pages of another run are the guest's again.
         let current = self.shared.run().is_some() && self.shared.run() == told.command;
+        drop(told);
         if !chain.writable.is_empty() && current {
             let counts = (
                 &self.metrics.free_page_hint_freed,

@@ -7,7 +7,8 @@ use std::ops::Range;
 use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
 /// The balloon's page in bytes, whatever the guest's is (section 5.5.6).
-pub(super) const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
+const PAGE_64: u64 = 4096;
 
 /// Those of `pages`, page numbers in any order, that are wholly in guest memory, as ranges of page
 /// numbers; and how many are not.
@@ -16,8 +17,8 @@ pub(super) fn ranges(mem: &GuestMemory, mut pages: Vec<u32>) -> (Vec<Range<u64>>
     pages.dedup();
     let all = pages.len();
     pages.retain(|page| {
-        let at = GuestAddress(u64::from(*page) * PAGE);
-        mem.check_range(at, PAGE as usize, Permissions::Write)
+        let at = GuestAddress(u64::from(*page) * PAGE_64);
+        mem.check_range(at, PAGE, Permissions::Write)
     });
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for page in pages.iter().copied().map(u64::from) {
@@ -31,8 +32,8 @@ pub(super) fn ranges(mem: &GuestMemory, mut pages: Vec<u32>) -> (Vec<Range<u64>>
 
 /// The whole pages of `len` bytes at `address`; none of an address that cannot be.
 pub(super) fn whole(address: GuestAddress, len: usize) -> Range<u64> {
-    let end = address.0.saturating_add(len as u64) / PAGE;
-    let start = address.0.div_ceil(PAGE);
+    let end = address.0.saturating_add(len as u64) / PAGE_64;
+    let start = address.0.div_ceil(PAGE_64);
     start..end.max(start)
 }
 
@@ -43,8 +44,8 @@ pub(super) fn whole(address: GuestAddress, len: usize) -> Range<u64> {
 pub(super) fn release(mem: &GuestMemory, pages: &Range<u64>) -> io::Result<usize> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, e);
     // Page numbers come from addresses.
-    let address = GuestAddress(pages.start.saturating_mul(PAGE));
-    let bytes = (pages.end - pages.start).saturating_mul(PAGE);
+    let address = GuestAddress(pages.start.saturating_mul(PAGE_64));
+    let bytes = (pages.end - pages.start).saturating_mul(PAGE_64);
     let len = usize::try_from(bytes).map_err(io::Error::other)?;
     if len == 0 {
         return Ok(0);

@@ -3,6 +3,10 @@
 use resources::{BalloonStats, HintingStatus};
 
 /// What a device tells of itself.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made for one request and taken apart at once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// Nothing.

@@ -93,6 +93,8 @@ pub(super) struct Connection {
     /// The socket's two directions, as we ended them.
     shut_read: bool,
     shut_write: bool,
+    /// The guest has forgotten it, having sent all: the rest is between us and the host.
+    left: bool,
 }
 
 impl Connection {
@@ -124,6 +126,7 @@ impl Connection {
             host_ended_told: 0,
             shut_read: false,
             shut_write: false,
+            left: false,
         }
     }
 
@@ -142,7 +145,21 @@ impl Connection {
 
     /// Whether the guest knows of it, and so must hear of its end.
     pub(super) fn is_known(&self) -> bool {
-        self.state != State::Asking { told: false }
+        self.state != State::Asking { told: false } && !self.left
+    }
+
+    /// Whether only the host still knows of it.
+    pub(super) fn has_left(&self) -> bool {
+        self.left
+    }
+
+    /// The guest forgets it. One that closes gives up waiting for a slow host after some seconds; what
+    /// it sent until then is still the host's. Whether there is any.
+    pub(super) fn leave(&mut self) -> bool {
+        self.left = self.guest_ended & NO_SEND != 0 && !self.buffer.is_empty();
+        self.guest_ended = NEITHER;
+        self.end_directions();
+        self.left
     }
 
     /// Nothing goes either way any more: the guest is owed a last RST (section 5.10.6.5).
@@ -349,11 +366,12 @@ impl Connection {
 
     /// Whether [`Self::next`] may have something.
     pub(super) fn wants_turn(&self) -> bool {
-        self.accept
-            || !self.is_known()
+        let wants = self.accept
+            || self.state == State::Asking { told: false }
             || self.update_due()
             || self.host_ended != self.host_ended_told
-            || self.is_readable() && (self.credit() > 0 || !self.request_sent)
+            || self.is_readable() && (self.credit() > 0 || !self.request_sent);
+        wants && !self.left
     }
 
     /// The next packet for the guest, at most `payload` long: its payload is then there.

@@ -121,6 +121,9 @@ impl VirtioDevice for Vsock {
 }
 
 #[cfg(test)]
+#[path = "hostile_test.rs"]
+mod hostile_test;
+#[cfg(test)]
 #[path = "streams_test.rs"]
 mod streams_test;
 #[cfg(test)]

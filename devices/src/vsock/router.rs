@@ -140,7 +140,8 @@ impl Router {
             return self.refuse(header);
         }
         let ports = header.ports();
-        let Some(connection) = self.connections.get_mut(&ports) else {
+        let connection = self.connections.get_mut(&ports);
+        let Some(connection) = connection.filter(|connection| !connection.has_left()) else {
             return match header.op {
                 op::REQUEST => self.open(header),
                 op::RST => {}
@@ -148,7 +149,10 @@ impl Router {
             };
         };
         if header.op == op::RST {
-            return self.remove(ports);
+            return match connection.leave() {
+                true => self.unschedule(ports),
+                false => self.remove(ports),
+            };
         }
         // Only RW carries bytes.
         let len = match header.op {
@@ -164,7 +168,8 @@ impl Router {
 
     /// The guest sent a packet that says more than it carries.
     pub(super) fn take_malformed(&mut self, header: &Header) {
-        match self.is_ours(header) && self.connections.contains_key(&header.ports()) {
+        let connection = self.connections.get(&header.ports());
+        match connection.is_some_and(|c| !c.has_left()) && self.is_ours(header) {
             true => self.cut(header.ports()),
             false => self.refuse(header),
         }
@@ -198,8 +203,8 @@ impl Router {
     }
 
     /// Connects to whoever listens for the guest at `port`.
-    fn reach(&self, port: u32) -> io::Result<UnixStream> {
-        if self.connections.len() >= MAX_CONNECTIONS {
+    fn reach(&mut self, port: u32) -> io::Result<UnixStream> {
+        if !self.make_room() {
             return Err(io::Error::other("there are too many"));
         }
         let mut path: OsString = self.uds_path.clone().into();
@@ -221,7 +226,23 @@ impl Router {
         Ok(token)
     }
 
+    /// Whether one more connection may be; one that the guest has left gives way.
+    fn make_room(&mut self) -> bool {
+        if self.connections.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let mut all = self.connections.iter();
+        let left = all.find(|(_, connection)| connection.has_left());
+        let left = left.map(|(ports, _)| *ports);
+        if let Some(ports) = left {
+            self.remove(ports);
+        }
+        left.is_some()
+    }
+
     fn add(&mut self, ports: Ports, connection: Connection) {
+        // The guest may take a port again that it has left.
+        self.remove(ports);
         self.metrics.conns_added.increment();
         self.tokens.insert(connection.token, ports);
         self.connections.insert(ports, connection);
@@ -236,6 +257,14 @@ impl Router {
             if connection.queued {
                 self.turns.retain(|turn| *turn != ports);
             }
+        }
+    }
+
+    /// Takes a connection's turn away.
+    fn unschedule(&mut self, ports: Ports) {
+        self.turns.retain(|turn| *turn != ports);
+        if let Some(connection) = self.connections.get_mut(&ports) {
+            connection.queued = false;
         }
     }
 
@@ -424,10 +453,8 @@ impl Router {
     }
 
     fn greet(&mut self, stream: UnixStream) {
-        let watched = stream
-            .set_nonblocking(true)
-            .and_then(|()| self.watch(&stream));
-        match watched {
+        // Blocking or not: each call says that it does not wait.
+        match self.watch(&stream) {
             Ok(token) => {
                 self.clients.insert(token, stream);
                 self.hear(token, false, false);
@@ -460,7 +487,7 @@ impl Router {
         let Some(stream) = self.clients.remove(&token) else {
             return;
         };
-        if self.connections.len() >= MAX_CONNECTIONS {
+        if !self.make_room() {
             log::debug!("closed a client of the vsock: there are too many connections");
             return;
         }

@@ -237,6 +237,43 @@ fn a_guest_that_closes_is_read_to_the_end() {
 }
 
 #[test]
+fn a_guest_that_gives_up_waiting_has_been_heard_to_the_end() {
+    let mut bench = Bench::new();
+    let (ports, mut client) = bench.asked_by_host();
+    let (other_ports, mut other) = bench.asked_by_host();
+    let sent = fill(&mut bench, ports);
+    bench.say(shutdown(ports, NEITHER), &[]);
+    bench.say(packet(ports, op::RST), &[]);
+    bench.say(data(ports, b"late"), b"late");
+    bench.hears(op::RST);
+    lock(&bench.guest.transport).pause();
+    lock(&bench.guest.transport).resume();
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).unwrap();
+    assert!(all == vec![0x5a; sent], "{} of {sent}", all.len());
+    bench.hear_nothing();
+    // One that cuts amid its bytes is gone at once.
+    fill(&mut bench, other_ports);
+    bench.say(packet(other_ports, op::RST), &[]);
+    other.read_to_end(&mut all).unwrap();
+    bench.hear_nothing();
+}
+
+#[test]
+fn a_guest_takes_a_port_again_that_it_has_left() {
+    let mut bench = Bench::new();
+    let ports = Ports { host: 5, guest: 6 };
+    let _stuck = bench.asked_by_guest(ports);
+    fill(&mut bench, ports);
+    bench.say(shutdown(ports, NEITHER), &[]);
+    bench.say(packet(ports, op::RST), &[]);
+    std::fs::remove_file(bench.path().join("v_5")).unwrap();
+    let mut again = bench.asked_by_guest(ports);
+    again.write_all(b"new").unwrap();
+    assert_eq!(bench.hear().1, b"new");
+}
+
+#[test]
 fn a_host_that_is_gone_is_told_once_its_bytes_are_read() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();

@@ -46,7 +46,11 @@ pub fn config(dir: &tempfile::TempDir) -> resources::Vsock {
 impl Bench {
     /// With buffers for our packets.
     pub fn new() -> Self {
-        let mut bench = Self::without_buffers();
+        Self::on(TestLoop::spawn())
+    }
+
+    pub fn on(event_loop: TestLoop) -> Self {
+        let mut bench = Self::without_buffers_on(event_loop);
         for _ in 0..8 {
             bench.offer();
         }
@@ -54,8 +58,11 @@ impl Bench {
     }
 
     pub fn without_buffers() -> Self {
+        Self::without_buffers_on(TestLoop::spawn())
+    }
+
+    fn without_buffers_on(event_loop: TestLoop) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let event_loop = TestLoop::spawn();
         let device = Box::new(Vsock::new(&config(&dir)).unwrap());
         let guest = FakeGuest::with(device, memory(), event_loop.clone());
         let mut bench = Self {
@@ -154,6 +161,10 @@ impl Bench {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         stream
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub fn listen(&self, port: u32) -> UnixListener {
