@@ -189,6 +189,7 @@ fn dsdt(devices: &[VirtioMmioWindow], i8042: bool) -> Result<Vec<u8>, AcpiError>
         keyboard_controller(&mut children);
     }
     panic_device(&mut children);
+    power_button(&mut children);
     for (index, window) in (0..).zip(devices) {
         virtio_mmio(&mut children, index, window)?;
     }
@@ -260,6 +261,39 @@ fn panic_device(scope: &mut Vec<u8>) {
             &aml::Name::new(
                 "_CRS".into(),
                 &aml::ResourceTemplate::new(vec![&ports(layout::PVPANIC_PORT, 1)]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+}
+
+/// The button, and the Generic Event Device (section 5.6.9) that tells of it: without fixed hardware there
+/// is no other way.
+fn power_button(scope: &mut Vec<u8>) {
+    aml::Device::new(
+        "PWRB".into(),
+        vec![&aml::Name::new(
+            "_HID".into(),
+            &aml::EISAName::new("PNP0C0C"),
+        )],
+    )
+    .to_aml_bytes(scope);
+    // Table 5.184: the button was pressed.
+    let pressed = 0x80_u8;
+    aml::Device::new(
+        "GED_".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"ACPI0013"),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![&interrupt(layout::EVENT_GSI)]),
+            ),
+            // The argument is the interrupt, of which there is one.
+            &aml::Method::new(
+                "_EVT".into(),
+                1,
+                true,
+                vec![&aml::Notify::new(&Path::new("PWRB"), &pressed)],
             ),
         ],
     )

@@ -125,6 +125,10 @@ fn the_dsdt_names_every_device() {
     assert!(contains(dsdt, &[0x41, 0xd0, 0x05, 0x01]));
     assert!(contains(dsdt, &[0x41, 0xd0, 0x03, 0x03]));
     assert!(contains(dsdt, b"QEMU0001\0"));
+    // PNP0C0C, and the event device whose method notifies it.
+    assert!(contains(dsdt, &[0x41, 0xd0, 0x0c, 0x0c]));
+    assert!(contains(dsdt, b"ACPI0013\0"));
+    assert!(contains(dsdt, b"_EVT\x09\x86PWRB\x0a\x80"));
     let nodes = dsdt
         .windows(8)
         .filter(|window| window == b"LNRO0005")

@@ -98,7 +98,8 @@ pub const VIRTIO_MMIO_START: u64 = 0xc000_1000;
 /// Bytes of each virtio-mmio window.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 
-/// Interrupt of the first virtio-mmio window; those below belong to the timer, the keyboard and the serial port.
+/// Interrupt of the first virtio-mmio window; those below belong to the timer, the keyboard, events and the
+/// serial port.
 pub const VIRTIO_MMIO_FIRST_GSI: u32 = 5;
 
 /// Last interrupt a virtio-mmio window may have: the last pin of KVM's I/O APIC.
@@ -136,6 +137,9 @@ pub const I8042_COMMAND_PORT: u16 = 0x64;
 
 /// Interrupt of the keyboard.
 pub const I8042_GSI: u32 = 1;
+
+/// Interrupt of the Generic Event Device: raised when the power button is pressed.
+pub const EVENT_GSI: u32 = 3;
 
 /// The pvpanic port: the guest writes its panic event here.
 pub const PVPANIC_PORT: u16 = 0x505;

@@ -6,7 +6,10 @@
 
 use crate::bus::BusDevice;
 use crate::guest_event::{EventSink, GuestEvent};
+use crate::metric_set;
+use crate::metrics::Counter;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Offset of the data register, port 0x60.
@@ -51,6 +54,31 @@ enum Expect {
     Argument,
 }
 
+metric_set! {
+    /// What the controller counts.
+    pub struct I8042Metrics = "i8042" {
+        /// Interrupts that could not be raised.
+        error_count: Counter,
+        /// Reads of no register, or of more than a byte.
+        missed_read_count: Counter,
+        /// Writes likewise.
+        missed_write_count: Counter,
+        /// Bytes read.
+        read_count: Counter,
+        /// Resets of the machine.
+        reset_count: Counter,
+        /// Bytes written.
+        write_count: Counter,
+    }
+}
+
+/// Ctrl, Alt and Del pressed and released, as a translating controller tells it (scan code set 1).
+const CTRL_ALT_DEL_TRANSLATED: [u8; 8] = [0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d];
+/// The same as the keyboard sends it (scan code set 2).
+const CTRL_ALT_DEL: [u8; 11] = [
+    0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14,
+];
+
 /// The controller and its keyboard.
 pub struct I8042 {
     events: EventSink,
@@ -58,6 +86,7 @@ pub struct I8042 {
     configuration: u8,
     expect: Expect,
     output: VecDeque<u8>,
+    metrics: Arc<I8042Metrics>,
 }
 
 impl I8042 {
@@ -69,14 +98,46 @@ impl I8042 {
             configuration: INTERRUPT | TRANSLATE,
             expect: Expect::Keyboard,
             output: VecDeque::new(),
+            metrics: Arc::default(),
         }
     }
 
-    fn put(&mut self, bytes: &[u8]) {
-        if self.output.len() + bytes.len() <= MAX_OUTPUT {
+    /// The counters.
+    pub fn metrics(&self) -> Arc<I8042Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Presses Ctrl, Alt and Del. Returns false if the guest has switched the keyboard off, or left too
+    /// much unread.
+    pub fn ctrl_alt_del(&mut self) -> bool {
+        if self.configuration & KEYBOARD_OFF != 0 {
+            return false;
+        }
+        match self.configuration & TRANSLATE {
+            0 => self.put(&CTRL_ALT_DEL),
+            _ => self.put(&CTRL_ALT_DEL_TRANSLATED),
+        }
+    }
+
+    /// Returns false if there is no room.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.output.len() + bytes.len() <= MAX_OUTPUT;
+        if fits {
             self.output.extend(bytes);
         }
         self.signal();
+        fits
+    }
+
+    fn answer(&mut self, bytes: &[u8]) {
+        if !self.put(bytes) {
+            log::debug!("the guest does not read its keyboard controller");
+        }
+    }
+
+    fn reset(&self) {
+        self.metrics.reset_count.increment();
+        (self.events)(GuestEvent::Reset);
     }
 
     fn signal(&self) {
@@ -85,27 +146,28 @@ impl I8042 {
             && let Err(e) = self.irq.write(1)
         {
             log::debug!("keyboard interrupt: {e}");
+            self.metrics.error_count.increment();
         }
     }
 
     fn command(&mut self, command: u8) {
         self.expect = Expect::Keyboard;
         match command {
-            0x20 => self.put(&[self.configuration]),
+            0x20 => self.answer(&[self.configuration]),
             0x60 => self.expect = Expect::Configuration,
             // Self-test passed; the keyboard's line is good; the auxiliary's is not there.
-            0xaa => self.put(&[0x55]),
-            0xab => self.put(&[0x00]),
-            0xa9 => self.put(&[0xff]),
+            0xaa => self.answer(&[0x55]),
+            0xab => self.answer(&[0x00]),
+            0xa9 => self.answer(&[0xff]),
             0xad => self.configuration |= KEYBOARD_OFF,
             0xae => self.configuration &= !KEYBOARD_OFF,
             // The output port: not in reset, A20 on.
-            0xd0 => self.put(&[0x03]),
+            0xd0 => self.answer(&[0x03]),
             0xd1 => self.expect = Expect::OutputPort,
             0xd2 => self.expect = Expect::Echo,
             0xd3 | 0xd4 => self.expect = Expect::Auxiliary,
             // Pulse lines of the output port: bit 0 clear pulses the reset line.
-            0xf0..=0xff if command & 1 == 0 => (self.events)(GuestEvent::Reset),
+            0xf0..=0xff if command & 1 == 0 => self.reset(),
             _ => {}
         }
     }
@@ -114,9 +176,9 @@ impl I8042 {
         match std::mem::replace(&mut self.expect, Expect::Keyboard) {
             Expect::Keyboard => self.keyboard(value),
             Expect::Configuration => self.configuration = value,
-            Expect::OutputPort if value & 1 == 0 => (self.events)(GuestEvent::Reset),
-            Expect::Echo => self.put(&[value]),
-            Expect::Argument => self.put(&[ACK]),
+            Expect::OutputPort if value & 1 == 0 => self.reset(),
+            Expect::Echo => self.answer(&[value]),
+            Expect::Argument => self.answer(&[ACK]),
             Expect::OutputPort | Expect::Auxiliary => {}
         }
     }
@@ -126,14 +188,14 @@ impl I8042 {
             // Set LEDs, scan code set, typematic rate: an argument follows.
             0xed | 0xf0 | 0xf3 => {
                 self.expect = Expect::Argument;
-                self.put(&[ACK]);
+                self.answer(&[ACK]);
             }
-            0xee => self.put(&[0xee]),
+            0xee => self.answer(&[0xee]),
             // Identify: an MF2 keyboard, as a translating controller shows it.
-            0xf2 => self.put(&[ACK, 0xab, 0x41]),
+            0xf2 => self.answer(&[ACK, 0xab, 0x41]),
             // Reset: the self-test passed.
-            0xff => self.put(&[ACK, 0xaa]),
-            _ => self.put(&[ACK]),
+            0xff => self.answer(&[ACK, 0xaa]),
+            _ => self.answer(&[ACK]),
         }
     }
 }
@@ -141,7 +203,10 @@ impl I8042 {
 impl BusDevice for I8042 {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        let [value] = data else { return };
+        let [value] = data else {
+            return self.metrics.missed_read_count.increment();
+        };
+        self.metrics.read_count.increment();
         match offset {
             DATA => {
                 *value = self.output.pop_front().unwrap_or_default();
@@ -155,15 +220,16 @@ impl BusDevice for I8042 {
                 };
                 *value = SYSTEM | UNLOCKED | full;
             }
-            _ => {}
+            _ => self.metrics.missed_read_count.increment(),
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
+        self.metrics.write_count.increment();
         match (offset, data) {
             (DATA, [value]) => self.data(*value),
             (COMMAND, [command]) => self.command(*command),
-            _ => {}
+            _ => self.metrics.missed_write_count.increment(),
         }
     }
 }

@@ -132,3 +132,41 @@ fn no_order_of_accesses_grows_it_or_leaves_it_dumb() {
     };
     properties().run(&vec(access, 1..100), run).unwrap();
 }
+
+#[test]
+fn three_keys_arrive_as_the_controller_is_set() {
+    for (configuration, expected) in [
+        (0x41, &CTRL_ALT_DEL_TRANSLATED[..]),
+        (0x01, &CTRL_ALT_DEL[..]),
+    ] {
+        let (sink, _) = recorded_events();
+        let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+        let mut keyboard = I8042::new(irq.try_clone().unwrap(), sink);
+        keyboard.write(COMMAND, &[0x60]);
+        keyboard.write(DATA, &[configuration]);
+        assert!(keyboard.ctrl_alt_del());
+        assert_eq!(irq.read().unwrap(), 1);
+        let mut keys = Vec::new();
+        loop {
+            let mut byte = [0];
+            keyboard.read(COMMAND, &mut byte);
+            if byte[0] & OUTPUT_FULL == 0 {
+                break;
+            }
+            keyboard.read(DATA, &mut byte);
+            keys.push(byte[0]);
+        }
+        assert_eq!(keys, expected);
+    }
+}
+
+#[test]
+fn a_keyboard_that_is_off_or_unread_says_so() {
+    let (sink, _) = recorded_events();
+    let mut keyboard = I8042::new(EventFd::new(EFD_NONBLOCK).unwrap(), sink);
+    assert!(keyboard.ctrl_alt_del() && keyboard.ctrl_alt_del());
+    assert!(!keyboard.ctrl_alt_del(), "nobody reads");
+    keyboard.write(COMMAND, &[0xad]);
+    assert!(!keyboard.ctrl_alt_del(), "switched off");
+    assert_eq!(keyboard.metrics().write_count.get(), 1);
+}

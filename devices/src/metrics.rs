@@ -1,6 +1,6 @@
 //! Counters of the devices, under the names the compatible monitor's clients know.
 //!
-//! All values only grow from the start of the process; who reports per interval takes differences. A
+//! All counts only grow from the start of the process; who reports per interval takes differences. A
 //! set is shared: a device counts, the reporter reads, no lock is between them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,11 +63,29 @@ impl Latency {
     }
 }
 
+/// A value that goes up and down, or is set once.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// It is `value` now.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// It is `time` in microseconds now.
+    pub fn set_time(&self, time: Duration) {
+        self.set(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
 /// One value of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A [`Counter`].
     Count(u64),
+    /// A [`Gauge`].
+    Level(u64),
     /// A [`Latency`], in microseconds; all zero before the first operation.
     Latency {
         /// The shortest.
@@ -90,6 +108,12 @@ pub trait Metric {
 impl Metric for Counter {
     fn value(&self) -> Value {
         Value::Count(self.get())
+    }
+}
+
+impl Metric for Gauge {
+    fn value(&self) -> Value {
+        Value::Level(self.0.load(Ordering::Relaxed))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The serial port of the console: a 16550A by vm-superio, with the terminal's input.
 
 use crate::bus::BusDevice;
+use crate::metric_set;
+use crate::metrics::Counter;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -38,11 +40,30 @@ impl SerialEvents for InputEmpty {
     }
 }
 
+metric_set! {
+    /// What the port counts.
+    pub struct SerialMetrics = "uart" {
+        /// Accesses the port failed, output that could not be written among them.
+        error_count: Counter,
+        /// Always 0: nothing is held back.
+        flush_count: Counter,
+        /// Reads of no register, or of more than a byte.
+        missed_read_count: Counter,
+        /// Writes likewise.
+        missed_write_count: Counter,
+        /// Bytes read.
+        read_count: Counter,
+        /// Bytes written.
+        write_count: Counter,
+    }
+}
+
 /// The port: eight byte-wide registers.
 pub struct SerialPort {
     uart: Serial<Line, Arc<InputEmpty>, Box<dyn Write + Send>>,
     empty: Arc<InputEmpty>,
     pending: VecDeque<u8>,
+    metrics: Arc<SerialMetrics>,
 }
 
 impl SerialPort {
@@ -53,7 +74,13 @@ impl SerialPort {
             uart: Serial::with_events(Line(irq), empty.clone(), output),
             empty,
             pending: VecDeque::new(),
+            metrics: Arc::default(),
         }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> Arc<SerialMetrics> {
+        self.metrics.clone()
     }
 
     /// Gives the guest `bytes`; what its FIFO does not hold follows as it reads. Returns how many were
@@ -87,8 +114,12 @@ impl SerialPort {
 impl BusDevice for SerialPort {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
-        if let ([value], Ok(register)) = (data, u8::try_from(offset)) {
-            *value = self.uart.read(register);
+        match (data, u8::try_from(offset)) {
+            ([value], Ok(register)) => {
+                *value = self.uart.read(register);
+                self.metrics.read_count.increment();
+            }
+            _ => self.metrics.missed_read_count.increment(),
         }
         if self
             .empty
@@ -101,10 +132,12 @@ impl BusDevice for SerialPort {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         let ([value], Ok(register)) = (data, u8::try_from(offset)) else {
-            return;
+            return self.metrics.missed_write_count.increment();
         };
+        self.metrics.write_count.increment();
         if let Err(e) = self.uart.write(register, *value) {
             log::debug!("serial output: {e}");
+            self.metrics.error_count.increment();
         }
         if register == MODEM_CONTROL {
             self.feed();

@@ -18,11 +18,20 @@ pub const DRIVES: &str = "drives";
 pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
     // Named one by one, so that a new section is thought about here.
     let VmConfig {
-        boot_source,
+        balloon,
         drives,
+        boot_source,
+        cpu_config,
+        logger,
         machine_config,
+        metrics,
+        mmds_config,
         network_interfaces,
+        vsock,
         entropy,
+        pmem,
+        memory_hotplug,
+        serial,
     } = config;
     let BootSource {
         kernel_image_path: _,
@@ -47,6 +56,16 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
             })
             .collect(),
         entropy,
+        balloon,
+        mmds_config,
+        cpu_config,
+        pmem,
+        memory_hotplug,
+        // What the VMM makes itself it makes in its jail: these paths are the jail's already.
+        logger,
+        metrics,
+        vsock,
+        serial,
     }
 }
 

@@ -10,7 +10,10 @@ fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
         "machine-config":{"vcpu_count":3,"mem_size_mib":99},
         "network-interfaces":[{"iface_id":"a","host_dev_name":"tap0","bridge":"br0","mtu":1400},
                               {"iface_id":"b","host_dev_name":"tap1"}],
-        "entropy":{}}"#;
+        "entropy":{}, "balloon":{"amount_mib":1,"deflate_on_oom":true},
+        "vsock":{"guest_cid":3,"uds_path":"/v.sock"}, "logger":{"log_path":"/log"},
+        "metrics":{"metrics_path":"/metrics"}, "serial":{"socket":"/console"},
+        "mmds-config":{"network_interfaces":["a"]}}"#;
     let before = VmConfig::from_json(Path::new("vm.json"), text)
         .unwrap()
         .config;
@@ -22,6 +25,12 @@ fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
     assert_eq!(after.boot_source.boot_args, before.boot_source.boot_args);
     assert_eq!(after.machine_config, before.machine_config);
     assert_eq!(after.entropy, before.entropy);
+    assert_eq!(after.balloon, before.balloon);
+    assert_eq!(after.vsock, before.vsock, "the jail's paths already");
+    assert_eq!(after.logger, before.logger);
+    assert_eq!(after.metrics, before.metrics);
+    assert_eq!(after.serial, before.serial);
+    assert_eq!(after.mmds_config, before.mmds_config);
     assert_eq!(after.drives[0].path_on_host, Some("/drives/root".into()));
     assert_eq!(after.drives[1].path_on_host, Some("/drives/data".into()));
     assert_eq!(after.drives[0].size_mib, None);

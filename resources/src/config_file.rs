@@ -3,7 +3,11 @@
 use crate::drive::check_drives;
 use crate::network::check_interfaces;
 use crate::null_as_default;
-use crate::{BootSource, Drive, MachineConfig, NetworkInterface, Problem, RateLimiter};
+use crate::pmem::check_pmem;
+use crate::{
+    Balloon, BootSource, CpuConfigOrPath, CpuTemplate, Drive, Logger, MachineConfig, MemoryHotplug,
+    Metrics, MmdsConfig, NetworkInterface, Pmem, Problem, RateLimiter, Serial, Vsock,
+};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,14 +20,21 @@ use std::path::{Path, PathBuf};
 /// not fill memory.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Sections that compatible clients write and this version does not serve. They change what the
-/// guest is, so that leaving them out silently would start another machine than was asked for.
-const UNSUPPORTED: [&str; 6] = [
+/// Sections there are; any other is ignored, with a warning.
+const SECTIONS: [&str; 14] = [
     "balloon",
+    "boot-source",
     "cpu-config",
+    "drives",
+    "entropy",
+    "logger",
+    "machine-config",
     "memory-hotplug",
+    "metrics",
     "mmds-config",
+    "network-interfaces",
     "pmem",
+    "serial",
     "vsock",
 ];
 
@@ -80,27 +91,54 @@ fn list(problems: &[Problem]) -> String {
 #[serde(deny_unknown_fields)]
 pub struct Entropy {
     /// Limits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
 }
 
-/// A guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A guest. The order of the sections is that in which the API shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct VmConfig {
-    /// What it boots.
-    pub boot_source: BootSource,
+    /// Memory that the host takes back.
+    #[serde(default)]
+    pub balloon: Option<Balloon>,
     /// Its disks, in the order in which the guest names them.
     pub drives: Vec<Drive>,
+    /// What it boots.
+    pub boot_source: BootSource,
+    /// What its processors show.
+    #[serde(default)]
+    pub cpu_config: Option<CpuConfigOrPath>,
+    /// Where messages go.
+    #[serde(default)]
+    pub logger: Option<Logger>,
     /// Its processors and memory.
     #[serde(default, deserialize_with = "null_as_default")]
     pub machine_config: MachineConfig,
+    /// Where counters go.
+    #[serde(default)]
+    pub metrics: Option<Metrics>,
+    /// The metadata service.
+    #[serde(default)]
+    pub mmds_config: Option<MmdsConfig>,
     /// Its network.
     #[serde(default, deserialize_with = "null_as_default")]
     pub network_interfaces: Vec<NetworkInterface>,
+    /// Its sockets to the host.
+    #[serde(default)]
+    pub vsock: Option<Vsock>,
     /// Its source of randomness.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub entropy: Option<Entropy>,
+    /// Its persistent memory.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub pmem: Vec<Pmem>,
+    /// Memory that comes and goes.
+    #[serde(default)]
+    pub memory_hotplug: Option<MemoryHotplug>,
+    /// Its console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<Serial>,
 }
 
 /// A configuration that was read and checked.
@@ -118,6 +156,15 @@ impl VmConfig {
     /// # Errors
     /// Every text of [`ConfigError`] names `path` and, where there is one, the key.
     pub fn from_file(path: &Path) -> Result<Loaded, ConfigError> {
+        let (config, problems, warnings) = Self::read_from_file(path)?;
+        checked(path, config, problems, warnings)
+    }
+
+    /// Reads `path` and tells what is wrong with the values, and what is ignored.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: it cannot be read or parsed.
+    pub fn read_from_file(path: &Path) -> Result<(Self, Vec<Problem>, Vec<String>), ConfigError> {
         let read = |source| ConfigError::Read {
             path: path.into(),
             source,
@@ -129,7 +176,7 @@ impl VmConfig {
         if text.len() as u64 > MAX_CONFIG_BYTES {
             return Err(ConfigError::TooLarge { path: path.into() });
         }
-        Self::from_json(path, &text)
+        Self::parse(path, &text)
     }
 
     /// Parses and checks `text`, naming `path` in what it says.
@@ -137,39 +184,31 @@ impl VmConfig {
     /// # Errors
     /// As [`Self::from_file`].
     pub fn from_json(path: &Path, text: &[u8]) -> Result<Loaded, ConfigError> {
+        let (config, problems, warnings) = Self::parse(path, text)?;
+        checked(path, config, problems, warnings)
+    }
+
+    fn parse(path: &Path, text: &[u8]) -> Result<(Self, Vec<Problem>, Vec<String>), ConfigError> {
         let mut json = serde_json::Deserializer::from_slice(text);
         let config: Self = serde_path_to_error::deserialize(&mut json)
             .map_err(|e| parse_error(path, e.path().to_string(), e.inner()))?;
         json.end().map_err(|e| parse_error(path, ".".into(), &e))?;
 
-        let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+        let mut warnings = Vec::new();
         // It parsed above, so it parses as a map of anything.
         let keys: BTreeMap<String, Option<IgnoredAny>> =
             serde_json::from_slice(text).unwrap_or_default();
         for (key, value) in keys {
-            match key.as_str() {
-                // Clients write null for a section they do not use.
-                _ if value.is_none() => {}
-                "boot-source" | "drives" | "machine-config" | "network-interfaces" | "entropy" => {}
-                section if UNSUPPORTED.contains(&section) => problems.push(Problem::new(
-                    section,
-                    "this section is not supported by this version: remove it",
-                )),
-                other => warnings.push(format!(
-                    "{}: {other}: unknown section, ignored",
+            // Clients write null for a section they do not use.
+            if value.is_some() && !SECTIONS.contains(&key.as_str()) {
+                warnings.push(format!(
+                    "{}: {key}: unknown section, ignored",
                     path.display()
-                )),
+                ));
             }
         }
-        problems.extend(config.problems());
-        if problems.is_empty() {
-            Ok(Loaded { config, warnings })
-        } else {
-            Err(ConfigError::Invalid {
-                path: path.into(),
-                problems,
-            })
-        }
+        let problems = config.problems();
+        Ok((config, problems, warnings))
     }
 
     /// Everything wrong with the values, as far as it can be told without the host.
@@ -179,7 +218,68 @@ impl VmConfig {
         self.machine_config.check(&mut problems);
         check_drives(&self.drives, &mut problems);
         check_interfaces(&self.network_interfaces, &mut problems);
+        check_pmem(&self.pmem, &mut problems);
+        if let Some(mmds) = &self.mmds_config {
+            let ids = self.network_interfaces.iter();
+            let ids: Vec<&str> = ids.map(|interface| interface.iface_id.as_str()).collect();
+            mmds.check(&ids, &mut problems);
+        }
+        if let Some(vsock) = &self.vsock {
+            vsock.check(&mut problems);
+        }
+        if self
+            .balloon
+            .is_some_and(|balloon| u64::from(balloon.amount_mib) > self.machine_config.mem_size_mib)
+        {
+            problems.push(Problem::new(
+                "balloon.amount_mib",
+                "is more than the guest has (machine-config.mem_size_mib)",
+            ));
+        }
+        if let Some(Err(e)) = self.memory_hotplug.as_ref().map(MemoryHotplug::validate) {
+            problems.push(Problem::new("memory-hotplug", e));
+        }
+        problems.extend(self.unserved());
         problems
+    }
+
+    /// What this version takes and checks, but does not serve: a guest that started without it would be
+    /// another machine than was asked for.
+    pub fn unserved(&self) -> Vec<Problem> {
+        let template = self.machine_config.cpu_template;
+        let cpu_config = match &self.cpu_config {
+            Some(CpuConfigOrPath::Inline(config)) => !config.is_empty(),
+            Some(CpuConfigOrPath::Path(_)) => true,
+            None => false,
+        };
+        let sections = [
+            (!self.pmem.is_empty(), "pmem"),
+            (self.memory_hotplug.is_some(), "memory-hotplug"),
+            (cpu_config, "cpu-config"),
+            (
+                template.is_some_and(|t| t != CpuTemplate::None),
+                "machine-config.cpu_template",
+            ),
+        ];
+        let unserved = sections.into_iter().filter(|(there, _)| *there);
+        unserved
+            .map(|(_, key)| Problem::new(key, "is not supported by this version: remove it"))
+            .collect()
+    }
+}
+
+fn checked(
+    path: &Path,
+    config: VmConfig,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+) -> Result<Loaded, ConfigError> {
+    match problems.is_empty() {
+        true => Ok(Loaded { config, warnings }),
+        false => Err(ConfigError::Invalid {
+            path: path.into(),
+            problems,
+        }),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Drive {
     /// Whether the kernel's root file system is on it.
     pub is_root_device: bool,
     /// Partition that holds the root file system; the whole disk if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub partuuid: Option<String>,
     /// What a flush does.
     #[serde(default, deserialize_with = "null_as_default")]
@@ -48,16 +48,16 @@ pub struct Drive {
     #[serde(default)]
     pub path_on_host: Option<PathBuf>,
     /// Limits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
     /// How the file is accessed.
     #[serde(default, deserialize_with = "null_as_default")]
     pub io_engine: IoEngine,
     /// vhost-user socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub socket: Option<PathBuf>,
     /// The guest may discard sectors, which gives their space back to the host.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
     /// Bantam's own, for the jailer: if the image does not exist, create it with this size in MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,23 +8,47 @@
 mod balloon;
 mod boot_source;
 mod config_file;
+mod cpu_config;
+mod deprecated;
 mod drive;
+mod logger;
 mod machine;
+mod memory_hotplug;
+mod metrics;
 mod mmds;
 mod network;
+mod pmem;
 mod problem;
 mod rate_limiter;
+mod serial;
+mod snapshot;
+mod update;
 mod vsock;
 
 pub use balloon::{Balloon, BalloonStats, HintingStatus};
 pub use boot_source::{BootSource, DEFAULT_BOOT_ARGS};
 pub use config_file::{ConfigError, Entropy, Loaded, MAX_CONFIG_BYTES, VmConfig};
+pub use cpu_config::{CpuConfig, CpuConfigOrPath};
+pub use deprecated::deprecated;
 pub use drive::{CacheType, Drive, IoEngine};
-pub use machine::{HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig};
+pub use logger::{Level, Logger};
+pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig, OnReboot};
+pub use memory_hotplug::MemoryHotplug;
+pub use metrics::Metrics;
 pub use mmds::{DEFAULT_MMDS_ADDRESS, MmdsConfig, MmdsConfigError, MmdsVersion};
 pub use network::{MacAddress, NetworkInterface};
+pub use pmem::Pmem;
 pub use problem::Problem;
 pub use rate_limiter::{RateLimiter, TokenBucket};
+pub use serial::Serial;
+pub use snapshot::{
+    MemoryBackend, MemoryBackendType, NetworkOverride, RestoredPages, SnapshotCreate, SnapshotLoad,
+    SnapshotType, VsockOverride,
+};
+pub use update::{
+    Action, ActionType, BalloonStatsUpdate, BalloonUpdate, DriveUpdate, HintingStart,
+    MachineConfigUpdate, MemoryHotplugUpdate, NetworkUpdate, PmemUpdate, RunState, VmUpdate,
+};
 pub use vsock::Vsock;
 
 /// Clients write `null` for a value they leave to us.

@@ -24,6 +24,34 @@ pub enum HugePages {
     Hugetlb2M,
 }
 
+/// A ready-made set of changes of what processors show. Deprecated; `None` is the only one that
+/// is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "the names of the compatible monitor's templates"
+)]
+pub enum CpuTemplate {
+    C3,
+    T2,
+    T2S,
+    T2CL,
+    T2A,
+    V1N1,
+    None,
+}
+
+/// What becomes of a guest that reboots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReboot {
+    /// The process ends.
+    #[default]
+    Exit,
+    /// It starts again from its kernel, in the same process.
+    Restart,
+}
+
 /// The `machine-config` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,15 +63,18 @@ pub struct MachineConfig {
     /// Whether pairs of vCPUs are threads of one core; then their number is 1 or even.
     #[serde(default)]
     pub smt: bool,
-    /// Deprecated; only `None` has an effect we can give.
+    /// Deprecated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_template: Option<String>,
-    /// Whether the pages a guest writes are tracked.
+    pub cpu_template: Option<CpuTemplate>,
+    /// Whether the pages a guest writes are tracked, for snapshots.
     #[serde(default)]
     pub track_dirty_pages: bool,
     /// Pages behind guest memory.
     #[serde(default)]
     pub huge_pages: HugePages,
+    /// Bantam's own: what becomes of a guest that reboots.
+    #[serde(default, skip_serializing_if = "is_exit")]
+    pub on_reboot: OnReboot,
     /// Bantam's own: whether the guest has a keyboard controller (reset and Ctrl-Alt-Del). Without
     /// it the guest's kernel starts a little sooner.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -62,6 +93,14 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_exit(value: &OnReboot) -> bool {
+    *value == OnReboot::Exit
+}
+
 impl Default for MachineConfig {
     fn default() -> Self {
         Self {
@@ -71,6 +110,7 @@ impl Default for MachineConfig {
             cpu_template: None,
             track_dirty_pages: false,
             huge_pages: HugePages::None,
+            on_reboot: OnReboot::Exit,
             i8042: true,
         }
     }
@@ -102,14 +142,6 @@ impl MachineConfig {
         }
         if self.huge_pages == HugePages::Hugetlb2M && self.mem_size_mib % 2 == 1 {
             wrong("mem_size_mib", "must be even when huge_pages is 2M".into());
-        }
-        if self.cpu_template.as_deref().is_some_and(|t| t != "None") {
-            let message = "CPU templates are not supported by this version: remove the key";
-            wrong("cpu_template", message.into());
-        }
-        if self.track_dirty_pages {
-            let message = "is not supported by this version: remove the key or set it to false";
-            wrong("track_dirty_pages", message.into());
         }
     }
 }

@@ -65,13 +65,13 @@ pub struct NetworkInterface {
     #[serde(default)]
     pub guest_mac: Option<MacAddress>,
     /// Largest packet the guest is told to send, 68 to 65535 bytes; 1500 in the guest if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub mtu: Option<u16>,
     /// Limits on what the guest receives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub rx_rate_limiter: Option<RateLimiter>,
     /// Limits on what the guest sends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub tx_rate_limiter: Option<RateLimiter>,
     /// Bantam's own, for the jailer: create the tap `host_dev_name` and put it on this bridge,
     /// which is created if absent.

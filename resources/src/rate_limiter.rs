@@ -19,9 +19,9 @@ pub struct TokenBucket {
 #[serde(deny_unknown_fields)]
 pub struct RateLimiter {
     /// Limit in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub bandwidth: Option<TokenBucket>,
     /// Limit in operations.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub ops: Option<TokenBucket>,
 }

@@ -1,43 +1,87 @@
-//! The command line of `bantam`.
+//! The command line of `bantam`: that of the compatible monitor, and what Bantam adds.
 
+use crate::api::DEFAULT_MAX_BODY;
 use argh::FromArgs;
-use log::LevelFilter;
 use std::ffi::OsString;
 use std::path::PathBuf;
+
+/// The version of the interface that is served, as clients ask for it.
+pub const COMPATIBLE_VERSION: &str = "1.17.0";
+
+/// The API's socket, unless another is named.
+const DEFAULT_SOCKET: &str = "/run/firecracker.socket";
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Run a guest.
-    Run(Options),
+    Run(Box<Options>),
+    /// Say all that is wrong with a configuration file, and with what it names.
+    Check(PathBuf),
     /// Print this and end with status 0.
     Print(String),
 }
 
+/// Which system calls the process may make once the guest runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Those it needs.
+    Default,
+    /// Those a file names.
+    File(PathBuf),
+    /// All.
+    Off,
+}
+
 /// A guest to run, and how.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The guest's JSON file.
-    pub config_file: PathBuf,
-    /// Whether the user knows that no API is served.
-    pub no_api: bool,
+    /// The API's socket; `None` for no API.
+    pub api_sock: Option<PathBuf>,
+    /// The guest's JSON file; without it the API describes the guest.
+    pub config_file: Option<PathBuf>,
+    /// The guest's name.
+    pub id: String,
+    /// Metadata to start with.
+    pub metadata: Option<PathBuf>,
+    /// What the filter lets through.
+    pub seccomp: Seccomp,
     /// Whether the guest's boot is timed.
     pub boot_timer: bool,
     /// CLOCK_MONOTONIC in microseconds when the jailer started, if it said.
     pub start_time_us: Option<u64>,
-    /// Which messages are printed.
-    pub level: LevelFilter,
+    /// CPU time in microseconds when the process started, if the jailer said.
+    pub start_time_cpu_us: Option<u64>,
+    /// CPU time in microseconds of the jailer, if it said.
+    pub parent_cpu_time_us: Option<u64>,
+    /// Whether a PCI bus was asked for, which this version has not.
+    pub enable_pci: bool,
+    /// Where messages go, and which.
+    pub logger: resources::Logger,
+    /// Where metrics go.
+    pub metrics_path: Option<PathBuf>,
+    /// Most bytes of a request's body.
+    pub max_body: usize,
+    /// Most bytes of metadata.
+    pub metadata_limit: usize,
 }
 
-/// Boots a guest on Linux KVM from its JSON file, with its console on this terminal. Ctrl-A x quits.
+/// Runs a guest on Linux KVM: from its JSON file, with its console on this terminal (Ctrl-A x quits), or as
+/// Firecracker's clients describe it through an API on a Unix socket.
 #[derive(FromArgs)]
 #[argh(
     example = "bantam --no-api --config-file vm.json\n\nvm.json:\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"root.ext4\",\n              \"cache_type\": \"Writeback\"}}],\n  \"machine-config\": {{\"vcpu_count\": 2, \"mem_size_mib\": 512}},\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"tap0\"}}]\n}}",
+    example = "bantam --api-sock /tmp/api.sock &\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/boot-source -d '{{\"kernel_image_path\": \"vmlinux\"}}'\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/actions -d '{{\"action_type\": \"InstanceStart\"}}'\ncurl --unix-socket /tmp/api.sock http://localhost/events",
     note = "Disks are raw images or block devices; taps are made with `ip tuntap`, or by `jailer`, which\ncreates image, bridge and tap from the same file and takes every privilege away.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
     error_code(0, "the guest powered off or reset"),
     error_code(1, "the host refused something, e.g. /dev/kvm"),
     error_code(2, "the monitor failed"),
     error_code(3, "to 127: the payload's own, written to port 0xf4"),
+    error_code(148, "a system call that the seccomp filter refuses"),
+    error_code(
+        149,
+        "to 151, 154, 156, 157: SIGBUS, SIGSEGV, SIGXFSZ, SIGXCPU, SIGHUP, SIGILL"
+    ),
     error_code(152, "the configuration or a file it names cannot be used"),
     error_code(153, "bad arguments"),
     error_code(160, "the guest's kernel panicked"),
@@ -48,31 +92,72 @@ struct Arguments {
     /// the guest's JSON file
     #[argh(option)]
     config_file: Option<PathBuf>,
-    /// serve no API socket: this version has none, and says so without this
+    /// serve no API socket; needs --config-file
     #[argh(switch)]
     no_api: bool,
-    /// path of the API socket; not supported by this version
+    /// path of the API socket (/run/firecracker.socket)
     #[argh(option)]
     api_sock: Option<PathBuf>,
-    /// name of the guest in messages, letters, digits and `-` (anonymous-instance)
+    /// name of the guest in messages and answers, letters, digits and `-` (anonymous-instance)
     #[argh(option, default = "\"anonymous-instance\".into()")]
     id: String,
+    /// say everything that is wrong with --config-file and what it names, and end
+    #[argh(switch)]
+    check: bool,
+    /// JSON file with metadata for the guest
+    #[argh(option)]
+    metadata: Option<PathBuf>,
+    /// file that says which system calls are let through, in place of the built-in list
+    #[argh(option)]
+    seccomp_filter: Option<PathBuf>,
+    /// let all system calls through; not recommended
+    #[argh(switch)]
+    no_seccomp: bool,
     /// time the guest's boot: its init writes 123 to the byte at 0xc0000000
     #[argh(switch)]
     boot_timer: bool,
-    /// messages to print: off, error, warning, info, debug or trace (warning)
-    #[argh(option, default = "\"warning\".into()")]
-    level: String,
+    /// file or FIFO for messages, in place of standard output
+    #[argh(option)]
+    log_path: Option<PathBuf>,
+    /// messages to print: off, error, warning, info, debug or trace (info; without API and log file
+    /// warning)
+    #[argh(option)]
+    level: Option<String>,
+    /// only messages of this part of the program, e.g. devices::net
+    #[argh(option)]
+    module: Option<String>,
+    /// tell the level of each message
+    #[argh(switch)]
+    show_level: bool,
+    /// tell the place in the source of each message
+    #[argh(switch)]
+    show_log_origin: bool,
+    /// file or FIFO for metrics
+    #[argh(option)]
+    metrics_path: Option<PathBuf>,
+    /// most bytes of a request's body (51200)
+    #[argh(option, default = "DEFAULT_MAX_BODY")]
+    http_api_max_payload_size: usize,
+    /// most bytes of metadata (as --http-api-max-payload-size)
+    #[argh(option)]
+    mmds_size_limit: Option<usize>,
+    /// accepted for compatibility: devices are on virtio-mmio in this version
+    #[argh(switch)]
+    enable_pci: bool,
+    /// print the version of the snapshot format; not supported by this version
+    #[argh(switch)]
+    snapshot_version: bool,
+    /// print the version of a snapshot's format; not supported by this version
+    #[argh(option)]
+    describe_snapshot: Option<PathBuf>,
     /// CLOCK_MONOTONIC in microseconds at the jailer's start
     #[argh(option)]
     start_time_us: Option<u64>,
-    /// CPU time in microseconds at the jailer's start; accepted for compatibility
+    /// CPU time in microseconds at the process's start
     #[argh(option, arg_name = "us")]
-    #[expect(dead_code, reason = "clients pass it, nothing asks for it yet")]
     start_time_cpu_us: Option<u64>,
-    /// CPU time in microseconds of the jailer; accepted for compatibility
+    /// CPU time in microseconds of the jailer
     #[argh(option, arg_name = "us")]
-    #[expect(dead_code, reason = "clients pass it, nothing asks for it yet")]
     parent_cpu_time_us: Option<u64>,
     /// print the version
     #[argh(switch)]
@@ -89,7 +174,11 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
         let word = argument.into_string();
         words.push(word.map_err(|bad| format!("bantam: error: {bad:?} is not UTF-8"))?);
     }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words = words.iter().map(|word| match word.as_str() {
+        "-h" => "--help",
+        word => word,
+    });
+    let words: Vec<&str> = words.collect();
     let rest = words.get(1..).unwrap_or_default();
     let arguments = match Arguments::from_args(&["bantam"], rest) {
         Ok(arguments) => arguments,
@@ -104,10 +193,14 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
 impl Arguments {
     fn check(self) -> Result<Action, String> {
         if self.version {
+            // Clients read the first line.
             return Ok(Action::Print(format!(
-                "Bantam v{}\n",
+                "Firecracker v{COMPATIBLE_VERSION}\nBantam v{}\n",
                 env!("CARGO_PKG_VERSION")
             )));
+        }
+        if self.snapshot_version || self.describe_snapshot.is_some() {
+            return Err("snapshots are not supported by this version".into());
         }
         let id_char = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(id_char) {
@@ -116,34 +209,52 @@ impl Arguments {
                 self.id
             ));
         }
-        let Some(config_file) = self.config_file else {
-            return Err(
-                "name the guest's JSON file: bantam --config-file vm.json (see --help)".into(),
-            );
-        };
+        if self.check {
+            let file = self.config_file.ok_or("--check needs --config-file")?;
+            return Ok(Action::Check(file));
+        }
         if self.no_api && self.api_sock.is_some() {
             return Err("--no-api and --api-sock exclude each other".into());
         }
-        if let Some(path) = self.api_sock {
-            // A client would wait for the socket for ever.
-            return Err(format!(
-                "--api-sock {}: this version serves no API: start guests with --config-file and --no-api",
-                path.display()
-            ));
+        if self.no_api && self.config_file.is_none() {
+            return Err(
+                "--no-api needs --config-file: name the guest's JSON file (see --help)".into(),
+            );
         }
-        let level = match self.level.to_ascii_lowercase().as_str() {
-            "warn" | "warning" => LevelFilter::Warn,
-            other => other.parse().map_err(|_| {
-                format!("--level {other}: use off, error, warning, info, debug or trace")
-            })?,
+        let level = self.level.map(|level| level.parse());
+        let level = level.transpose().map_err(|e| format!("--level: {e}"))?;
+        let seccomp = match (self.seccomp_filter, self.no_seccomp) {
+            (Some(_), true) => {
+                return Err("--seccomp-filter and --no-seccomp exclude each other".into());
+            }
+            (Some(file), false) => Seccomp::File(file),
+            (None, true) => Seccomp::Off,
+            (None, false) => Seccomp::Default,
         };
-        Ok(Action::Run(Options {
-            config_file,
-            no_api: self.no_api,
+        let api_sock = self.api_sock.unwrap_or_else(|| DEFAULT_SOCKET.into());
+        let max_body = self.http_api_max_payload_size;
+        Ok(Action::Run(Box::new(Options {
+            api_sock: Some(api_sock).filter(|_| !self.no_api),
+            config_file: self.config_file,
+            id: self.id,
+            metadata: self.metadata,
+            seccomp,
             boot_timer: self.boot_timer,
             start_time_us: self.start_time_us,
-            level,
-        }))
+            start_time_cpu_us: self.start_time_cpu_us,
+            parent_cpu_time_us: self.parent_cpu_time_us,
+            enable_pci: self.enable_pci,
+            logger: resources::Logger {
+                log_path: self.log_path,
+                level,
+                show_level: Some(self.show_level),
+                show_log_origin: Some(self.show_log_origin),
+                module: self.module,
+            },
+            metrics_path: self.metrics_path,
+            max_body,
+            metadata_limit: self.mmds_size_limit.unwrap_or(max_body),
+        })))
     }
 }
 

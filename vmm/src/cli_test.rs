@@ -1,4 +1,6 @@
 use super::*;
+use resources::Level;
+use std::path::Path;
 
 fn parse_words(words: &[&str]) -> Result<Action, String> {
     parse(
@@ -10,17 +12,21 @@ fn parse_words(words: &[&str]) -> Result<Action, String> {
 
 fn options(words: &[&str]) -> Options {
     match parse_words(words).unwrap() {
-        Action::Run(options) => options,
-        Action::Print(text) => panic!("{text}"),
+        Action::Run(options) => *options,
+        other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_config_file_is_enough() {
-    let options = options(&["--config-file", "vm.json"]);
-    assert_eq!(options.config_file, PathBuf::from("vm.json"));
-    assert!(!options.no_api);
-    assert_eq!(options.level, LevelFilter::Warn);
+fn without_arguments_an_api_is_served_where_clients_expect_it() {
+    let options = options(&[]);
+    assert_eq!(
+        options.api_sock.as_deref(),
+        Some(Path::new("/run/firecracker.socket"))
+    );
+    assert_eq!(options.config_file, None);
+    assert_eq!(options.seccomp, Seccomp::Default);
+    assert_eq!((options.max_body, options.metadata_limit), (51_200, 51_200));
 }
 
 #[test]
@@ -38,24 +44,47 @@ fn the_jailer_s_and_the_clients_arguments_are_taken() {
         "vm.json",
         "--no-api",
         "--boot-timer",
+        "--metadata",
+        "m.json",
+        "--no-seccomp",
+        "--log-path",
+        "log",
         "--level",
         "Debug",
+        "--module",
+        "devices",
+        "--show-level",
+        "--show-log-origin",
+        "--metrics-path",
+        "metrics",
+        "--http-api-max-payload-size",
+        "1000",
+        "--mmds-size-limit",
+        "2000",
+        "--enable-pci",
     ]);
-    assert!(options.no_api);
+    assert_eq!(options.api_sock, None);
     assert_eq!(options.start_time_us, Some(5));
-    assert!(options.boot_timer);
-    assert_eq!(options.level, LevelFilter::Debug);
+    assert!(options.boot_timer && options.enable_pci);
+    assert_eq!(options.metadata.as_deref(), Some(Path::new("m.json")));
+    assert_eq!(options.seccomp, Seccomp::Off);
+    assert_eq!(options.logger.level, Some(Level::Debug));
+    assert_eq!(options.logger.module.as_deref(), Some("devices"));
+    assert_eq!(options.logger.show_log_origin, Some(true));
+    assert_eq!((options.max_body, options.metadata_limit), (1000, 2000));
 }
 
 #[test]
 fn what_is_wrong_is_told() {
     for (words, part) in [
-        (&[][..], "--config-file"),
-        (&["--config-file", "a", "--api-sock", "s"], "serves no API"),
+        (&["--no-api"][..], "--config-file"),
+        (&["--check"], "--config-file"),
         (&["--config-file"], "config-file"),
         (&["--nonsense"], "--nonsense"),
         (&["--config-file", "a", "--id", "a/b"], "--id a/b"),
-        (&["--config-file", "a", "--level", "loud"], "--level loud"),
+        (&["--config-file", "a", "--level", "loud"], "--level"),
+        (&["--snapshot-version"], "snapshots"),
+        (&["--seccomp-filter", "f", "--no-seccomp"], "exclude"),
         (
             &["--config-file", "a", "--no-api", "--api-sock", "s"],
             "exclude",
@@ -67,15 +96,19 @@ fn what_is_wrong_is_told() {
 }
 
 #[test]
-fn help_teaches_and_the_version_is_one_line() {
-    let Action::Print(help) = parse_words(&["--help"]).unwrap() else {
-        panic!("no help");
-    };
-    for part in ["kernel_image_path", "Ctrl-A x", "160", "0xf4"] {
-        assert!(help.contains(part), "`{part}` is not in: {help}");
+fn help_teaches_and_the_version_s_first_line_is_the_compatible_one() {
+    for word in ["--help", "-h"] {
+        let Action::Print(help) = parse_words(&[word]).unwrap() else {
+            panic!("no help");
+        };
+        for part in ["kernel_image_path", "Ctrl-A x", "160", "0xf4", "curl"] {
+            assert!(help.contains(part), "`{part}` is not in: {help}");
+        }
     }
     let Action::Print(version) = parse_words(&["--version"]).unwrap() else {
         panic!("no version");
     };
-    assert_eq!(version.lines().count(), 1);
+    let lines: Vec<_> = version.lines().collect();
+    assert_eq!(lines[0], "Firecracker v1.17.0");
+    assert!(lines[1].starts_with("Bantam v"));
 }

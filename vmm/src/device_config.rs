@@ -1,17 +1,73 @@
 //! Every virtio device, named once: what the configuration asks for becomes a device.
 
 use crate::machine::MachineError;
+use crate::mmds::Mmds;
+use devices::balloon::Balloon;
 use devices::block::backing::Backing;
 use devices::block::{Block, BlockOptions};
+use devices::net::responder::Responder;
 use devices::net::tap::Tap;
 use devices::net::{Net, NetOptions};
 use devices::rng::Rng;
 use devices::virtio::device::VirtioDevice;
+use devices::vsock::{Vsock, VsockError};
 use resources::{CacheType, Drive, Entropy, NetworkInterface, VmConfig};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// The host's source of randomness.
 const RANDOM: &str = "/dev/urandom";
+
+/// What is opened before the guest is built, and lent to each that is.
+pub struct Prepared {
+    mmds: Mmds,
+    mmds_interfaces: Vec<String>,
+    vsock: Option<(resources::Vsock, Vsock)>,
+    /// The last socket that this process made.
+    bound: Option<PathBuf>,
+}
+
+impl Prepared {
+    /// Nothing but the metadata service.
+    pub fn new(mmds: Mmds) -> Self {
+        Self {
+            mmds,
+            mmds_interfaces: Vec::new(),
+            vsock: None,
+            bound: None,
+        }
+    }
+
+    /// Which interfaces reach the metadata service, from now on.
+    pub fn serve_metadata_on(&mut self, interfaces: &[String]) {
+        interfaces.clone_into(&mut self.mmds_interfaces);
+    }
+
+    /// Binds the socket of `config`, in place of the one before, which is removed.
+    ///
+    /// # Errors
+    /// [`VsockError`]; there is none then.
+    pub fn bind_vsock(&mut self, config: &resources::Vsock) -> Result<(), VsockError> {
+        self.vsock = None;
+        if let Some(path) = self.bound.take() {
+            // If it cannot be removed it is in the way of the next, which says so.
+            let _ = std::fs::remove_file(path);
+        }
+        self.vsock = Some((config.clone(), Vsock::new(config)?));
+        self.bound = Some(config.uds_path.clone());
+        Ok(())
+    }
+
+    /// The device whose socket is bound, now if it was not before.
+    fn vsock(&mut self, config: &resources::Vsock) -> Result<Vsock, VsockError> {
+        loop {
+            match self.vsock.take() {
+                Some((bound, vsock)) if bound == *config => return Ok(vsock),
+                _ => self.bind_vsock(config)?,
+            }
+        }
+    }
+}
 
 /// One device as the configuration names it, with its place there.
 #[derive(Clone, Debug)]
@@ -22,6 +78,10 @@ pub enum DeviceConfig {
     Net(usize, NetworkInterface),
     /// The section `entropy`.
     Rng(Entropy),
+    /// The section `balloon`.
+    Balloon(resources::Balloon),
+    /// The section `vsock`.
+    Vsock(resources::Vsock),
 }
 
 impl DeviceConfig {
@@ -33,8 +93,11 @@ impl DeviceConfig {
         drives.sort_by_key(|device| !matches!(device, Self::Block(_, d) if d.is_root_device));
         let interfaces = config.network_interfaces.iter().cloned().enumerate();
         let interfaces = interfaces.map(|(i, interface)| Self::Net(i, interface));
+        let balloon = config.balloon.map(Self::Balloon);
+        let vsock = config.vsock.clone().map(Self::Vsock);
         let rng = config.entropy.map(Self::Rng);
-        drives.into_iter().chain(interfaces).chain(rng).collect()
+        let single = [balloon, vsock, rng].into_iter().flatten();
+        drives.into_iter().chain(interfaces).chain(single).collect()
     }
 
     /// What messages and threads call it.
@@ -43,6 +106,17 @@ impl DeviceConfig {
             Self::Block(_, drive) => format!("drive {}", drive.drive_id),
             Self::Net(_, interface) => format!("interface {}", interface.iface_id),
             Self::Rng(_) => "entropy".into(),
+            Self::Balloon(_) => "balloon".into(),
+            Self::Vsock(_) => "vsock".into(),
+        }
+    }
+
+    /// Its id in the API, where there may be several.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Block(_, drive) => Some(&drive.drive_id),
+            Self::Net(_, interface) => Some(&interface.iface_id),
+            _ => None,
         }
     }
 
@@ -55,10 +129,15 @@ impl DeviceConfig {
     ///
     /// # Errors
     /// [`MachineError`], naming the key.
-    pub fn build(&self) -> Result<Box<dyn VirtioDevice>, MachineError> {
+    pub fn build(&self, prepared: &mut Prepared) -> Result<Box<dyn VirtioDevice>, MachineError> {
         match self {
             Self::Block(index, drive) => block(&format!("drives[{index}]"), drive),
-            Self::Net(index, interface) => net(&format!("network-interfaces[{index}]"), interface),
+            Self::Net(index, interface) => {
+                let key = format!("network-interfaces[{index}]");
+                let responder = prepared.mmds_interfaces.contains(&interface.iface_id);
+                let responder = responder.then(|| prepared.mmds.responder());
+                net(&key, interface, responder)
+            }
             Self::Rng(entropy) => {
                 let limits = entropy.rate_limiter.unwrap_or_default();
                 let rng =
@@ -69,6 +148,14 @@ impl DeviceConfig {
                     })?;
                 Ok(Box::new(rng))
             }
+            Self::Balloon(config) => match Balloon::new(config) {
+                Ok(balloon) => Ok(Box::new(balloon)),
+                Err(e) => Err(MachineError::set_up("the balloon")(io::Error::other(e))),
+            },
+            Self::Vsock(config) => match prepared.vsock(config) {
+                Ok(vsock) => Ok(Box::new(vsock)),
+                Err(e) => Err(MachineError::Vsock(e)),
+            },
         }
     }
 }
@@ -93,7 +180,11 @@ fn block(key: &str, drive: &Drive) -> Result<Box<dyn VirtioDevice>, MachineError
     Ok(Box::new(Block::new(backing, options)))
 }
 
-fn net(key: &str, interface: &NetworkInterface) -> Result<Box<dyn VirtioDevice>, MachineError> {
+fn net(
+    key: &str,
+    interface: &NetworkInterface,
+    responder: Option<Box<dyn Responder>>,
+) -> Result<Box<dyn VirtioDevice>, MachineError> {
     let name = &interface.host_dev_name;
     let tap = match interface.tap_fd {
         Some(fd) => Tap::inherited(fd, name),
@@ -116,7 +207,7 @@ fn net(key: &str, interface: &NetworkInterface) -> Result<Box<dyn VirtioDevice>,
         mtu: interface.mtu,
         rx_rate_limiter: interface.rx_rate_limiter.unwrap_or_default(),
         tx_rate_limiter: interface.tx_rate_limiter.unwrap_or_default(),
-        responder: None,
+        responder,
     };
     Ok(Box::new(Net::new(tap, options)))
 }

@@ -2,9 +2,10 @@
 //! stall neither the network nor the console.
 
 use devices::virtio::worker::{Loop, Subscriber};
-use event_manager::{EventManager, SubscriberOps};
+use event_manager::{EventManager, SubscriberId, SubscriberOps};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 
 /// The loop cannot be made or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -32,28 +33,6 @@ impl From<event_manager::Error> for EventLoopError {
 /// The loop of the main thread.
 pub struct MainLoop {
     manager: EventManager<Subscriber>,
-    stopped: Arc<AtomicBool>,
-}
-
-/// Ends a [`MainLoop`] from any thread.
-#[derive(Clone)]
-pub struct Stopper {
-    endpoint: Loop,
-    stopped: Arc<AtomicBool>,
-}
-
-impl Stopper {
-    /// Makes [`MainLoop::run`] return.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        // The loop looks at the flag after each event, of which this is one.
-        if let Err(e) = self
-            .endpoint
-            .fire(|_: &mut dyn SubscriberOps<Subscriber = Subscriber>| {})
-        {
-            log::error!("cannot wake the event loop: {e}");
-        }
-    }
 }
 
 impl MainLoop {
@@ -64,7 +43,6 @@ impl MainLoop {
     pub fn new() -> Result<Self, EventLoopError> {
         Ok(Self {
             manager: EventManager::new()?,
-            stopped: Arc::new(AtomicBool::new(false)),
         })
     }
 
@@ -73,50 +51,109 @@ impl MainLoop {
         self.manager.remote_endpoint()
     }
 
-    /// A handle to end the loop.
-    pub fn stopper(&self) -> Stopper {
-        Stopper {
-            endpoint: self.endpoint(),
-            stopped: self.stopped.clone(),
-        }
-    }
-
-    /// Adds `subscriber` from the loop's own thread.
-    pub fn add(&mut self, subscriber: Subscriber) {
-        self.manager.add_subscriber(subscriber);
-    }
-
-    /// Serves until stopped.
+    /// Waits for events and serves them, [`wake`] among them.
     ///
     /// # Errors
     /// [`EventLoopError::Epoll`].
-    pub fn run(&mut self) -> Result<(), EventLoopError> {
-        while !self.stopped.load(Ordering::Acquire) {
-            turn(&mut self.manager)?;
-        }
-        Ok(())
+    pub fn turn(&mut self) -> Result<(), EventLoopError> {
+        Ok(turn(&mut self.manager)?)
     }
 }
 
-/// Starts a thread with a loop of its own, which lives as long as the process.
-///
-/// # Errors
-/// No more threads or descriptors.
-pub fn spawn(name: &str) -> Result<Loop, EventLoopError> {
-    let (tx, rx) = mpsc::channel();
-    let loop_name = name.to_owned();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || serve(&loop_name, &tx))
-        .map_err(|source| EventLoopError::Thread {
-            name: name.to_owned(),
-            source,
-        })?;
-    let ended = |_| EventLoopError::Epoll(format!("the thread {name} ended"));
-    Ok(rx.recv().map_err(ended)??)
+/// Makes the loop behind `endpoint` come round once more.
+pub fn wake(endpoint: &Loop) {
+    if let Err(e) = endpoint.kick() {
+        log::error!("cannot wake the event loop: {e}");
+    }
 }
 
-fn serve(name: &str, started: &mpsc::Sender<event_manager::Result<Loop>>) {
+/// A subscriber that was added to a loop.
+pub struct Added {
+    endpoint: Loop,
+    id: Arc<Mutex<Option<SubscriberId>>>,
+}
+
+/// Adds `subscriber`, which owns what it watches, to the loop behind `endpoint`, from any thread.
+pub fn add(endpoint: &Loop, subscriber: Subscriber) -> Added {
+    let id = Arc::new(Mutex::new(None));
+    let told = id.clone();
+    fire(endpoint, move |ops| {
+        *devices::lock(&told) = Some(ops.add_subscriber(subscriber));
+    });
+    Added {
+        endpoint: endpoint.clone(),
+        id,
+    }
+}
+
+impl Added {
+    /// Takes the subscriber off the loop and drops it, a turn later.
+    pub fn remove(self) {
+        let id = self.id;
+        fire(&self.endpoint, move |ops| {
+            let id = devices::lock(&id).take();
+            if let Some(Err(e)) = id.map(|id| ops.remove_subscriber(id)) {
+                log::error!("cannot leave the event loop: {e}");
+            }
+        });
+    }
+}
+
+fn fire(
+    endpoint: &Loop,
+    call: impl FnOnce(&mut dyn SubscriberOps<Subscriber = Subscriber>) + Send + 'static,
+) {
+    if let Err(e) = endpoint.fire(call) {
+        log::error!("cannot reach the event loop: {e}");
+    }
+}
+
+/// A loop on a thread of its own, which lives until [`Self::end`] or as long as the process.
+pub struct SpawnedLoop {
+    endpoint: Loop,
+    ended: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl SpawnedLoop {
+    /// Starts the thread `name`.
+    ///
+    /// # Errors
+    /// No more threads or descriptors.
+    pub fn start(name: &str) -> Result<Self, EventLoopError> {
+        let (tx, rx) = mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let (loop_name, loop_ended) = (name.to_owned(), ended.clone());
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || serve(&loop_name, &tx, &loop_ended))
+            .map_err(|source| EventLoopError::Thread {
+                name: name.to_owned(),
+                source,
+            })?;
+        let gone = |_| EventLoopError::Epoll(format!("the thread {name} ended"));
+        Ok(Self {
+            endpoint: rx.recv().map_err(gone)??,
+            ended,
+            thread,
+        })
+    }
+
+    /// A handle for the device.
+    pub fn endpoint(&self) -> Loop {
+        self.endpoint.clone()
+    }
+
+    /// Ends the thread, after what it does now.
+    pub fn end(self) {
+        self.ended.store(true, Ordering::Release);
+        wake(&self.endpoint);
+        // A panic aborts the process, so there is no other end.
+        let _ = self.thread.join();
+    }
+}
+
+fn serve(name: &str, started: &mpsc::Sender<event_manager::Result<Loop>>, ended: &AtomicBool) {
     let mut manager = match EventManager::<Subscriber>::new() {
         Ok(manager) => manager,
         Err(e) => return drop(started.send(Err(e))),
@@ -124,7 +161,7 @@ fn serve(name: &str, started: &mpsc::Sender<event_manager::Result<Loop>>) {
     if started.send(Ok(manager.remote_endpoint())).is_err() {
         return;
     }
-    loop {
+    while !ended.load(Ordering::Acquire) {
         if let Err(e) = turn(&mut manager) {
             return log::error!("the event loop {name} failed: {e}");
         }

@@ -1,13 +1,15 @@
-//! `bantam`: boots a guest from its JSON file and ends with what became of it.
+//! `bantam`: runs a guest and ends with what became of it.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
-use vmm::{cli, exit_status, logging, run};
+use vmm::{check, cli, exit_status, logging, run};
 
 fn main() -> ExitCode {
     let started = std::time::Instant::now();
     let options = match cli::parse(std::env::args_os()) {
         Ok(cli::Action::Run(options)) => options,
+        Ok(cli::Action::Check(file)) => return check(&file),
         Ok(cli::Action::Print(text)) => {
             // A reader that went away, as `head` does, is no failure of ours.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -18,12 +20,29 @@ fn main() -> ExitCode {
             return ExitCode::from(exit_status::BAD_ARGUMENTS);
         }
     };
-    logging::init(options.level);
     match run::run(&options, started) {
         Ok(outcome) => ExitCode::from(outcome.status()),
         Err(error) => {
             logging::print_error(&error);
             ExitCode::from(error.status())
         }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    let (problems, warnings) = check::problems(file);
+    for warning in warnings {
+        logging::print(&format!("bantam: warning: {warning}\n"));
+    }
+    logging::print(&check::report(file, &problems));
+    match problems.is_empty() {
+        true => {
+            logging::print(&format!(
+                "{}: a guest can be started from it\n",
+                file.display()
+            ));
+            ExitCode::SUCCESS
+        }
+        false => ExitCode::from(exit_status::BAD_CONFIGURATION),
     }
 }

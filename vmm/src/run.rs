@@ -1,50 +1,87 @@
-//! The life of a guest, from its file to its end.
+//! The life of the process, from its command line to its guest's end.
 
-use crate::cli::Options;
-use crate::event_loop::EventLoopError;
+use crate::api::{self, Api, ApiError, Mailbox};
+use crate::cli::{COMPATIBLE_VERSION, Options};
+use crate::controller::{Controller, Process};
+use crate::event_loop::{EventLoopError, MainLoop};
+use crate::events::Events;
 use crate::exit_status::{BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED};
+use crate::logging::{self, LogFileError};
+use crate::machine::MachineError;
 use crate::machine::builder::Start;
-use crate::machine::{self, MachineError};
+use crate::metrics::{Metrics, SinkError};
+use crate::mmds::{Mmds, StoreError};
+use crate::signals;
 use crate::terminal::RawTerminal;
-use resources::{ConfigError, VmConfig};
+use crate::vcpu;
+use devices::metrics::Gauge;
+use resources::{ConfigError, MAX_CONFIG_BYTES, VmConfig};
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Why there is no guest.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The log file.
+    #[error(transparent)]
+    Log(#[from] LogFileError),
     /// The machine that it asks for.
     #[error("{config}")]
     Machine {
-        /// The configuration file.
+        /// The configuration file, or where else it came from.
         config: String,
         /// Why.
         #[source]
         source: MachineError,
     },
-    /// The terminal.
-    #[error("cannot use the terminal")]
-    Terminal(#[source] io::Error),
+    /// The metadata to start with.
+    #[error("--metadata {}: {why}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] SinkError),
+    /// Something of the process itself.
+    #[error("cannot use the {what}")]
+    Host {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 impl RunError {
     /// The process's exit status.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Config(_) => BAD_CONFIGURATION,
+            Self::Config(_) | Self::Metadata { .. } => BAD_CONFIGURATION,
             Self::Machine { source, .. } if source.is_configuration() => BAD_CONFIGURATION,
             Self::Machine {
                 source: MachineError::EventLoop(EventLoopError::Epoll(_)),
                 ..
             } => UNEXPECTED,
-            Self::Machine { .. } | Self::Terminal(_) => HOST_FAILURE,
+            _ => HOST_FAILURE,
         }
     }
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Host { what, source }
 }
 
 /// Runs the guest of `options`. `started` is when the process did.
@@ -52,39 +89,139 @@ impl RunError {
 /// # Errors
 /// [`RunError`]: the guest did not start, or the event loop failed.
 pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
-    let loaded = VmConfig::from_file(&options.config_file)?;
-    for warning in &loaded.warnings {
-        log::warn!("{warning}");
+    // First: clients wait for it.
+    let listener = options.api_sock.as_deref().map(api::bind).transpose()?;
+    let metrics = Arc::new(Metrics::default());
+    logging::init(&options.id, listener.is_some(), metrics.logger.clone());
+    logging::configure(&options.logger)?;
+    log::info!("Running Firecracker v{COMPATIBLE_VERSION}");
+    if options.enable_pci {
+        log::warn!("--enable-pci: devices are on virtio-mmio in this version");
     }
-    if !options.no_api {
-        log::warn!("this version serves no API socket; --no-api says that you know");
-    }
-    let in_file = |source| RunError::Machine {
-        config: options.config_file.display().to_string(),
+    vcpu::install_signal().map_err(host("signals"))?;
+    signals::install().map_err(host("signals"))?;
+    record_startup(&metrics, options);
+
+    let in_place = |source| RunError::Machine {
+        config: match &options.config_file {
+            Some(file) => file.display().to_string(),
+            None => "API".into(),
+        },
         source,
     };
-    let timed_from = options.boot_timer.then(|| Start {
-        jailer: options.start_time_us.and_then(|us| time_since(us, started)),
-        exec: started,
+    let mut main_loop = MainLoop::new().map_err(|e| in_place(e.into()))?;
+    let terminal = RawTerminal::enter(&io::stdin()).map_err(host("terminal"))?;
+    let events = Events::default();
+    let process = Process {
+        id: options.id.clone(),
+        event_loop: main_loop.endpoint(),
+        timed_from: options.boot_timer.then(|| Start {
+            jailer: options.start_time_us.and_then(|us| time_since(us, started)),
+            exec: started,
+        }),
+        terminal: terminal.is_some(),
+        metrics: metrics.clone(),
+        mmds: Mmds::new(options.metadata_limit).map_err(host("source of randomness"))?,
+        events: events.clone(),
+    };
+    let mut controller = Controller::new(process);
+    if let Some(path) = &options.metrics_path {
+        controller.write_metrics_to(path)?;
+    }
+    if let Some(path) = &options.metadata {
+        load_metadata(&mut controller, path)?;
+    }
+    let mailbox = listener.map(|listener| {
+        let options = api::Options {
+            max_body: options.max_body,
+            event_loop: main_loop.endpoint(),
+            metrics,
+        };
+        Api::start(listener, &events, options)
     });
-    // Unbuffered: a guest's prompt has no newline.
-    let output = io::stdout().as_fd().try_clone_to_owned();
-    let output = Box::new(File::from(output.map_err(RunError::Terminal)?));
-    let machine = machine::build(&loaded.config, output, timed_from).map_err(in_file)?;
+    let mailbox = mailbox.transpose()?;
+    if let Some(file) = &options.config_file {
+        let loaded = VmConfig::from_file(file)?;
+        for warning in &loaded.warnings {
+            log::warn!("{warning}");
+        }
+        controller.adopt(loaded.config)?;
+        controller.boot().map_err(in_place)?;
+    }
+    let outcome = serve(&mut main_loop, &mut controller, mailbox.as_ref()).map_err(in_place)?;
 
-    let terminal = RawTerminal::enter(&io::stdin()).map_err(RunError::Terminal)?;
-    let outcome = machine.run(terminal.is_some()).map_err(in_file)?;
     drop(terminal);
     match outcome.status() {
         GUEST_PANIC => log::warn!("{outcome}"),
         _ => log::info!("{outcome}"),
     }
+    log::info!("Vmm is stopping.");
+    controller.finish();
+    if let Some(mailbox) = &mailbox {
+        mailbox.end();
+    }
+    match outcome.status() {
+        0 => log::info!("Firecracker exiting successfully. exit_code=0"),
+        status => log::info!("Firecracker exiting with exit_code={status}"),
+    }
     Ok(outcome)
+}
+
+fn serve(
+    main_loop: &mut MainLoop,
+    controller: &mut Controller,
+    mailbox: Option<&Mailbox>,
+) -> Result<Outcome, MachineError> {
+    loop {
+        if let Some(mailbox) = mailbox {
+            mailbox.serve(|command| controller.apply(command));
+        }
+        if let Some(outcome) = controller.after_turn()? {
+            return Ok(outcome);
+        }
+        main_loop.turn()?;
+    }
+}
+
+fn load_metadata(controller: &mut Controller, path: &Path) -> Result<(), RunError> {
+    let wrong = |why: String| RunError::Metadata {
+        path: path.into(),
+        why,
+    };
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut text))
+        .map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let data = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
+    controller
+        .put_metadata(data)
+        .map_err(|e: StoreError| wrong(e.to_string()))
 }
 
 /// Time from `start_us`, which is CLOCK_MONOTONIC in microseconds, to `end`.
 fn time_since(start_us: u64, end: Instant) -> Option<Duration> {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok()?;
-    let before_end = Duration::from(now).checked_sub(end.elapsed())?;
+    let now = devices::timer::now();
+    let before_end = now.checked_sub(end.elapsed())?;
     before_end.checked_sub(Duration::from_micros(start_us))
+}
+
+/// How long it took until the API could be asked, if the jailer says when it began.
+fn record_startup(metrics: &Metrics, options: &Options) {
+    let record = |gauge: &Gauge, now: Duration, start: Option<u64>| {
+        if let Some(time) = start.and_then(|us| now.checked_sub(Duration::from_micros(us))) {
+            gauge.set_time(time);
+        }
+    };
+    let server = &metrics.server;
+    let start = options.start_time_us;
+    record(
+        &server.process_startup_time_us,
+        devices::timer::now(),
+        start,
+    );
+    let cpu = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    let cpu = cpu.map(Duration::from).unwrap_or_default();
+    let jailer = Duration::from_micros(options.parent_cpu_time_us.unwrap_or(0));
+    let start = options.start_time_cpu_us;
+    record(&server.process_startup_time_cpu_us, cpu + jailer, start);
 }

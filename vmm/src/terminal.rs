@@ -12,17 +12,14 @@ use std::sync::OnceLock;
 /// What the terminal was before: set once, read by the signal handler.
 static BEFORE: OnceLock<libc::termios> = OnceLock::new();
 
-/// Signals whose default is to end the process. SIGKILL cannot be seen, SIGPIPE is ignored in Rust.
-const FATAL: [Signal; 20] = [
-    Signal::SIGHUP,
+/// Signals whose default is to end the process, and which have no status of their own
+/// ([`crate::signals`]). SIGKILL cannot be seen, SIGPIPE is ignored in Rust.
+const FATAL: [Signal; 13] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
-    Signal::SIGILL,
     Signal::SIGTRAP,
     Signal::SIGABRT,
-    Signal::SIGBUS,
     Signal::SIGFPE,
-    Signal::SIGSEGV,
     Signal::SIGTERM,
     Signal::SIGUSR1,
     Signal::SIGUSR2,
@@ -31,9 +28,6 @@ const FATAL: [Signal; 20] = [
     Signal::SIGPROF,
     Signal::SIGIO,
     Signal::SIGPWR,
-    Signal::SIGXCPU,
-    Signal::SIGSYS,
-    Signal::SIGXFSZ,
 ];
 
 /// Raw mode for as long as this lives.
@@ -95,15 +89,20 @@ fn restore_on(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts the terminal back, if it was raw. Async-signal-safe.
 #[expect(
     unsafe_code,
     reason = "the safe wrapper of tcsetattr is not async-signal-safe by contract"
 )]
-extern "C" fn restore_and_die(signal: libc::c_int) {
+pub(crate) fn restore() {
     if let Some(before) = BEFORE.get() {
         // SAFETY: `before` is a termios that lives for ever, and the call only reads it.
         unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, before) };
     }
+}
+
+extern "C" fn restore_and_die(signal: libc::c_int) {
+    restore();
     if let Ok(signal) = Signal::try_from(signal) {
         // Its disposition is the default again.
         let _ = raise(signal);

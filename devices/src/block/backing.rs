@@ -71,6 +71,14 @@ impl Backing {
         Self::locked(open_file(path, read_only)?, path, read_only)
     }
 
+    /// Whether `path` could be opened, as far as can be told without locking it.
+    ///
+    /// # Errors
+    /// [`BackingError`], naming `path`.
+    pub fn look(path: &Path, read_only: bool) -> Result<(), BackingError> {
+        open_file(path, read_only).map(drop)
+    }
+
     /// What `path` is now, in place of this image. If it is this same file, its lock is kept and
     /// only its size taken anew; another is locked while this one still is.
     ///

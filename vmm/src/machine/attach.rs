@@ -13,6 +13,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+/// A device behind its registers, for the vCPUs and for those who operate it.
+pub type SharedTransport = Arc<Mutex<MmioTransport>>;
+
 /// Hands out windows in order, and wires devices to them.
 pub struct Attacher<'a> {
     vm: &'a VmFd,
@@ -52,13 +55,14 @@ impl<'a> Attacher<'a> {
         name: &str,
         device: Box<dyn VirtioDevice>,
         event_loop: Loop,
-    ) -> Result<(), MachineError> {
+    ) -> Result<SharedTransport, MachineError> {
         let window = virtio_mmio_window(self.windows.len());
         let window = window.ok_or(MachineError::TooManyDevices(VIRTIO_MMIO_COUNT))?;
-        self.wire(bus, window, device, event_loop)
+        let transport = self
+            .wire(bus, window, device, event_loop)
             .map_err(MachineError::set_up(format!("the device {name}")))?;
         self.windows.push(window);
-        Ok(())
+        Ok(transport)
     }
 
     fn wire(
@@ -67,7 +71,7 @@ impl<'a> Attacher<'a> {
         window: VirtioMmioWindow,
         device: Box<dyn VirtioDevice>,
         event_loop: Loop,
-    ) -> io::Result<()> {
+    ) -> io::Result<SharedTransport> {
         let doorbell = IoEventAddress::Mmio(window.base + QUEUE_NOTIFY);
         let mut kicks = Vec::new();
         for (queue, _) in (0_u32..).zip(device.offer().queue_sizes) {
@@ -83,8 +87,9 @@ impl<'a> Attacher<'a> {
             kicks,
         };
         let transport = Arc::new(Mutex::new(MmioTransport::new(device, wiring)));
-        bus.insert(window.base, window.len, transport)
-            .map_err(io::Error::other)
+        bus.insert(window.base, window.len, transport.clone())
+            .map_err(io::Error::other)?;
+        Ok(transport)
     }
 
     /// The windows that hold a device.

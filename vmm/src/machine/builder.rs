@@ -1,13 +1,14 @@
-//! Configuration to machine, top to bottom; then the machine runs.
+//! Configuration to machine, top to bottom.
 
 use super::attach::{Attacher, irqfd};
+use super::end::End;
+use super::running::{Device, Guest, Machine};
 use super::{MachineError, kvm, memory};
 use crate::boot_timer::{BootTimer, Timeline};
-use crate::console::Console;
-use crate::device_config::DeviceConfig;
-use crate::event_loop::{self, MainLoop, Stopper};
-use crate::exit_status::Outcome;
-use crate::vcpu::{self, Buses, Coalesced, FlushTimer, Topology, Vcpu};
+use crate::console::Output;
+use crate::device_config::{DeviceConfig, Prepared};
+use crate::event_loop::{self, SpawnedLoop};
+use crate::vcpu::{self, Buses, FlushTimer, Gate, Topology, VcpuMetrics};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
@@ -18,60 +19,15 @@ use devices::pci_host::{self, PciHost};
 use devices::power::{self, ExitPort, PowerControl};
 use devices::pvpanic::PvPanic;
 use devices::serial::SerialPort;
+use devices::virtio::worker::Loop;
 use kvm_ioctls::VmFd;
 use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// How the guest ended: the first to say so is right.
-#[derive(Clone)]
-pub struct End {
-    outcome: Arc<OnceLock<Outcome>>,
-    stopper: Stopper,
-}
-
-impl End {
-    fn new(stopper: Stopper) -> Self {
-        Self {
-            outcome: Arc::default(),
-            stopper,
-        }
-    }
-
-    /// Ends the guest, unless it has ended.
-    pub fn set(&self, outcome: Outcome) {
-        if self.outcome.set(outcome).is_ok() {
-            self.stopper.stop();
-        }
-    }
-
-    /// Whether the guest has ended: its vCPUs have nothing more to do.
-    pub fn is_set(&self) -> bool {
-        self.outcome.get().is_some()
-    }
-
-    fn sink(&self) -> EventSink {
-        let end = self.clone();
-        Arc::new(move |event| end.set(Outcome::Guest(event)))
-    }
-}
-
-/// What the vCPUs share. They run until the process ends and so keep it all alive: KVM's slots point into
-/// the memory.
-pub struct Guest {
-    /// Where accesses go.
-    pub buses: Buses,
-    /// How the guest ends.
-    pub end: End,
-    /// Serial output that KVM collects, where it can.
-    pub coalesced: Option<Coalesced>,
-    /// The VM.
-    pub vm: VmFd,
-    _memory: GuestMemory,
-}
+use vmm_sys_util::eventfd::EventFd;
 
 /// Where the count of a boot's time starts.
 #[derive(Clone, Copy, Debug)]
@@ -82,31 +38,25 @@ pub struct Start {
     pub exec: Instant,
 }
 
-/// A guest ready to run.
-pub struct Machine {
-    vcpus: Vec<Vcpu>,
-    buses: Buses,
-    main_loop: MainLoop,
-    end: End,
-    serial: Arc<Mutex<SerialPort>>,
-    vm_created: Instant,
-    /// Where to count a boot from, if it is timed.
-    timed_from: Option<Start>,
-    coalesced: Option<Coalesced>,
-    vm: VmFd,
-    memory: GuestMemory,
+/// What the process lends to the machine it builds.
+pub struct Host<'a> {
+    /// The loop of the main thread.
+    pub event_loop: &'a Loop,
+    /// Where the console writes.
+    pub output: &'a Output,
+    /// With which a boot is timed from there.
+    pub timed_from: Option<Start>,
+    /// What the vCPUs count.
+    pub metrics: &'a Arc<VcpuMetrics>,
+    /// What was opened before.
+    pub prepared: &'a mut Prepared,
 }
 
-/// Builds the guest of `config`, whose console writes to `output`. With `timed_from` its boot is
-/// timed from there.
+/// Builds the guest of `config`, which stands still until [`Machine::resume`].
 ///
 /// # Errors
 /// [`MachineError`]; nothing is left behind.
-pub fn build(
-    config: &VmConfig,
-    output: Box<dyn io::Write + Send>,
-    timed_from: Option<Start>,
-) -> Result<Machine, MachineError> {
+pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError> {
     let topology = Topology::new(config.machine_config.vcpu_count, config.machine_config.smt);
     let kvm = kvm::open(topology.vcpus)?;
     let vm = kvm::create_vm(&kvm)?;
@@ -115,19 +65,23 @@ pub fn build(
     memory::give_to_kvm(&vm, &memory)?;
     kvm::create_interrupt_controllers(&vm)?;
 
-    let main_loop = MainLoop::new()?;
-    let end = End::new(main_loop.stopper());
+    let end = End::new(host.event_loop);
     let mut buses = Buses::default();
-    let serial = add_platform(&vm, &mut buses.port, &end.sink(), output, config)?;
+    let platform = add_platform(&vm, &mut buses.port, &end.sink(), host.output, config)?;
 
     let mut attacher = Attacher::new(&vm, &memory);
+    let mut devices = Vec::new();
     for device in DeviceConfig::all(config) {
-        let built = device.build()?;
-        let served_by = match device.blocks() {
-            true => event_loop::spawn(&device.name())?,
-            false => main_loop.endpoint(),
+        let name = device.name();
+        let built = device.build(host.prepared)?;
+        let own_loop = device.blocks().then(|| SpawnedLoop::start(&name));
+        let own_loop = own_loop.transpose()?;
+        let served_by = match &own_loop {
+            Some(own_loop) => own_loop.endpoint(),
+            None => host.event_loop.clone(),
         };
-        attacher.attach(&mut buses.memory, &device.name(), built, served_by)?;
+        let transport = attacher.attach(&mut buses.memory, &name, built, served_by)?;
+        devices.push(Device::new(device, transport, own_loop));
     }
 
     let plan = load(config, &memory, &attacher.windows())?;
@@ -136,69 +90,30 @@ pub fn build(
         Some(vcpu) => vcpu.coalesced(&vm),
         None => Ok(None),
     };
-    Ok(Machine {
-        vcpus,
-        buses,
-        main_loop,
-        end,
-        serial,
-        vm_created,
-        timed_from,
-        coalesced: coalesced.map_err(MachineError::set_up("the console's ring"))?,
-        vm,
-        memory,
-    })
-}
-
-impl Machine {
-    /// Runs the guest until it ends. `terminal` says whether the console's input is one.
-    ///
-    /// # Errors
-    /// A thread could not be started or the event loop failed.
-    pub fn run(mut self, terminal: bool) -> Result<Outcome, MachineError> {
-        let quit = self.end.clone();
-        let quit = Box::new(move || quit.set(Outcome::Quit));
-        let console = Console::new(terminal, self.serial, quit);
-        self.main_loop.add(Box::new(console));
-        if let Some(start) = self.timed_from {
-            let timer = BootTimer::new(Timeline {
-                jailer: start.jailer,
-                exec: start.exec,
-                vm_created: self.vm_created,
-                entered: Instant::now(),
-            });
-            insert(
-                &mut self.buses.memory,
-                layout::BOOT_TIMER,
-                layout::PAGE_SIZE,
-                timer,
-            )?;
-        }
-        let guest = Arc::new(Guest {
-            buses: self.buses,
-            end: self.end.clone(),
-            coalesced: self.coalesced,
-            vm: self.vm,
-            _memory: self.memory,
+    if let Some(start) = host.timed_from {
+        let timer = BootTimer::new(Timeline {
+            jailer: start.jailer,
+            exec: start.exec,
+            vm_created,
+            entered: Instant::now(),
         });
-        if guest.coalesced.is_some() {
-            self.main_loop.add(Box::new(FlushTimer::new(guest.clone())));
-        }
-        for vcpu in self.vcpus {
-            vcpu::start(vcpu, guest.clone())?;
-        }
-        self.main_loop.run()?;
-        // What another vCPU wrote last may still be on its way. Not for one who quits, perhaps because the
-        // output is stuck.
-        let outcome = self.end.outcome.get().copied();
-        let outcome = outcome.unwrap_or(Outcome::VcpuFailed);
-        if let Some(coalesced) = &guest.coalesced
-            && outcome != Outcome::Quit
-        {
-            coalesced.drain(&guest.buses);
-        }
-        Ok(outcome)
+        let memory = &mut buses.memory;
+        insert(memory, layout::BOOT_TIMER, layout::PAGE_SIZE, timer)?;
     }
+    let guest = Arc::new(Guest {
+        buses,
+        end,
+        gate: Gate::new(),
+        coalesced: coalesced.map_err(MachineError::set_up("the console's ring"))?,
+        metrics: host.metrics.clone(),
+        vm,
+        _memory: memory,
+    });
+    let flush = FlushTimer::new(&guest, host.output.clone());
+    let flush = flush.map_err(MachineError::set_up("the console's timer"))?;
+    let flush = flush.map(|timer| event_loop::add(host.event_loop, Box::new(timer)));
+    let vcpus = vcpu::start(vcpus, &guest)?;
+    Ok(Machine::new(guest, vcpus, devices, platform, flush))
 }
 
 fn insert(
@@ -207,9 +122,26 @@ fn insert(
     len: u64,
     device: impl devices::bus::BusDevice + 'static,
 ) -> Result<(), MachineError> {
-    let device: SharedDevice = Arc::new(Mutex::new(device));
+    insert_shared(bus, base, len, Arc::new(Mutex::new(device)))
+}
+
+fn insert_shared(
+    bus: &mut Bus,
+    base: u64,
+    len: u64,
+    device: SharedDevice,
+) -> Result<(), MachineError> {
     bus.insert(base, len, device)
         .map_err(|e| MachineError::set_up("the platform's devices")(io::Error::other(e)))
+}
+
+/// What the monitor itself uses of the platform's devices.
+pub(super) struct Platform {
+    pub serial: Arc<Mutex<SerialPort>>,
+    /// `None` if the guest has none.
+    pub keyboard: Option<Arc<Mutex<I8042>>>,
+    /// Raises the interrupt of the power button.
+    pub power_button: EventFd,
 }
 
 /// The devices every guest has: console, power, panic, exit port, and commonly a keyboard
@@ -218,10 +150,11 @@ fn add_platform(
     vm: &VmFd,
     ports: &mut Bus,
     events: &EventSink,
-    output: Box<dyn io::Write + Send>,
+    output: &Output,
     config: &VmConfig,
-) -> Result<Arc<Mutex<SerialPort>>, MachineError> {
+) -> Result<Platform, MachineError> {
     let line = |gsi| irqfd(vm, gsi).map_err(MachineError::set_up("the platform's interrupts"));
+    let output = Box::new(output.clone());
     let serial = Arc::new(Mutex::new(SerialPort::new(line(layout::COM1_GSI)?, output)));
     ports
         .insert(
@@ -231,10 +164,20 @@ fn add_platform(
         )
         .map_err(|e| MachineError::set_up("the console")(io::Error::other(e)))?;
 
-    if config.machine_config.i8042 {
-        let keyboard = I8042::new(line(layout::I8042_GSI)?, events.clone());
-        insert(ports, layout::I8042_DATA_PORT.into(), i8042::LEN, keyboard)?;
-    }
+    let keyboard = match config.machine_config.i8042 {
+        true => {
+            let keyboard = I8042::new(line(layout::I8042_GSI)?, events.clone());
+            let keyboard = Arc::new(Mutex::new(keyboard));
+            insert_shared(
+                ports,
+                layout::I8042_DATA_PORT.into(),
+                i8042::LEN,
+                keyboard.clone(),
+            )?;
+            Some(keyboard)
+        }
+        false => None,
+    };
     insert(ports, pci_host::PORT, pci_host::LEN, PciHost::default())?;
     let power = PowerControl::new(events.clone());
     insert(ports, layout::SLEEP_CONTROL_PORT.into(), power::LEN, power)?;
@@ -250,7 +193,11 @@ fn add_platform(
         1,
         ExitPort::new(events.clone()),
     )?;
-    Ok(serial)
+    Ok(Platform {
+        serial,
+        keyboard,
+        power_button: line(layout::EVENT_GSI)?,
+    })
 }
 
 fn open(key: &str, path: &Path) -> Result<File, MachineError> {

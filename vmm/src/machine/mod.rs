@@ -2,19 +2,24 @@
 
 pub mod attach;
 pub mod builder;
+mod end;
 mod kvm;
 pub mod memory;
+mod running;
 
 use crate::event_loop::EventLoopError;
 use crate::vcpu::VcpuError;
 use boot::BootError;
 use devices::block::backing::BackingError;
 use devices::net::tap::TapError;
+use devices::vsock::VsockError;
 use std::io;
 
-pub use builder::{Machine, build};
+pub use builder::build;
+pub use end::End;
 pub use kvm::KvmError;
 pub use memory::MemoryError;
+pub use running::{DeviceError, Guest, Machine};
 
 /// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,9 @@ pub enum MachineError {
         #[source]
         source: TapError,
     },
+    /// The sockets.
+    #[error("vsock")]
+    Vsock(#[source] VsockError),
     /// More devices than there are windows and interrupts.
     #[error(
         "the configuration has more devices than the {0} there is room for: remove some of \
@@ -85,7 +93,11 @@ impl MachineError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Open { .. } | Self::Boot(_) | Self::Disk { .. } | Self::TooManyDevices(_)
+            Self::Open { .. }
+                | Self::Boot(_)
+                | Self::Disk { .. }
+                | Self::Vsock(_)
+                | Self::TooManyDevices(_)
         )
     }
 

@@ -1,7 +1,8 @@
 //! Whole conversations with a TCP/IP implementation nobody here wrote, over a wire that loses and reorders.
 
 use super::Mmds;
-use super::testing::{GUEST_MAC, TestClock, properties, service};
+use super::testing::{GUEST_MAC, TestClock, service};
+use crate::testing::properties;
 use devices::net::responder::{HEAD, Responder};
 use resources::{MmdsConfig, MmdsVersion};
 use serde_json::json;

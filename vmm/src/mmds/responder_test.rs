@@ -3,6 +3,7 @@ use super::super::http::MAX_REQUEST;
 use super::super::tcp::{ACK, PSH, Seq};
 use super::super::testing::*;
 use super::*;
+use crate::testing::properties;
 use devices::net::responder::{HEAD, Responder as _};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -18,18 +18,6 @@ pub const SERVICE: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The size of the data.
 pub const LIMIT: usize = 51200;
 
-/// A runner with a fixed seed, so that a run can be repeated; the variable `BANTAM_CASES` says how many.
-pub fn properties() -> proptest::test_runner::TestRunner {
-    let cases = std::env::var("BANTAM_CASES").map_or(150, |n| n.parse().unwrap());
-    proptest::test_runner::TestRunner::new(proptest::test_runner::Config {
-        cases,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(0x62_616e_7461_6d21),
-        failure_persistence: None,
-        max_shrink_iters: 1000,
-        ..Default::default()
-    })
-}
-
 /// A clock that goes when the test says so.
 #[derive(Clone, Default)]
 pub struct TestClock(Arc<AtomicU64>);

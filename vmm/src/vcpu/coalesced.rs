@@ -6,18 +6,19 @@
 //! writes blindly is served byte by byte. What nobody asks after, a timer brings out a moment later.
 
 use super::Buses;
+use crate::console::Output;
+use crate::machine::Guest;
 use boot::layout::{COM1_PORT, COM1_PORTS};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use kvm_bindings::{KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio};
 use kvm_ioctls::{Cap, IoEventAddress, VcpuFd, VmFd};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 /// Bytes of the ring, its header included: one page, on x86.
 const RING_BYTES: usize = 4096;
@@ -189,44 +190,52 @@ impl Coalesced {
 
 /// The timer as a subscriber of the event loop.
 pub struct FlushTimer {
-    guest: Arc<crate::machine::builder::Guest>,
+    guest: Weak<Guest>,
+    output: Output,
+    /// The loop's own: the guest may be gone before the loop forgets the timer.
+    watched: OwnedFd,
 }
 
 impl FlushTimer {
-    /// Brings out what the vCPUs of `guest` wrote last.
-    pub fn new(guest: Arc<crate::machine::builder::Guest>) -> Self {
-        Self { guest }
+    /// Brings out what the vCPUs of `guest` wrote last, when `output` takes it. `None` if nothing is
+    /// collected.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn new(guest: &Arc<Guest>, output: Output) -> io::Result<Option<Self>> {
+        let Some(coalesced) = &guest.coalesced else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            guest: Arc::downgrade(guest),
+            output,
+            watched: coalesced.timer.as_fd().try_clone_to_owned()?,
+        }))
     }
-}
-
-/// Whether standard output takes what the ring can hold, as a pipe does that is ready.
-fn output_takes_more() -> bool {
-    let output = io::stdout();
-    let mut ready = [PollFd::new(output.as_fd(), PollFlags::POLLOUT)];
-    !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0))
 }
 
 impl MutEventSubscriber for FlushTimer {
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Some(coalesced) = &self.guest.coalesced
-            && let Err(e) = ops.add(Events::new(&coalesced.timer.as_fd(), EventSet::IN))
-        {
+        if let Err(e) = ops.add(Events::new(&self.watched, EventSet::IN)) {
             log::error!("cannot watch the console's timer: {e}");
         }
     }
 
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let Some(coalesced) = &self.guest.coalesced else {
+        let Some(guest) = self.guest.upgrade() else {
+            return;
+        };
+        let Some(coalesced) = &guest.coalesced else {
             return;
         };
         let _ = coalesced.timer.wait();
-        if !output_takes_more() {
+        if !self.output.takes_more() {
             // This loop serves the network too and must not block: a vCPU may, or we look again.
             coalesced.arm(STUCK_MS);
             return;
         }
         coalesced.armed.store(false, Ordering::Release);
-        let next = if coalesced.drain(&self.guest.buses) {
+        let next = if coalesced.drain(&guest.buses) {
             coalesced.quiet.store(0, Ordering::Release);
             Some(FLUSH_MS)
         } else {

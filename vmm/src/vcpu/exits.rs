@@ -1,14 +1,26 @@
 //! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
 
+use super::gate::Pass;
 use crate::exit_status::Outcome;
-use crate::machine::builder::Guest;
+use crate::machine::Guest;
 use devices::guest_event::GuestEvent;
+use devices::timer::now;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-/// Runs the vCPU until the guest has ended; an outcome if it is by a failure of this vCPU.
+/// Runs the vCPU until its thread is to end; an outcome if it is by a failure of this vCPU.
 pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
-    while !guest.end.is_set() {
+    loop {
+        match guest.gate.pass() {
+            Pass::Enter => {}
+            Pass::EnterAfterPause => after_pause(vcpu, guest),
+            Pass::End => return None,
+        }
+        if guest.end.is_set() {
+            // Nothing more to do; the gate says when to end.
+            guest.gate.wait_for_end();
+            return None;
+        }
         match vcpu.run() {
             Ok(exit) => match answer(exit, guest) {
                 None => {}
@@ -23,7 +35,19 @@ pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
             }
         }
     }
-    None
+}
+
+/// Tells the guest's clock that it stood still on purpose: else its watchdog reports a lock-up.
+fn after_pause(vcpu: &VcpuFd, guest: &Guest) {
+    match vcpu.kvmclock_ctrl() {
+        Ok(()) => {}
+        // A guest that does not use the clock.
+        Err(e) if e.errno() == libc::EINVAL => {}
+        Err(e) => {
+            log::warn!("KVM does not tell the guest's clock of the pause: {e}");
+            guest.metrics.kvmclock_ctrl_fails.increment();
+        }
+    }
 }
 
 /// Serves one exit; an outcome if it is the last.
@@ -39,22 +63,37 @@ fn answer(exit: VcpuExit<'_>, guest: &Guest) -> Option<Outcome> {
             _ => {}
         }
     }
-    match exit {
-        VcpuExit::IoIn(port, data) => read(&buses.port, port.into(), data),
-        VcpuExit::IoOut(port, data) => drop(buses.port.write(port.into(), data)),
-        VcpuExit::MmioRead(address, data) => read(&buses.memory, address, data),
-        VcpuExit::MmioWrite(address, data) => drop(buses.memory.write(address, data)),
+    let (started, metrics) = (now(), &guest.metrics);
+    let (count, time) = match exit {
+        VcpuExit::IoIn(port, data) => {
+            read(&buses.port, port.into(), data);
+            (&metrics.exit_io_in, &metrics.exit_io_in_agg)
+        }
+        VcpuExit::IoOut(port, data) => {
+            buses.port.write(port.into(), data);
+            (&metrics.exit_io_out, &metrics.exit_io_out_agg)
+        }
+        VcpuExit::MmioRead(address, data) => {
+            read(&buses.memory, address, data);
+            (&metrics.exit_mmio_read, &metrics.exit_mmio_read_agg)
+        }
+        VcpuExit::MmioWrite(address, data) => {
+            buses.memory.write(address, data);
+            (&metrics.exit_mmio_write, &metrics.exit_mmio_write_agg)
+        }
         // A triple fault, by which a PC resets.
         VcpuExit::Shutdown => return Some(Outcome::Guest(GuestEvent::Reset)),
         VcpuExit::SystemEvent(kind, _) => return system_event(kind),
         VcpuExit::FailEntry(reason, _cpu) => return Some(Outcome::FailedEntry(reason)),
         VcpuExit::InternalError => return Some(Outcome::KvmInternalError),
-        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::Nmi => {}
+        VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::Nmi => return None,
         other => {
             log::error!("KVM came back with {other:?}, which this monitor did not ask for");
             return Some(Outcome::VcpuFailed);
         }
-    }
+    };
+    count.increment();
+    time.record(now().saturating_sub(started));
     None
 }
 

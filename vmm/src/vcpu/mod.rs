@@ -3,10 +3,13 @@
 mod coalesced;
 mod cpuid;
 mod exits;
+mod gate;
+mod metrics;
 mod msrs;
 mod registers;
 
-use crate::machine::builder::Guest;
+use crate::exit_status::Outcome;
+use crate::machine::Guest;
 use boot::EntryState;
 use devices::bus::Bus;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -15,6 +18,8 @@ use std::sync::Arc;
 
 pub use coalesced::{Coalesced, FlushTimer};
 pub use cpuid::Topology;
+pub use gate::{Gate, Vcpus, install_signal};
+pub use metrics::VcpuMetrics;
 
 /// Why a vCPU cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,24 +105,37 @@ pub fn create(
     Ok(vcpus)
 }
 
-/// Starts the thread of `vcpu`, which runs until the guest ends and then waits for the process to.
+/// Starts a thread for each of `vcpus`, which wait at the guest's gate for the first
+/// [`Vcpus::resume`].
 ///
 /// # Errors
-/// [`VcpuError::Thread`].
-pub fn start(mut vcpu: Vcpu, guest: Arc<Guest>) -> Result<(), VcpuError> {
-    let index = vcpu.index;
-    std::thread::Builder::new()
-        .name(format!("fc_vcpu {index}"))
-        .spawn(move || {
-            if let Some(outcome) = exits::run(&mut vcpu.fd, &guest) {
-                log::error!("vCPU {index}: {outcome}");
-                guest.end.set(outcome);
+/// [`VcpuError::Thread`]; those that were started end.
+pub fn start(vcpus: Vec<Vcpu>, guest: &Arc<Guest>) -> Result<Vcpus, VcpuError> {
+    let mut threads = Vec::with_capacity(vcpus.len());
+    for Vcpu { index, mut fd } in vcpus {
+        let of_thread = guest.clone();
+        let started = std::thread::Builder::new()
+            .name(format!("fc_vcpu {index}"))
+            .spawn(move || {
+                if let Some(outcome) = exits::run(&mut fd, &of_thread) {
+                    failed(index, outcome, &of_thread);
+                }
+            });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                Vcpus::new(guest.gate.clone(), threads).end();
+                return Err(VcpuError::Thread { index, source });
             }
-            loop {
-                // With its share of the guest's memory, which other vCPUs may still run in.
-                std::thread::park();
-            }
-        })
-        .map_err(|source| VcpuError::Thread { index, source })?;
-    Ok(())
+        }
+    }
+    Ok(Vcpus::new(guest.gate.clone(), threads))
+}
+
+/// The first failure is the guest's end; the thread then waits for its own.
+fn failed(index: u8, outcome: Outcome, guest: &Guest) {
+    log::error!("vCPU {index}: {outcome}");
+    guest.metrics.failures.increment();
+    guest.end.set(outcome);
+    guest.gate.wait_for_end();
 }

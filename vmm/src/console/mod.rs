@@ -1,11 +1,15 @@
 //! The console: what is typed goes to the guest's serial port, and Ctrl-A is the monitor's.
 
-use devices::serial::SerialPort;
+mod output;
+mod socket;
+
+pub use output::{Attached, Output, open_nonblocking};
+pub use socket::{ConsoleSocket, CurrentSerial};
+
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::errno::Errno;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
 
 /// Ctrl-A, after which a key is the monitor's.
 const ESCAPE: u8 = 0x01;
@@ -47,19 +51,24 @@ pub struct Console {
     input: io::Stdin,
     /// Only a terminal has the monitor's keys; a pipe's bytes are all the guest's.
     keys: Option<Keys>,
-    serial: Arc<Mutex<SerialPort>>,
+    serial: CurrentSerial,
     quit: Box<dyn Fn() + Send>,
 }
 
 impl Console {
     /// Feeds `serial`; calls `quit` when a terminal's user asks for it.
-    pub fn new(terminal: bool, serial: Arc<Mutex<SerialPort>>, quit: Box<dyn Fn() + Send>) -> Self {
+    pub fn new(terminal: bool, serial: CurrentSerial, quit: Box<dyn Fn() + Send>) -> Self {
         Self {
             input: io::stdin(),
             keys: terminal.then(Keys::default),
             serial,
             quit,
         }
+    }
+
+    fn room(&self) -> usize {
+        let serial = devices::lock(&self.serial).clone();
+        serial.map_or(0, |serial| devices::lock(&serial).room())
     }
 
     /// Returns whether there may be more.
@@ -86,7 +95,9 @@ impl Console {
         // A guest that reads nothing: input beyond its buffer is lost, as on a real line, but the
         // monitor's keys still work; they come before the port, which a write to a full pipe may hold.
         if !bytes.is_empty() {
-            let lost = bytes.len() - devices::lock(&self.serial).input(&bytes);
+            let serial = devices::lock(&self.serial).clone();
+            let taken = serial.map_or(0, |serial| devices::lock(&serial).input(&bytes));
+            let lost = bytes.len() - taken;
             if lost > 0 {
                 log::debug!("the guest does not read: lost {lost} bytes of input");
             }
@@ -104,7 +115,7 @@ impl MutEventSubscriber for Console {
         let events = Events::with_data(&self.input.as_fd(), 0, EventSet::IN);
         if ops.add(events).is_err() {
             // A regular file cannot be waited for; it is there at once, as far as it fits.
-            while devices::lock(&self.serial).room() > 0 && self.read().unwrap_or(false) {}
+            while self.room() > 0 && self.read().unwrap_or(false) {}
         }
     }
 

@@ -1,0 +1,98 @@
+//! The one list of what clients still send and nobody should write any more. Each is accepted as
+//! long as this list has it; the API answers with `Deprecation: true`.
+
+use serde_json::Value;
+
+/// When a field counts.
+enum When {
+    /// It is there, and neither null nor false.
+    Given,
+    /// It is not this, or not there.
+    IsNot(&'static str),
+}
+
+struct Deprecated {
+    /// Path of the request, without the leading slash.
+    path: &'static str,
+    field: &'static str,
+    when: When,
+    /// What to write.
+    instead: &'static str,
+}
+
+const fn given(path: &'static str, field: &'static str, instead: &'static str) -> Deprecated {
+    Deprecated {
+        path,
+        field,
+        when: When::Given,
+        instead,
+    }
+}
+
+const LIST: [Deprecated; 6] = [
+    given(
+        "machine-config",
+        "cpu_template",
+        "PUT /cpu-config describes a template",
+    ),
+    given("vsock", "vsock_id", "leave it out: there is one vsock"),
+    Deprecated {
+        path: "mmds/config",
+        field: "version",
+        when: When::IsNot("V2"),
+        instead: "V2, whose requests need a token",
+    },
+    given("snapshot/load", "mem_file_path", "mem_backend"),
+    given(
+        "snapshot/load",
+        "enable_diff_snapshots",
+        "track_dirty_pages",
+    ),
+    given(
+        "snapshot/create",
+        "version",
+        "leave it out: there is one version",
+    ),
+];
+
+/// What in the JSON `body` of a request to `path` is deprecated, with what to write instead, a line each.
+pub fn deprecated(path: &str, body: &Value) -> Vec<String> {
+    let found = LIST.iter().filter(|entry| {
+        let value = body.get(entry.field).unwrap_or(&Value::Null);
+        let counts = match entry.when {
+            When::Given => !matches!(value, Value::Null | Value::Bool(false)),
+            When::IsNot(good) => value.as_str() != Some(good),
+        };
+        entry.path == path && counts
+    });
+    found
+        .map(|entry| {
+            format!(
+                "/{path}: {} is deprecated; instead: {}",
+                entry.field, entry.instead
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_deprecated_is_told_where_it_is_sent() {
+        let found = |path, body: Value| deprecated(path, &body).len();
+        assert_eq!(found("machine-config", json!({"cpu_template": "None"})), 1);
+        assert_eq!(found("machine-config", json!({"cpu_template": null})), 0);
+        assert_eq!(found("drives", json!({"cpu_template": "None"})), 0);
+        assert_eq!(found("mmds/config", json!({"network_interfaces": []})), 1);
+        assert_eq!(found("mmds/config", json!({"version": "V1"})), 1);
+        assert_eq!(found("mmds/config", json!({"version": "V2"})), 0);
+        let load = json!({"mem_file_path": "m", "enable_diff_snapshots": false});
+        assert_eq!(found("snapshot/load", load), 1);
+        assert_eq!(found("snapshot/create", json!({"version": "0.23.0"})), 1);
+        assert_eq!(found("vsock", json!({"vsock_id": "1"})), 1);
+        assert_eq!(found("vsock", json!([1])), 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! Memory that comes and goes while the guest runs.
+
+use serde::{Deserialize, Serialize};
+
+/// Least and default size of a block, in MiB.
+const BLOCK_MIB: u32 = 2;
+/// Least and default size of a slot, in MiB.
+const SLOT_MIB: u32 = 128;
+
+fn block() -> u32 {
+    BLOCK_MIB
+}
+
+fn slot() -> u32 {
+    SLOT_MIB
+}
+
+/// The `memory-hotplug` section.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryHotplug {
+    /// Most memory to be plugged, in MiB: a multiple of the slot.
+    pub total_size_mib: u32,
+    /// What the guest plugs at once, in MiB: a power of two, at least 2.
+    #[serde(default = "block")]
+    pub block_size_mib: u32,
+    /// What the host gives at once, in MiB: a multiple of the block, at least 128.
+    #[serde(default = "slot")]
+    pub slot_size_mib: u32,
+}
+
+impl MemoryHotplug {
+    /// What is wrong with it, in the compatible monitor's words.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), String> {
+        let (block, slot) = (self.block_size_mib, self.slot_size_mib);
+        let rules = [
+            (
+                block < BLOCK_MIB,
+                format!("Block size must not be lower than {BLOCK_MIB} MiB"),
+            ),
+            (
+                !block.is_power_of_two(),
+                "Block size must be a power of 2".into(),
+            ),
+            (
+                slot < SLOT_MIB,
+                format!("Slot size must not be lower than {SLOT_MIB} MiB"),
+            ),
+            (
+                !slot.is_multiple_of(block),
+                format!("Slot size must be a multiple of block size ({block} MiB)"),
+            ),
+            (
+                self.total_size_mib < slot,
+                format!("Total size must not be lower than slot size ({slot} MiB)"),
+            ),
+            (
+                !self.total_size_mib.is_multiple_of(slot),
+                format!("Total size must be a multiple of slot size ({slot} MiB)"),
+            ),
+        ];
+        match rules.into_iter().find(|(broken, _)| *broken) {
+            Some((_, text)) => Err(text),
+            None => Ok(()),
+        }
+    }
+}

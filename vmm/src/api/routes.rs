@@ -1,0 +1,373 @@
+//! One table: method and path to command. The path decides who parses the body, and nothing else
+//! happens here.
+
+use super::http::{Method, Request};
+use crate::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
+use resources::{
+    Action, ActionType, HintingStart, MachineConfigUpdate, RunState, SnapshotLoad, VmUpdate,
+};
+use serde::de::{DeserializeOwned, Error as _};
+
+/// Why no command can be made of a request. The texts are those of the compatible monitor.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// No such path, or not with this method.
+    #[error("Invalid request method and/or path: {method} {path}.")]
+    Path {
+        /// As it is written.
+        method: &'static str,
+        /// Its first part.
+        path: String,
+    },
+    /// A body where there must be none, or none where there must be one.
+    #[error("{0}")]
+    Body(&'static str),
+    /// The path goes on where it should not, or does not.
+    #[error("{0}")]
+    Tail(String),
+    /// No id in the path.
+    #[error("The ID cannot be empty.")]
+    EmptyId,
+    /// An id of other characters.
+    #[error("API Resource IDs can only contain alphanumeric characters and underscores.")]
+    Id,
+    /// The body is not what the path wants.
+    #[error("An error occurred when deserializing the json body of a request: {0}.")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What a request asks for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command.
+    Command(Command),
+    /// The stream of events.
+    Events,
+}
+
+/// A request, taken apart.
+struct Parts<'r> {
+    /// What follows the first part of the path.
+    tail: Vec<&'r str>,
+    body: &'r [u8],
+}
+
+type Handler = fn(&Parts<'_>) -> Result<Parsed, RouteError>;
+
+/// Whether a path wants a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    None,
+    Needed,
+    Optional,
+}
+
+struct Route {
+    method: Method,
+    /// The first part of the path.
+    first: &'static str,
+    /// The second, where it must be there: `/vm/config`.
+    second: Option<&'static str>,
+    body: Body,
+    handler: Handler,
+}
+
+const fn get(first: &'static str, second: Option<&'static str>, handler: Handler) -> Route {
+    Route {
+        method: Method::Get,
+        first,
+        second,
+        body: Body::None,
+        handler,
+    }
+}
+
+const fn put(first: &'static str, handler: Handler) -> Route {
+    Route {
+        method: Method::Put,
+        first,
+        second: None,
+        body: Body::Needed,
+        handler,
+    }
+}
+
+const fn patch(first: &'static str, handler: Handler) -> Route {
+    Route {
+        method: Method::Patch,
+        first,
+        second: None,
+        body: Body::Needed,
+        handler,
+    }
+}
+
+const fn delete(first: &'static str, handler: Handler) -> Route {
+    Route {
+        method: Method::Delete,
+        first,
+        second: None,
+        body: Body::None,
+        handler,
+    }
+}
+
+const ROUTES: [Route; 36] = [
+    get("", None, |_| query(Query::Instance)),
+    get("balloon", None, get_balloon),
+    get("events", None, |_| Ok(Parsed::Events)),
+    get("hotplug", Some("memory"), |_| query(Query::MemoryHotplug)),
+    get("machine-config", None, |_| query(Query::Machine)),
+    get("metrics", Some("prometheus"), |_| query(Query::Prometheus)),
+    get("mmds", None, |_| query(Query::Metadata)),
+    get("version", None, |_| query(Query::Version)),
+    get("vm", Some("config"), |_| query(Query::Vm)),
+    put("actions", put_action),
+    put("balloon", |p| configure(p, Configure::Balloon)),
+    put("boot-source", |p| configure(p, Configure::BootSource)),
+    put("cpu-config", |p| configure(p, Configure::CpuConfig)),
+    put("drives", |p| {
+        identified(p, Configure::Drive, |d| &d.drive_id, config)
+    }),
+    put("entropy", |p| configure(p, Configure::Entropy)),
+    Route {
+        second: Some("memory"),
+        ..put("hotplug", |p| configure(p, Configure::MemoryHotplug))
+    },
+    put("logger", |p| configure(p, Configure::Logger)),
+    put("machine-config", |p| configure(p, Configure::Machine)),
+    put("metrics", |p| configure(p, Configure::Metrics)),
+    put("mmds", put_mmds),
+    put("network-interfaces", |p| {
+        identified(p, Configure::Network, |n| &n.iface_id, config)
+    }),
+    put("pmem", |p| {
+        identified(p, Configure::Pmem, |d| &d.id, config)
+    }),
+    put("serial", |p| configure(p, Configure::Serial)),
+    put("snapshot", put_snapshot),
+    put("vsock", |p| configure(p, Configure::Vsock)),
+    Route {
+        body: Body::Optional,
+        ..patch("balloon", patch_balloon)
+    },
+    patch("drives", |p| {
+        identified(p, Operate::Drive, |d| &d.drive_id, operation)
+    }),
+    Route {
+        second: Some("memory"),
+        ..patch("hotplug", |p| operate(p, Operate::MemoryHotplug))
+    },
+    patch("machine-config", patch_machine),
+    patch("mmds", |p| metadata(p, Metadata::Patch)),
+    patch("network-interfaces", |p| {
+        identified(p, Operate::Network, |n| &n.iface_id, operation)
+    }),
+    patch("pmem", |p| {
+        identified(p, Operate::Pmem, |d| &d.id, operation)
+    }),
+    patch("vm", patch_vm),
+    delete("drives", |p| unplug(p, Pluggable::Drive)),
+    delete("network-interfaces", |p| unplug(p, Pluggable::Network)),
+    delete("pmem", |p| unplug(p, Pluggable::Pmem)),
+];
+
+/// The command that `request` is, with what is deprecated in it.
+///
+/// # Errors
+/// [`RouteError`].
+pub fn parse(request: &Request) -> Result<(Parsed, Vec<String>), RouteError> {
+    let trimmed = request.path.trim_start_matches('/');
+    let mut tokens = trimmed.split_terminator('/');
+    let first = tokens.next().unwrap_or_default();
+    let tail: Vec<&str> = tokens.collect();
+    let body = request.body.as_deref();
+    if request.method == Method::Get && body.is_some() {
+        return Err(RouteError::Body("GET request cannot have a body."));
+    }
+    let route = ROUTES.iter().find(|route| {
+        route.method == request.method
+            && route.first == first
+            && route
+                .second
+                .is_none_or(|second| tail.first() == Some(&second))
+    });
+    let optional = route.is_some_and(|route| route.body == Body::Optional);
+    match (request.method, body) {
+        (Method::Put, None) if !optional => return Err(RouteError::Body("Empty PUT request.")),
+        (Method::Patch, None) if !optional => {
+            return Err(RouteError::Body("Empty PATCH request."));
+        }
+        (Method::Delete, Some(_)) => return Err(RouteError::Body("Empty Delete request.")),
+        _ => {}
+    }
+    let route = route.ok_or_else(|| RouteError::Path {
+        method: request.method.name(),
+        path: first.to_owned(),
+    })?;
+    let parts = Parts {
+        body: body.unwrap_or_default(),
+        tail,
+    };
+    let parsed = (route.handler)(&parts)?;
+    let path = match parts.tail.first() {
+        Some(second) if matches!(first, "mmds" | "snapshot") => format!("{first}/{second}"),
+        _ => first.to_owned(),
+    };
+    let value = serde_json::from_slice(parts.body).unwrap_or_default();
+    Ok((parsed, resources::deprecated(&path, &value)))
+}
+
+fn json<T: DeserializeOwned>(parts: &Parts<'_>) -> Result<T, RouteError> {
+    Ok(serde_json::from_slice(parts.body)?)
+}
+
+fn query(query: Query) -> Result<Parsed, RouteError> {
+    Ok(Parsed::Command(Command::Query(query)))
+}
+
+fn config(part: Configure) -> Parsed {
+    Parsed::Command(Command::Configure(Box::new(part)))
+}
+
+fn operation(operation: Operate) -> Parsed {
+    Parsed::Command(Command::Operate(operation))
+}
+
+fn configure<T: DeserializeOwned>(
+    parts: &Parts<'_>,
+    part: fn(T) -> Configure,
+) -> Result<Parsed, RouteError> {
+    json(parts).map(|body| config(part(body)))
+}
+
+fn operate<T: DeserializeOwned>(
+    parts: &Parts<'_>,
+    make: fn(T) -> Operate,
+) -> Result<Parsed, RouteError> {
+    json(parts).map(|body| operation(make(body)))
+}
+
+fn metadata<T: DeserializeOwned>(
+    parts: &Parts<'_>,
+    make: fn(T) -> Metadata,
+) -> Result<Parsed, RouteError> {
+    json(parts).map(|body| Parsed::Command(Command::Metadata(make(body))))
+}
+
+fn id<'r>(parts: &Parts<'r>) -> Result<&'r str, RouteError> {
+    match parts.tail.first() {
+        None | Some(&"") => Err(RouteError::EmptyId),
+        Some(id) if id.chars().all(|c| c == '_' || c.is_alphanumeric()) => Ok(id),
+        Some(_) => Err(RouteError::Id),
+    }
+}
+
+/// A body that carries the id of its path.
+fn identified<T: DeserializeOwned, C>(
+    parts: &Parts<'_>,
+    make: fn(T) -> C,
+    id_of: fn(&T) -> &str,
+    wrap: fn(C) -> Parsed,
+) -> Result<Parsed, RouteError> {
+    let id = id(parts)?;
+    let body: T = json(parts)?;
+    match id_of(&body) == id {
+        true => Ok(wrap(make(body))),
+        false => Err(RouteError::Body(
+            "The id from the path does not match the id from the body!",
+        )),
+    }
+}
+
+fn unplug(parts: &Parts<'_>, kind: Pluggable) -> Result<Parsed, RouteError> {
+    Ok(operation(Operate::Unplug(kind, id(parts)?.to_owned())))
+}
+
+fn get_balloon(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    match parts.tail.as_slice() {
+        [] => query(Query::Balloon),
+        ["statistics", ..] => query(Query::BalloonStats),
+        ["hinting", "status", ..] => query(Query::HintingStatus),
+        ["hinting", rest @ ..] => Err(RouteError::Tail(format!(
+            "Unrecognized GET request path `/hinting/{}`.",
+            rest.first().unwrap_or(&"")
+        ))),
+        [other, ..] => Err(RouteError::Tail(format!(
+            "Unrecognized GET request path `{other}`."
+        ))),
+    }
+}
+
+fn patch_balloon(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    match parts.tail.as_slice() {
+        ["hinting", "start", ..] => match parts.body {
+            [] => Ok(operation(Operate::HintingStart(HintingStart::default()))),
+            _ => operate(parts, Operate::HintingStart),
+        },
+        ["hinting", "stop", ..] => Ok(operation(Operate::HintingStop)),
+        ["hinting", rest @ ..] => Err(RouteError::Tail(format!(
+            "Unrecognized PATCH request path `/hinting/{}`.",
+            rest.first().unwrap_or(&"")
+        ))),
+        _ if parts.body.is_empty() => Err(RouteError::Body("Empty PATCH request.")),
+        ["statistics", ..] => operate(parts, Operate::BalloonStats),
+        _ => operate(parts, Operate::Balloon),
+    }
+}
+
+fn put_action(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    let action: Action = json(parts)?;
+    Ok(match action.action_type {
+        ActionType::InstanceStart => Parsed::Command(Command::Start),
+        ActionType::FlushMetrics => operation(Operate::FlushMetrics),
+        ActionType::SendCtrlAltDel => operation(Operate::SendCtrlAltDel),
+        ActionType::PowerButton => operation(Operate::PowerButton),
+    })
+}
+
+fn put_mmds(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    match parts.tail.first() {
+        None => metadata(parts, Metadata::Put),
+        Some(&"config") => configure(parts, Configure::Mmds),
+        Some(other) => Err(RouteError::Tail(format!(
+            "Unrecognized PUT request path `{other}`."
+        ))),
+    }
+}
+
+fn put_snapshot(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    match parts.tail.first() {
+        None => Err(RouteError::Body("Missing snapshot operation type.")),
+        Some(&"create") => operate(parts, Operate::CreateSnapshot),
+        Some(&"load") => {
+            let load: SnapshotLoad = json(parts)?;
+            load.validate().map_err(serde_json::Error::custom)?;
+            Ok(config(Configure::LoadSnapshot(load)))
+        }
+        Some(other) => Err(RouteError::Path {
+            method: Method::Put.name(),
+            path: format!("/snapshot/{other}"),
+        }),
+    }
+}
+
+fn patch_machine(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    let update: MachineConfigUpdate = json(parts)?;
+    match update.is_empty() {
+        true => Err(RouteError::Body("Empty PATCH request.")),
+        false => Ok(config(Configure::MachineUpdate(update))),
+    }
+}
+
+fn patch_vm(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
+    let update: VmUpdate = json(parts)?;
+    Ok(operation(match update.state {
+        RunState::Paused => Operate::Pause,
+        RunState::Resumed => Operate::Resume,
+    }))
+}
+
+#[cfg(test)]
+#[path = "routes_test.rs"]
+mod routes_test;

@@ -1,0 +1,134 @@
+use super::*;
+
+fn request(method: Method, path: &str, body: &str) -> Request {
+    Request {
+        method,
+        path: path.into(),
+        body: Some(body.as_bytes().to_vec()).filter(|body| !body.is_empty()),
+        close: false,
+    }
+}
+
+fn refused(method: Method, path: &str, body: &str) -> String {
+    match parse(&request(method, path, body)) {
+        Err(e) => e.to_string(),
+        Ok((parsed, _)) => panic!("{path}: {parsed:?}"),
+    }
+}
+
+fn command(method: Method, path: &str, body: &str) -> Command {
+    match parse(&request(method, path, body)) {
+        Ok((Parsed::Command(command), _)) => command,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+use Method::{Delete, Get, Patch, Put};
+
+#[test]
+fn paths_lead_to_their_commands() {
+    assert!(matches!(
+        command(Get, "/", ""),
+        Command::Query(Query::Instance)
+    ));
+    assert!(matches!(
+        command(Get, "//version/", ""),
+        Command::Query(Query::Version)
+    ));
+    assert!(matches!(
+        command(Get, "/vm/config", ""),
+        Command::Query(Query::Vm)
+    ));
+    assert!(matches!(
+        command(Get, "/balloon/hinting/status", ""),
+        Command::Query(Query::HintingStatus)
+    ));
+    assert!(matches!(
+        command(Put, "/actions", r#"{"action_type":"InstanceStart"}"#),
+        Command::Start
+    ));
+    assert!(matches!(
+        command(Patch, "/vm", r#"{"state":"Paused"}"#),
+        Command::Operate(Operate::Pause)
+    ));
+    assert!(matches!(
+        command(Patch, "/balloon/hinting/start", ""),
+        Command::Operate(Operate::HintingStart(HintingStart {
+            acknowledge_on_stop: true
+        }))
+    ));
+    assert!(matches!(
+        command(Delete, "/drives/a", ""),
+        Command::Operate(Operate::Unplug(Pluggable::Drive, id)) if id == "a"
+    ));
+    // What follows is ignored, as clients rely on.
+    let vsock = r#"{"guest_cid":3,"uds_path":"v"}"#;
+    assert!(matches!(
+        command(Put, "/vsock/vsock0", vsock),
+        Command::Configure(_)
+    ));
+    assert!(matches!(
+        parse(&request(Get, "/events", "")),
+        Ok((Parsed::Events, _))
+    ));
+}
+
+#[test]
+fn what_no_route_takes_is_told_in_the_words_clients_know() {
+    let path = |m: &str, p: &str| format!("Invalid request method and/or path: {m} {p}.");
+    assert_eq!(refused(Get, "/nope", ""), path("GET", "nope"));
+    assert_eq!(refused(Put, "/nope", "{}"), path("PUT", "nope"));
+    assert_eq!(refused(Delete, "/nope", ""), path("DELETE", "nope"));
+    assert_eq!(refused(Get, "/version?x=1", ""), path("GET", "version?x=1"));
+    assert_eq!(refused(Get, "/vm", ""), path("GET", "vm"));
+    assert_eq!(
+        refused(Put, "/snapshot/foo", "{}"),
+        path("PUT", "/snapshot/foo")
+    );
+    assert_eq!(refused(Put, "/nope", ""), "Empty PUT request.");
+    assert_eq!(refused(Patch, "/vm", ""), "Empty PATCH request.");
+    assert_eq!(
+        refused(Patch, "/machine-config", "{}"),
+        "Empty PATCH request."
+    );
+    assert_eq!(refused(Get, "/", "{}"), "GET request cannot have a body.");
+    assert_eq!(
+        refused(Put, "/snapshot", "{}"),
+        "Missing snapshot operation type."
+    );
+    assert_eq!(refused(Put, "/drives", "{}"), "The ID cannot be empty.");
+    assert!(refused(Put, "/drives/bad-id", "{}").contains("alphanumeric"));
+    let other = r#"{"drive_id":"b","is_root_device":false,"path_on_host":"/x"}"#;
+    assert!(refused(Put, "/drives/a", other).contains("does not match"));
+    assert!(refused(Put, "/actions", "{bad").contains("line 1"));
+    assert!(refused(Put, "/cpu-config", r#"{"bogus":1}"#).contains("`bogus`"));
+    assert!(
+        refused(Put, "/snapshot/load", r#"{"snapshot_path":"/s"}"#)
+            .contains("missing field: either")
+    );
+}
+
+#[test]
+fn deprecated_fields_are_told_of() {
+    for (method, path, body, count) in [
+        (
+            Put,
+            "/vsock",
+            r#"{"guest_cid":3,"uds_path":"v","vsock_id":"1"}"#,
+            1,
+        ),
+        (Put, "/vsock", r#"{"guest_cid":3,"uds_path":"v"}"#, 0),
+        (Patch, "/machine-config", r#"{"cpu_template":"None"}"#, 1),
+        (Put, "/mmds/config", r#"{"network_interfaces":["a"]}"#, 1),
+        (Put, "/mmds", r#"{"version":"V1"}"#, 0),
+        (
+            Put,
+            "/snapshot/create",
+            r#"{"snapshot_path":"s","mem_file_path":"m","version":"1.0.0"}"#,
+            1,
+        ),
+    ] {
+        let (_, deprecated) = parse(&request(method, path, body)).unwrap();
+        assert_eq!(deprecated.len(), count, "{path} {body}");
+    }
+}

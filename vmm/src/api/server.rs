@@ -1,0 +1,365 @@
+//! The thread of the API: accepts clients, hands their requests to the main thread one by one, and
+//! brings the answers back. A client that is slow, or does not take its answers, holds up nobody but
+//! itself.
+
+use super::connection::{Connection, Next};
+use super::events::{Inbox, Outbox, channel};
+use super::http::Request;
+use super::response::Response;
+use super::routes::{Parsed, parse};
+use crate::command::{Command, CommandError, Reply};
+use crate::event_loop::wake;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use devices::timer::now;
+use devices::virtio::worker::Loop;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Most clients at once; more wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 64;
+const LISTENER: u64 = 0;
+const INBOX: u64 = 1;
+/// The first client's token.
+const FIRST: u64 = 2;
+/// Events taken in one turn.
+const EVENTS: usize = 32;
+/// How long the process waits at its end for the last answers to be sent.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Why there is no API.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Something is there already.
+    #[error(
+        "cannot listen at {}: something is there already; remove it if no process uses it, or choose \
+         another with --api-sock", .0.display()
+    )]
+    InUse(PathBuf),
+    /// The host refused.
+    #[error("cannot listen at {}", path.display())]
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No more descriptors or threads.
+    #[error("cannot start the API")]
+    Start(#[source] io::Error),
+}
+
+/// Listens at `path`.
+///
+/// # Errors
+/// [`ApiError::InUse`], [`ApiError::Bind`].
+pub fn bind(path: &Path) -> Result<UnixListener, ApiError> {
+    let bound = UnixListener::bind(path).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ApiError::InUse(path.into()),
+        _ => ApiError::Bind {
+            path: path.into(),
+            source,
+        },
+    })
+}
+
+type Answer = Result<Reply, CommandError>;
+
+struct Letter {
+    command: Command,
+    answer: mpsc::SyncSender<Answer>,
+}
+
+/// The main thread's side: commands that wait.
+pub struct Mailbox {
+    letters: mpsc::Receiver<Letter>,
+    outbox: Outbox,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Mailbox {
+    /// Carries out what waits, by `apply`.
+    pub fn serve(&self, mut apply: impl FnMut(Command) -> Answer) {
+        for Letter { command, answer } in self.letters.try_iter() {
+            // The API waits, unless it has failed.
+            let _ = answer.send(apply(command));
+        }
+    }
+
+    /// The process ends: waits, not long, until clients have their last answers and events.
+    pub fn end(&self) {
+        self.outbox.end();
+        let _ = self.ended.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// What the API is told at its start.
+pub struct Options {
+    /// Most bytes of a body.
+    pub max_body: usize,
+    /// The loop of the main thread.
+    pub event_loop: Loop,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// See the module.
+pub struct Api {
+    listener: UnixListener,
+    epoll: Epoll,
+    connections: BTreeMap<u64, Connection>,
+    next_token: u64,
+    accepting: bool,
+    letters: mpsc::Sender<Letter>,
+    inbox: Inbox,
+    options: Options,
+}
+
+impl Api {
+    /// Serves `listener` on a thread of its own.
+    ///
+    /// # Errors
+    /// [`ApiError::Start`].
+    pub fn start(
+        listener: UnixListener,
+        events: &Events,
+        options: Options,
+    ) -> Result<Mailbox, ApiError> {
+        let (letters, mailbox) = mpsc::channel();
+        let (outbox, inbox) = channel(events).map_err(ApiError::Start)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        let mut api = Self {
+            listener,
+            epoll: epoll.map_err(|e| ApiError::Start(e.into()))?,
+            connections: BTreeMap::new(),
+            next_token: FIRST,
+            accepting: false,
+            letters,
+            inbox,
+            options,
+        };
+        api.prepare().map_err(ApiError::Start)?;
+        let (end, ended) = mpsc::sync_channel(1);
+        std::thread::Builder::new()
+            .name("fc_api".into())
+            .spawn(move || {
+                if let Err(e) = api.run() {
+                    log::error!("the API failed: {e}");
+                }
+                let _ = end.send(());
+            })
+            .map_err(ApiError::Start)?;
+        Ok(Mailbox {
+            letters: mailbox,
+            outbox,
+            ended,
+        })
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        let ready = EpollEvent::new(EpollFlags::EPOLLIN, INBOX);
+        self.epoll.add(&self.inbox.ready, ready)?;
+        self.accept_more()
+    }
+
+    /// Waits for clients as long as there is room for one.
+    fn accept_more(&mut self) -> io::Result<()> {
+        let room = self.connections.len() < MAX_CONNECTIONS;
+        if room != self.accepting {
+            match room {
+                true => {
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+                    self.epoll.add(&self.listener, event)?;
+                }
+                false => self.epoll.delete(&self.listener)?,
+            }
+            self.accepting = room;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let mut events = [EpollEvent::empty(); EVENTS];
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            for event in events.iter().take(count) {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    INBOX => {
+                        if self.tell_events() {
+                            return Ok(());
+                        }
+                    }
+                    token => self.serve(token, event.events()),
+                }
+            }
+            self.accept_more()?;
+        }
+    }
+
+    fn accept(&mut self) {
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            // Gone again, or no more descriptors: it stays in the queue.
+            Err(e) => return log::debug!("cannot accept a client of the API: {e}"),
+        };
+        if let Err(e) = stream.set_nonblocking(true) {
+            return log::warn!("cannot serve a client of the API: {e}");
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        let connection = Connection::new(stream);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        match self.epoll.add(&connection, event) {
+            Ok(()) => drop(self.connections.insert(token, connection)),
+            Err(e) => log::warn!("cannot serve a client of the API: {e}"),
+        }
+    }
+
+    /// Returns whether the process ends.
+    fn tell_events(&mut self) -> bool {
+        let notes = self.inbox.take();
+        let tokens: Vec<u64> = self.connections.keys().copied().collect();
+        for token in tokens {
+            let Some(connection) = self.connections.get_mut(&token) else {
+                continue;
+            };
+            let keeps_up = notes.lines.iter().all(|line| connection.event(line));
+            if !keeps_up {
+                log::warn!("a listener to events does not take them: let it go");
+                self.close(token);
+                continue;
+            }
+            self.proceed(token);
+        }
+        notes.end
+    }
+
+    fn serve(&mut self, token: u64, events: EpollFlags) {
+        let Some(connection) = self.connections.get_mut(&token) else {
+            return;
+        };
+        let readable = EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        let read = match events.intersects(readable) {
+            true => connection.read(),
+            false => Ok(()),
+        };
+        match read {
+            Ok(()) => self.proceed(token),
+            Err(_) => self.close(token),
+        }
+    }
+
+    /// Sends and answers as far as it goes without waiting for the client.
+    fn proceed(&mut self, token: u64) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&token) else {
+                return;
+            };
+            if connection.flush().is_err() {
+                return self.close(token);
+            }
+            match connection.next(self.options.max_body) {
+                Next::Close => return self.close(token),
+                Next::Wait if connection.flush().is_err() => return self.close(token),
+                Next::Wait => break,
+                Next::Answer(request) => match self.answer(&request) {
+                    Some(response) => {
+                        if let Some(connection) = self.connections.get_mut(&token) {
+                            connection.answer(&response);
+                        }
+                    }
+                    None => {
+                        if let Some(connection) = self.connections.get_mut(&token) {
+                            connection.stream_events();
+                        }
+                    }
+                },
+            }
+        }
+        self.watch(token);
+    }
+
+    /// `None` if the client wants events from now on.
+    fn answer(&self, request: &Request) -> Option<Response> {
+        let started = now();
+        let metrics = &self.options.metrics;
+        log::info!(
+            "The API server received a {} request on {:?}.",
+            request.method.name(),
+            request.path
+        );
+        let response = match parse(request) {
+            Ok((Parsed::Events, _)) => return None,
+            Ok((Parsed::Command(command), deprecated)) => {
+                for text in &deprecated {
+                    log::warn!("{text}");
+                    metrics.deprecated.deprecated_http_api_calls.increment();
+                }
+                Response::to(self.ask(command)).deprecated(!deprecated.is_empty())
+            }
+            Err(e) => Response::unrouted(&e),
+        };
+        let first = request.path.trim_start_matches('/').split('/').next();
+        let first = first.unwrap_or_default();
+        metrics
+            .api
+            .count(request.method.name(), first, response.failed());
+        metrics
+            .server
+            .request_agg
+            .record(now().saturating_sub(started));
+        log::info!(
+            "The request was answered with status {}.",
+            response.status()
+        );
+        Some(response)
+    }
+
+    /// The main thread's answer.
+    fn ask(&self, command: Command) -> Answer {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let gone = |_| CommandError::Unsupported("the guest has ended".into());
+        // It is gone only when the process ends.
+        self.letters
+            .send(Letter { command, answer })
+            .map_err(|_| CommandError::Unsupported("the guest has ended".into()))?;
+        wake(&self.options.event_loop);
+        answered.recv().map_err(gone)?
+    }
+
+    fn watch(&mut self, token: u64) {
+        let Some(connection) = self.connections.get(&token) else {
+            return;
+        };
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, connection.wants_input());
+        flags.set(EpollFlags::EPOLLOUT, connection.wants_output());
+        let mut event = EpollEvent::new(flags, token);
+        if self.epoll.modify(connection, &mut event).is_err() {
+            self.close(token);
+        }
+    }
+
+    fn close(&mut self, token: u64) {
+        if let Some(connection) = self.connections.remove(&token) {
+            // It fails only for a descriptor that is not watched.
+            let _ = self.epoll.delete(&connection);
+        }
+    }
+}

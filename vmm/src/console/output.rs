@@ -1,0 +1,199 @@
+//! Where the guest's console writes: standard output or a file, and those who are attached.
+
+use devices::lock;
+use devices::rate_limiter::Bucket;
+use devices::timer::now;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use resources::Serial;
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// Bytes of output kept for who attaches later: some thousand lines.
+const HISTORY: usize = 64 << 10;
+/// Most who are attached at once.
+pub(super) const MAX_ATTACHED: usize = 8;
+
+/// Those who are attached through the console's socket, and what they would have missed.
+#[derive(Default)]
+pub struct Attached {
+    history: VecDeque<u8>,
+    clients: Vec<Client>,
+    next_id: u64,
+}
+
+struct Client {
+    id: u64,
+    stream: UnixStream,
+    /// What its socket did not take yet; a client that lags by more than the history loses the rest.
+    behind: VecDeque<u8>,
+}
+
+impl Client {
+    /// Returns false if it is gone.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        let room = HISTORY.saturating_sub(self.behind.len());
+        self.behind
+            .extend(bytes.get(..bytes.len().min(room)).unwrap_or_default());
+        self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
+        while !self.behind.is_empty() {
+            let (front, _) = self.behind.as_slices();
+            match self.stream.write(front) {
+                Ok(0) => return false,
+                Ok(taken) => drop(self.behind.drain(..taken)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Attached {
+    /// Attaches `stream`, which must not block, and sends it the history. Returns the number it has here;
+    /// `None` if there are too many.
+    pub fn attach(&mut self, stream: UnixStream) -> Option<u64> {
+        if self.clients.len() >= MAX_ATTACHED {
+            return None;
+        }
+        self.next_id += 1;
+        let mut client = Client {
+            id: self.next_id,
+            stream,
+            behind: self.history.clone(),
+        };
+        client.flush();
+        self.clients.push(client);
+        Some(self.next_id)
+    }
+
+    /// The client's socket has room again.
+    pub fn flush(&mut self, id: u64) {
+        self.clients
+            .retain_mut(|client| client.id != id || client.flush());
+    }
+
+    /// What the client typed; `None` if it is gone.
+    pub fn read<'b>(&mut self, id: u64, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let client = self.clients.iter_mut().find(|client| client.id == id)?;
+        match client.stream.read(buffer) {
+            Ok(0) => None,
+            Ok(len) => buffer.get(..len),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                Some(&[])
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Lets the client go.
+    pub fn detach(&mut self, id: u64) {
+        self.clients.retain(|client| client.id != id);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.history.extend(bytes);
+        let above = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..above);
+        self.clients.retain_mut(|client| client.send(bytes));
+    }
+}
+
+/// The console's output, made once and lent to each machine.
+#[derive(Clone)]
+pub struct Output {
+    target: Arc<File>,
+    /// A file of the user's, which must not block the guest.
+    lossy: bool,
+    limit: Option<Arc<Mutex<Bucket>>>,
+    attached: Option<Arc<Mutex<Attached>>>,
+}
+
+impl Output {
+    /// As `config` says; standard output if it says nothing.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn new(config: &Serial) -> io::Result<Self> {
+        let target = match &config.serial_out_path {
+            Some(path) => open_nonblocking(path)?,
+            // Unbuffered: a guest's prompt has no newline.
+            None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
+        };
+        let limit = config.rate_limiter.and_then(|b| Bucket::new(&b, now()));
+        Ok(Self {
+            target: Arc::new(target),
+            lossy: config.serial_out_path.is_some(),
+            limit: limit.map(|bucket| Arc::new(Mutex::new(bucket))),
+            attached: config.socket.as_ref().map(|_| Arc::default()),
+        })
+    }
+
+    /// Those who are attached; `None` without a socket.
+    pub fn attached(&self) -> Option<Arc<Mutex<Attached>>> {
+        self.attached.clone()
+    }
+
+    /// Whether it takes what a serial port sends at once, as a pipe does that is ready.
+    pub fn takes_more(&self) -> bool {
+        let mut ready = [PollFd::new(self.target.as_fd(), PollFlags::POLLOUT)];
+        self.lossy || !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(limit) = &self.limit {
+            let wanted = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if lock(limit).take(wanted, now()).is_err() {
+                // Lost, as on a line that nobody holds up.
+                return Ok(bytes.len());
+            }
+        }
+        if let Some(attached) = &self.attached {
+            lock(attached).write(bytes);
+        }
+        match (&*self.target).write(bytes) {
+            Err(e) if self.lossy && e.kind() == io::ErrorKind::WouldBlock => Ok(bytes.len()),
+            done => done,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens a file or FIFO for appending, creating the file if there is none, so that neither a FIFO without a
+/// reader nor a full one blocks.
+///
+/// # Errors
+/// What the host says.
+pub fn open_nonblocking(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .custom_flags(libc::O_NONBLOCK)
+        .create(true)
+        // A FIFO that is open for reading too needs no reader to be there.
+        .read(true)
+        .append(true)
+        .open(path)
+}
+
+/// A descriptor of `stream` for a loop to watch: the loop owns what it watches.
+pub(super) fn watched(stream: &UnixStream) -> io::Result<OwnedFd> {
+    stream.as_fd().try_clone_to_owned()
+}

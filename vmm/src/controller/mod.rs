@@ -1,0 +1,357 @@
+//! Carries out commands: the one owner of the guest's configuration and of its machine.
+//!
+//! Lives on the main thread, beside the event loop. What may be done when is decided here, by the phase, and
+//! nowhere else.
+
+mod configure;
+mod operate;
+mod query;
+
+use crate::command::{Command, CommandError, Metadata, Reply};
+use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
+use crate::device_config::Prepared;
+use crate::event_loop;
+use crate::events::{Event, Events};
+use crate::exit_status::Outcome;
+use crate::logging;
+use crate::machine::builder::{Host, Start};
+use crate::machine::{self, Machine, MachineError};
+use crate::metrics::{Metrics, Reporter, Sink, SinkError};
+use crate::mmds::{Mmds, StoreError};
+use crate::run::RunError;
+use devices::guest_event::GuestEvent;
+use devices::lock;
+use devices::virtio::worker::Loop;
+use resources::{OnReboot, VmConfig};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the process is before it knows its guest.
+pub struct Process {
+    /// The guest's name in messages and answers.
+    pub id: String,
+    /// The loop of the main thread.
+    pub event_loop: Loop,
+    /// From where a boot is timed, if it is.
+    pub timed_from: Option<Start>,
+    /// Whether the console's input is a terminal.
+    pub terminal: bool,
+    /// Counters of the process.
+    pub metrics: Arc<Metrics>,
+    /// The metadata service.
+    pub mmds: Mmds,
+    /// Who hears of what happens.
+    pub events: Events,
+}
+
+/// What there is of the guest.
+enum Phase {
+    Configuring,
+    Running(Machine),
+    Paused(Machine),
+}
+
+/// See the module.
+pub struct Controller {
+    process: Process,
+    config: VmConfig,
+    phase: Phase,
+    prepared: Prepared,
+    reporter: Reporter,
+    /// There once the guest was started.
+    output: Option<Output>,
+    serial: CurrentSerial,
+    /// Something of the guest was configured: no snapshot can be loaded any more.
+    described: bool,
+    /// Some was put before the start.
+    has_metadata: bool,
+    /// The console's user wants the end.
+    quit: Arc<AtomicBool>,
+}
+
+/// What the guest is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was not started.
+    NotStarted,
+    /// It runs.
+    Running,
+    /// It stands still.
+    Paused,
+}
+
+impl Controller {
+    /// No guest yet, with the defaults of the configuration.
+    pub fn new(process: Process) -> Self {
+        let prepared = Prepared::new(process.mmds.clone());
+        let reporter = Reporter::new(&process.id, process.metrics.clone());
+        Self {
+            process,
+            config: VmConfig::default(),
+            phase: Phase::Configuring,
+            prepared,
+            reporter,
+            output: None,
+            serial: CurrentSerial::default(),
+            described: false,
+            has_metadata: false,
+            quit: Arc::default(),
+        }
+    }
+
+    /// Carries out `command`.
+    ///
+    /// # Errors
+    /// [`CommandError`]; nothing has changed then, unless it says so.
+    pub fn apply(&mut self, command: Command) -> Result<Reply, CommandError> {
+        match (command, &self.phase) {
+            (Command::Configure(part), Phase::Configuring) => self.configure(*part),
+            (Command::Configure(part), _) => self.plug(*part),
+            (Command::Start, Phase::Configuring) => self.start(),
+            (Command::Start, _) => Err(CommandError::AfterStart),
+            (Command::Operate(_), Phase::Configuring) => Err(CommandError::BeforeStart),
+            (Command::Operate(operation), _) => self.operate(operation),
+            (Command::Query(query), _) => self.query(query),
+            (Command::Metadata(change), _) => self.metadata(change),
+        }
+    }
+
+    /// Takes a whole configuration, which was checked, in place of what there was.
+    ///
+    /// # Errors
+    /// [`RunError`]: a file for messages or metrics cannot be used.
+    pub fn adopt(&mut self, config: VmConfig) -> Result<(), RunError> {
+        if let Some(logger) = &config.logger {
+            logging::configure(logger)?;
+        }
+        if let Some(metrics) = &config.metrics {
+            self.reporter
+                .set(Sink::open(metrics)?, &self.process.event_loop)?;
+        }
+        if let Some(mmds) = &config.mmds_config {
+            self.process.mmds.configure(mmds);
+            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Writes metrics to `path`.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub fn write_metrics_to(&mut self, path: &Path) -> Result<(), SinkError> {
+        let sink = Sink::open(&resources::Metrics::at(path))?;
+        self.reporter.set(sink, &self.process.event_loop)
+    }
+
+    /// Puts `data` in place of the metadata.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_metadata(&mut self, data: Value) -> Result<(), StoreError> {
+        self.process.mmds.put(data)?;
+        self.has_metadata = true;
+        Ok(())
+    }
+
+    /// What the guest is doing.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Configuring => State::NotStarted,
+            Phase::Running(_) => State::Running,
+            Phase::Paused(_) => State::Paused,
+        }
+    }
+
+    fn machine(&self) -> Option<&Machine> {
+        match &self.phase {
+            Phase::Configuring => None,
+            Phase::Running(machine) | Phase::Paused(machine) => Some(machine),
+        }
+    }
+
+    fn machine_mut(&mut self) -> Result<&mut Machine, CommandError> {
+        match &mut self.phase {
+            Phase::Configuring => Err(CommandError::BeforeStart),
+            Phase::Running(machine) | Phase::Paused(machine) => Ok(machine),
+        }
+    }
+
+    fn start(&mut self) -> Result<Reply, CommandError> {
+        let refused = |why| CommandError::Refused {
+            subject: "Start microvm",
+            why,
+        };
+        if self
+            .config
+            .boot_source
+            .kernel_image_path
+            .as_os_str()
+            .is_empty()
+        {
+            return Err(refused(
+                "Cannot start microvm without kernel configuration.".into(),
+            ));
+        }
+        let problems: Vec<_> = self
+            .config
+            .problems()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if !problems.is_empty() {
+            return Err(refused(problems.join("; ")));
+        }
+        self.boot()
+            .map_err(CommandError::refused("Start microvm"))?;
+        Ok(Reply::Done)
+    }
+
+    /// Builds the guest and lets it run.
+    ///
+    /// # Errors
+    /// [`MachineError`]: there is no guest then.
+    pub fn boot(&mut self) -> Result<(), MachineError> {
+        let output = match &self.output {
+            Some(output) => output.clone(),
+            None => self.open_console()?,
+        };
+        let host = Host {
+            event_loop: &self.process.event_loop,
+            output: &output,
+            timed_from: self.process.timed_from.take(),
+            metrics: &self.process.metrics.vcpu,
+            prepared: &mut self.prepared,
+        };
+        let mut machine = machine::build(&self.config, host)?;
+        *lock(&self.serial) = Some(machine.serial());
+        if self.output.replace(output).is_none() {
+            self.watch_input();
+        }
+        machine.resume();
+        self.phase = Phase::Running(machine);
+        log::info!("the guest runs");
+        self.process.events.tell(Event::Started);
+        self.report();
+        Ok(())
+    }
+
+    fn open_console(&mut self) -> Result<Output, MachineError> {
+        let config = self.config.serial.clone().unwrap_or_default();
+        let output = Output::new(&config).map_err(|source| MachineError::Open {
+            key: "serial.serial_out_path".into(),
+            path: config
+                .serial_out_path
+                .unwrap_or_default()
+                .display()
+                .to_string(),
+            source,
+        })?;
+        if let (Some(path), Some(attached)) = (&config.socket, output.attached()) {
+            let socket = ConsoleSocket::bind(path, attached, self.serial.clone());
+            let socket = socket.map_err(|source| MachineError::Open {
+                key: "serial.socket".into(),
+                path: path.display().to_string(),
+                source,
+            })?;
+            event_loop::add(&self.process.event_loop, Box::new(socket));
+        }
+        Ok(output)
+    }
+
+    fn watch_input(&self) {
+        let event_loop = self.process.event_loop.clone();
+        let quit = self.quit.clone();
+        let quit = Box::new(move || {
+            quit.store(true, Ordering::Release);
+            event_loop::wake(&event_loop);
+        });
+        let console = Console::new(self.process.terminal, self.serial.clone(), quit);
+        event_loop::add(&self.process.event_loop, Box::new(console));
+    }
+
+    /// To be called after each turn of the event loop: how the process ends, if the guest has ended.
+    ///
+    /// # Errors
+    /// The guest could not be started again.
+    pub fn after_turn(&mut self) -> Result<Option<Outcome>, MachineError> {
+        if self.quit.load(Ordering::Acquire) {
+            return Ok(Some(Outcome::Quit));
+        }
+        if self.reporter.is_due() {
+            self.report();
+        }
+        let Some(outcome) = self.machine().and_then(Machine::outcome) else {
+            return Ok(None);
+        };
+        let restart = self.config.machine_config.on_reboot == OnReboot::Restart;
+        if restart && outcome == Outcome::Guest(GuestEvent::Reset) {
+            self.restart()?;
+            return Ok(None);
+        }
+        self.process.events.tell_end(outcome);
+        // What another vCPU wrote last may still be on its way.
+        self.machine().inspect(|machine| machine.drain_console());
+        Ok(Some(outcome))
+    }
+
+    fn restart(&mut self) -> Result<(), MachineError> {
+        log::info!("the guest reboots: it starts again");
+        self.process.events.tell(Event::Rebooted);
+        *lock(&self.serial) = None;
+        if let Phase::Running(machine) | Phase::Paused(machine) =
+            std::mem::replace(&mut self.phase, Phase::Configuring)
+        {
+            machine.drain_console();
+            machine.end();
+        }
+        self.boot()
+    }
+
+    /// The process is about to end: writes the metrics a last time.
+    pub fn finish(&mut self) {
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let devices = self.device_metrics();
+        if let Err(e) = self.reporter.write(&devices) {
+            log::error!("cannot write the metrics: {e}");
+        }
+    }
+
+    fn metadata(&mut self, change: Metadata) -> Result<Reply, CommandError> {
+        self.metadata_is_there()?;
+        let done = match change {
+            Metadata::Put(data) => self.put_metadata(data),
+            Metadata::Patch(data) => self.process.mmds.patch(data),
+        };
+        done.map(|()| Reply::Done).map_err(mmds_error)
+    }
+
+    /// A guest that was started without metadata has no service for it.
+    fn metadata_is_there(&self) -> Result<(), CommandError> {
+        let there = self.has_metadata || self.config.mmds_config.is_some();
+        match there || self.machine().is_none() {
+            true => Ok(()),
+            false => Err(mmds_error(StoreError::NotInitialized)),
+        }
+    }
+}
+
+fn mmds_error(error: StoreError) -> CommandError {
+    match error {
+        StoreError::TooLarge => CommandError::MetadataTooLarge(error.to_string()),
+        other => CommandError::Refused {
+            subject: "MMDS",
+            why: other.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "controller_test.rs"]
+mod controller_test;

@@ -1,0 +1,192 @@
+//! A machine that was built: running it, holding it, changing it, ending it.
+//!
+//! Owned by the controller on the main thread. Quiescing goes from the outside in: first the vCPUs, then the
+//! devices; going on in reverse.
+
+use super::attach::SharedTransport;
+use super::builder::Platform;
+use super::end::End;
+use crate::device_config::DeviceConfig;
+use crate::event_loop::{Added, SpawnedLoop};
+use crate::exit_status::Outcome;
+use crate::vcpu::{Buses, Coalesced, Gate, VcpuMetrics, Vcpus};
+use devices::GuestMemory;
+use devices::i8042::I8042;
+use devices::lock;
+use devices::metrics::MetricSet;
+use devices::serial::SerialPort;
+use devices::virtio::report::Report;
+use devices::virtio::update::{DeviceUpdate, UpdateError};
+use kvm_ioctls::VmFd;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// What the vCPUs share. KVM's slots point into the memory, so it goes last, with the VM.
+pub struct Guest {
+    /// Where accesses go.
+    pub buses: Buses,
+    /// How the guest ends.
+    pub end: End,
+    /// What stops the vCPUs.
+    pub gate: Arc<Gate>,
+    /// Serial output that KVM collects, where it can.
+    pub coalesced: Option<Coalesced>,
+    /// What the vCPUs count.
+    pub metrics: Arc<VcpuMetrics>,
+    /// The VM.
+    pub vm: VmFd,
+    pub(super) _memory: GuestMemory,
+}
+
+/// A virtio device of a machine.
+pub struct Device {
+    config: DeviceConfig,
+    transport: SharedTransport,
+    own_loop: Option<SpawnedLoop>,
+}
+
+impl Device {
+    pub(super) fn new(
+        config: DeviceConfig,
+        transport: SharedTransport,
+        own_loop: Option<SpawnedLoop>,
+    ) -> Self {
+        Self {
+            config,
+            transport,
+            own_loop,
+        }
+    }
+}
+
+/// Why a device of a machine was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// There is none such.
+    #[error("Device not found")]
+    NotFound,
+    /// The device refuses.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+}
+
+/// A guest with its devices and vCPUs.
+pub struct Machine {
+    guest: Arc<Guest>,
+    vcpus: Vcpus,
+    devices: Vec<Device>,
+    platform: Platform,
+    flush: Option<Added>,
+}
+
+impl Machine {
+    pub(super) fn new(
+        guest: Arc<Guest>,
+        vcpus: Vcpus,
+        devices: Vec<Device>,
+        platform: Platform,
+        flush: Option<Added>,
+    ) -> Self {
+        Self {
+            guest,
+            vcpus,
+            devices,
+            platform,
+            flush,
+        }
+    }
+
+    /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
+    pub fn resume(&mut self) {
+        for device in &self.devices {
+            lock(&device.transport).resume();
+        }
+        self.vcpus.resume();
+    }
+
+    /// Returns when no vCPU is in the guest and no device has anything under way.
+    pub fn pause(&mut self) {
+        self.vcpus.pause();
+        self.drain_console();
+        for device in &self.devices {
+            lock(&device.transport).pause();
+        }
+    }
+
+    /// How the guest ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.guest.end.outcome()
+    }
+
+    /// How to end it from outside.
+    pub fn end_handle(&self) -> End {
+        self.guest.end.clone()
+    }
+
+    /// The console's port.
+    pub fn serial(&self) -> Arc<Mutex<SerialPort>> {
+        self.platform.serial.clone()
+    }
+
+    /// The keyboard; `None` if the guest has none.
+    pub fn keyboard(&self) -> Option<&Mutex<I8042>> {
+        self.platform.keyboard.as_deref()
+    }
+
+    /// Presses the power button: a guest that listens switches itself off.
+    ///
+    /// # Errors
+    /// The event descriptor cannot be written.
+    pub fn press_power_button(&self) -> io::Result<()> {
+        self.platform.power_button.write(1)
+    }
+
+    /// Changes the device that `chosen` picks.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; the device is then as it was.
+    pub fn update(
+        &mut self,
+        chosen: impl Fn(&DeviceConfig) -> bool,
+        change: DeviceUpdate,
+    ) -> Result<(), DeviceError> {
+        let device = self.devices.iter().find(|device| chosen(&device.config));
+        let device = device.ok_or(DeviceError::NotFound)?;
+        Ok(lock(&device.transport).update(change)?)
+    }
+
+    /// What the device that `chosen` picks tells of itself.
+    pub fn report(&self, chosen: impl Fn(&DeviceConfig) -> bool) -> Option<Report> {
+        let device = self.devices.iter().find(|device| chosen(&device.config))?;
+        Some(lock(&device.transport).report())
+    }
+
+    /// The counters of each device, with what the configuration calls it.
+    pub fn metrics(&self) -> impl Iterator<Item = (&DeviceConfig, Arc<dyn MetricSet>)> {
+        self.devices.iter().filter_map(|device| {
+            let set = lock(&device.transport).metrics()?;
+            Some((&device.config, set))
+        })
+    }
+
+    /// Brings out what was written to the console and is still on its way.
+    pub fn drain_console(&self) {
+        if let Some(coalesced) = &self.guest.coalesced {
+            coalesced.drain(&self.guest.buses);
+        }
+    }
+
+    /// Takes the machine apart: threads end, and all that is the host's is closed.
+    pub fn end(mut self) {
+        self.pause();
+        self.vcpus.end();
+        if let Some(flush) = self.flush {
+            flush.remove();
+        }
+        for device in &mut self.devices {
+            if let Some(own_loop) = device.own_loop.take() {
+                own_loop.end();
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Writes the metrics: a line of JSON to a file or FIFO every minute and when asked, and beside it a file for
+//! Prometheus's node exporter.
+
+use super::{Metrics, Source, text};
+use crate::console::open_nonblocking;
+use crate::event_loop::wake;
+use devices::balloon::BalloonMetrics;
+use devices::block::BlockMetrics;
+use devices::i8042::I8042Metrics;
+use devices::metrics::{MetricSet, Value};
+use devices::net::NetMetrics;
+use devices::rng::RngMetrics;
+use devices::serial::SerialMetrics;
+use devices::timer::{Timer, now};
+use devices::virtio::worker::Loop;
+use devices::vsock::VsockMetrics;
+use event_manager::{EventOps, Events, MutEventSubscriber};
+use serde_json::{Map, json};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Time between two lines.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Groups that a line always has, whatever devices there are.
+fn always() -> [Arc<dyn MetricSet>; 7] {
+    [
+        Arc::new(BalloonMetrics::default()),
+        Arc::new(BlockMetrics::default()),
+        Arc::new(I8042Metrics::default()),
+        Arc::new(NetMetrics::default()),
+        Arc::new(RngMetrics::default()),
+        Arc::new(SerialMetrics::default()),
+        Arc::new(VsockMetrics::default()),
+    ]
+}
+
+/// Groups of devices of which there may be several: each has a key of its own too.
+const PER_DEVICE: [&str; 2] = ["block", "net"];
+
+/// Groups of devices that this version does not have, which clients look for all the same.
+const ABSENT: [&str; 2] = ["pmem", "memory_hotplug"];
+
+/// Why metrics cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// It is set for good.
+    #[error(
+        "Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not \
+         allowed."
+    )]
+    Twice,
+    /// The file cannot be opened.
+    #[error(
+        "Cannot initialize the metrics system due to bad user input: {}: {source}", path.display()
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where the metrics go.
+pub struct Sink {
+    file: File,
+    prometheus: Option<PathBuf>,
+    emit_id: bool,
+    properties: Option<BTreeMap<String, String>>,
+}
+
+impl Sink {
+    /// As `config` says.
+    ///
+    /// # Errors
+    /// [`SinkError::Open`].
+    pub fn open(config: &resources::Metrics) -> Result<Self, SinkError> {
+        let path = &config.metrics_path;
+        Ok(Self {
+            file: open_nonblocking(path).map_err(|source| SinkError::Open {
+                path: path.clone(),
+                source,
+            })?,
+            prometheus: config.prometheus_path.clone(),
+            emit_id: config.emit_id,
+            properties: config.properties.clone(),
+        })
+    }
+}
+
+/// Counts as they were in the line before, by group, device and name.
+type Before = BTreeMap<(&'static str, Option<String>, &'static str), u64>;
+
+/// See the module.
+pub struct Reporter {
+    instance: String,
+    metrics: Arc<Metrics>,
+    sink: Option<Sink>,
+    before: Before,
+    due: Arc<AtomicBool>,
+}
+
+impl Reporter {
+    /// Writes nothing until [`Self::set`].
+    pub fn new(instance: &str, metrics: Arc<Metrics>) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            metrics,
+            sink: None,
+            before: Before::new(),
+            due: Arc::default(),
+        }
+    }
+
+    /// Writes to `sink` from now on, every minute of `event_loop`.
+    ///
+    /// # Errors
+    /// [`SinkError::Twice`], or no more descriptors.
+    pub fn set(&mut self, sink: Sink, event_loop: &Loop) -> Result<(), SinkError> {
+        if self.sink.is_some() {
+            return Err(SinkError::Twice);
+        }
+        match Ticker::new(self.due.clone(), event_loop.clone()) {
+            Ok(ticker) => drop(crate::event_loop::add(event_loop, Box::new(ticker))),
+            Err(e) => log::error!("metrics are written only when asked for: {e}"),
+        }
+        self.sink = Some(sink);
+        Ok(())
+    }
+
+    /// Whether there is something to do for [`Self::write`].
+    pub fn is_due(&self) -> bool {
+        self.due.swap(false, Ordering::AcqRel)
+    }
+
+    /// Writes a line of `devices` and of the process; nothing if nobody asked for metrics.
+    ///
+    /// # Errors
+    /// What the host says. A FIFO that nobody empties is none: the line is lost and counted.
+    pub fn write(&mut self, devices: &[Source]) -> io::Result<()> {
+        let Some(sink) = &self.sink else {
+            return Ok(());
+        };
+        let process = self.metrics.sets().into_iter();
+        let mut sources: Vec<_> = process.map(|set| Source { id: None, set }).collect();
+        sources.extend(devices.iter().cloned());
+        let mut line = line_of(&mut self.before, &sources);
+        if sink.emit_id {
+            line.insert("id".into(), json!(self.instance));
+        }
+        if let Some(properties) = &sink.properties {
+            line.insert("properties".into(), json!(properties));
+        }
+        let line = format!("{}\n", serde_json::Value::Object(line));
+        let logger = &self.metrics.logger;
+        match (&sink.file).write(line.as_bytes()) {
+            Ok(written) if written == line.len() => {}
+            Ok(_) => logger.missed_metrics_count.increment(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                logger.missed_metrics_count.increment();
+            }
+            Err(e) => {
+                logger.metrics_fails.increment();
+                return Err(e);
+            }
+        }
+        match &sink.prometheus {
+            Some(path) => replace(path, &text(&self.instance, &sources)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whoever reads the file sees it whole.
+fn replace(path: &Path, contents: &str) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    std::fs::write(&aside, contents)?;
+    std::fs::rename(&aside, path)
+}
+
+/// Adds a count: what has come since the line before.
+fn add(
+    object: &mut Map<String, serde_json::Value>,
+    key: (&'static str, Option<String>, &'static str),
+    value: Value,
+    before: &mut Before,
+) {
+    let name = key.2;
+    let mut since = |now: u64| now - before.insert(key.clone(), now).unwrap_or(0).min(now);
+    let value = match value {
+        Value::Count(n) => json!(since(n)),
+        Value::Level(n) => json!(n),
+        Value::Latency {
+            min_us,
+            max_us,
+            sum_us,
+            ..
+        } => json!({"min_us": min_us, "max_us": max_us, "sum_us": since(sum_us)}),
+    };
+    object.insert(name.to_owned(), value);
+}
+
+/// The sum of two values of the same name.
+fn sum(to: &mut serde_json::Value, from: &serde_json::Value) {
+    let number = |value: &serde_json::Value, key: &str| value[key].as_u64().unwrap_or(0);
+    *to = match (to.as_u64(), from.as_u64()) {
+        (Some(a), Some(b)) => json!(a.saturating_add(b)),
+        _ => {
+            // A time of zero is none.
+            let min = [number(to, "min_us"), number(from, "min_us")];
+            let min = min.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
+            let max = number(to, "max_us").max(number(from, "max_us"));
+            let sum = number(to, "sum_us").saturating_add(number(from, "sum_us"));
+            json!({"min_us": min, "max_us": max, "sum_us": sum})
+        }
+    };
+}
+
+/// A line of `sources`: what is counted since the last of `before`.
+pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, serde_json::Value> {
+    let mut line = Map::new();
+    let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let millis = millis.map_or(0, |time| time.as_millis());
+    line.insert(
+        "utc_timestamp_ms".into(),
+        json!(u64::try_from(millis).unwrap_or(u64::MAX)),
+    );
+    let always = always().into_iter().map(|set| Source { id: None, set });
+    for source in always.chain(sources.iter().cloned()) {
+        let group = source.set.group();
+        let mut object = Map::new();
+        source.set.visit(&mut |name, value| {
+            let key = (group, source.id.clone(), name);
+            // The first of a group that is always there is all zero, and must not be compared.
+            add(&mut object, key, value, before);
+        });
+        if let Some(id) = source.id.as_ref().filter(|_| PER_DEVICE.contains(&group)) {
+            line.insert(format!("{group}_{id}"), json!(object));
+        }
+        match line
+            .get_mut(group)
+            .and_then(serde_json::Value::as_object_mut)
+        {
+            Some(all) => {
+                for (name, value) in &object {
+                    match all.get_mut(name) {
+                        Some(to) => sum(to, value),
+                        None => drop(all.insert(name.clone(), value.clone())),
+                    }
+                }
+            }
+            None => drop(line.insert(group.to_owned(), json!(object))),
+        }
+    }
+    for group in ABSENT {
+        line.insert(group.to_owned(), json!({}));
+    }
+    line
+}
+
+/// Wakes the loop every minute.
+struct Ticker {
+    timer: Timer,
+    watched: OwnedFd,
+    due: Arc<AtomicBool>,
+    event_loop: Loop,
+}
+
+impl Ticker {
+    fn new(due: Arc<AtomicBool>, event_loop: Loop) -> io::Result<Self> {
+        let timer = Timer::new()?;
+        timer.set(now().saturating_add(INTERVAL));
+        Ok(Self {
+            watched: timer.source()?.fd,
+            timer,
+            due,
+            event_loop,
+        })
+    }
+}
+
+impl MutEventSubscriber for Ticker {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(e) = ops.add(Events::new(&self.watched, event_manager::EventSet::IN)) {
+            log::error!("cannot watch the timer of the metrics: {e}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        self.timer.acknowledge();
+        self.timer.set(now().saturating_add(INTERVAL));
+        self.due.store(true, Ordering::Release);
+        wake(&self.event_loop);
+    }
+}

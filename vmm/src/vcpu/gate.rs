@@ -1,0 +1,169 @@
+//! Stops the vCPUs' threads between two entries of the guest, and lets them go on.
+//!
+//! A vCPU that runs is called out of the guest by a signal. One that is just about to enter misses
+//! it, so it is sent again until every vCPU has come: the time in between is a few instructions, so
+//! that the second signal is rare and the third was never seen.
+
+use devices::lock;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
+
+/// How long a vCPU may take before it is called again.
+const CALL_AGAIN: Duration = Duration::from_millis(1);
+
+/// What the vCPUs are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Run,
+    Wait,
+    End,
+}
+
+struct State {
+    wanted: Wanted,
+    /// Threads that wait or have ended.
+    out: usize,
+}
+
+/// The gate before the guest, one for all vCPUs of a machine.
+pub struct Gate {
+    /// Whether to look at the state before the next entry: the only thing a running vCPU reads.
+    shut: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Whether a vCPU goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Into the guest.
+    Enter,
+    /// Into the guest, after a pause.
+    EnterAfterPause,
+    /// Its thread ends.
+    End,
+}
+
+impl Gate {
+    /// A gate that is shut: the first [`Vcpus::resume`] opens it.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            shut: AtomicBool::new(true),
+            state: Mutex::new(State {
+                wanted: Wanted::Wait,
+                out: 0,
+            }),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Called by a vCPU's thread before each entry; waits while the gate is shut.
+    pub fn pass(&self) -> Pass {
+        if !self.shut.load(Ordering::Acquire) {
+            return Pass::Enter;
+        }
+        let mut state = lock(&self.state);
+        state.out += 1;
+        self.changed.notify_all();
+        while state.wanted == Wanted::Wait {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        match state.wanted {
+            // It stays out.
+            Wanted::End => Pass::End,
+            Wanted::Run | Wanted::Wait => {
+                state.out -= 1;
+                Pass::EnterAfterPause
+            }
+        }
+    }
+
+    /// Called by a vCPU's thread whose guest has ended.
+    pub fn wait_for_end(&self) {
+        let mut state = lock(&self.state);
+        state.out += 1;
+        self.changed.notify_all();
+        while state.wanted != Wanted::End {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn open(&self) {
+        let mut state = lock(&self.state);
+        state.wanted = Wanted::Run;
+        self.shut.store(false, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    /// Shuts the gate and waits until all of `threads` are out.
+    fn shut(&self, wanted: Wanted, threads: &[JoinHandle<()>]) {
+        let mut state = lock(&self.state);
+        state.wanted = wanted;
+        self.shut.store(true, Ordering::Release);
+        self.changed.notify_all();
+        while state.out < threads.len() {
+            for thread in threads {
+                // It fails only for a thread that has ended, which is out.
+                let _ = thread.kill(SIGRTMIN());
+            }
+            let waited = self.changed.wait_timeout(state, CALL_AGAIN);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The running threads.
+pub struct Vcpus {
+    gate: Arc<Gate>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Vcpus {
+    /// Takes charge of `threads`, which pass `gate`.
+    pub fn new(gate: Arc<Gate>, threads: Vec<JoinHandle<()>>) -> Self {
+        Self { gate, threads }
+    }
+
+    /// Lets the vCPUs run.
+    pub fn resume(&self) {
+        self.gate.open();
+    }
+
+    /// Returns when none is in the guest.
+    pub fn pause(&self) {
+        self.gate.shut(Wanted::Wait, &self.threads);
+    }
+
+    /// Ends the threads.
+    pub fn end(self) {
+        self.gate.shut(Wanted::End, &self.threads);
+        for thread in self.threads {
+            // A panic aborts the process, so there is no other end.
+            let _ = thread.join();
+        }
+    }
+}
+
+extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// Makes the signal that calls a vCPU interrupt what it does, and nothing else.
+///
+/// # Errors
+/// The host refused.
+pub fn install_signal() -> io::Result<()> {
+    register_signal_handler(SIGRTMIN(), nothing).map_err(Into::into)
+}
+
+#[cfg(test)]
+#[path = "gate_test.rs"]
+mod gate_test;
