@@ -2,18 +2,19 @@
 
 use crate::machine::MachineError;
 use crate::mmds::Mmds;
-use devices::balloon::Balloon;
+use devices::balloon::{Balloon, BalloonMetrics};
 use devices::block::backing::Backing;
-use devices::block::{Block, BlockOptions};
+use devices::block::{Block, BlockMetrics, BlockOptions};
+use devices::metrics::MetricSet;
 use devices::net::responder::Responder;
 use devices::net::tap::Tap;
-use devices::net::{Net, NetOptions};
-use devices::rng::Rng;
+use devices::net::{Net, NetMetrics, NetOptions};
+use devices::rng::{Rng, RngMetrics};
 use devices::virtio::device::VirtioDevice;
-use devices::vsock::{Vsock, VsockError};
+use devices::vsock::{Vsock, VsockError, VsockMetrics};
 use resources::{CacheType, Drive, Entropy, NetworkInterface, VmConfig};
-use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The host's source of randomness.
 const RANDOM: &str = "/dev/urandom";
@@ -84,6 +85,17 @@ pub enum DeviceConfig {
     Vsock(resources::Vsock),
 }
 
+/// The counters of each type of device, all zero: what is told of one that a guest does not have.
+pub fn no_metrics() -> Vec<Arc<dyn MetricSet>> {
+    vec![
+        Arc::new(BalloonMetrics::default()),
+        Arc::new(BlockMetrics::default()),
+        Arc::new(NetMetrics::default()),
+        Arc::new(RngMetrics::default()),
+        Arc::new(VsockMetrics::default()),
+    ]
+}
+
 impl DeviceConfig {
     /// All devices of `config`, in the order of their windows: the root device is the first disk, which
     /// the kernel calls vda.
@@ -140,22 +152,20 @@ impl DeviceConfig {
             }
             Self::Rng(entropy) => {
                 let limits = entropy.rate_limiter.unwrap_or_default();
-                let rng =
-                    Rng::new(Path::new(RANDOM), &limits).map_err(|source| MachineError::Open {
-                        key: "entropy".into(),
-                        path: RANDOM.into(),
-                        source,
-                    })?;
-                Ok(Box::new(rng))
+                let rng = Rng::new(Path::new(RANDOM), &limits);
+                let key = format!("entropy: cannot open {RANDOM}");
+                Ok(Box::new(rng.map_err(MachineError::device(key, true))?))
             }
-            Self::Balloon(config) => match Balloon::new(config) {
-                Ok(balloon) => Ok(Box::new(balloon)),
-                Err(e) => Err(MachineError::set_up("the balloon")(io::Error::other(e))),
-            },
-            Self::Vsock(config) => match prepared.vsock(config) {
-                Ok(vsock) => Ok(Box::new(vsock)),
-                Err(e) => Err(MachineError::Vsock(e)),
-            },
+            Self::Balloon(config) => {
+                let balloon = Balloon::new(config);
+                let refused = MachineError::device("balloon.amount_mib", true);
+                Ok(Box::new(balloon.map_err(refused)?))
+            }
+            Self::Vsock(config) => {
+                let vsock = prepared.vsock(config);
+                let refused = MachineError::device("vsock.uds_path", true);
+                Ok(Box::new(vsock.map_err(refused)?))
+            }
         }
     }
 }
@@ -165,11 +175,8 @@ fn block(key: &str, drive: &Drive) -> Result<Box<dyn VirtioDevice>, MachineError
     if drive.io_engine == resources::IoEngine::Async {
         log::warn!("{key}.io_engine: Async is served like Sync by this version");
     }
-    let backing =
-        Backing::open(&path, drive.is_read_only).map_err(|source| MachineError::Disk {
-            key: key.into(),
-            source,
-        })?;
+    let refused = MachineError::device(format!("{key}.path_on_host"), true);
+    let backing = Backing::open(&path, drive.is_read_only).map_err(refused)?;
     let options = BlockOptions {
         serial: drive.drive_id.clone(),
         read_only: drive.is_read_only,
@@ -198,10 +205,8 @@ fn net(
             Tap::open(name)
         }
     };
-    let tap = tap.map_err(|source| MachineError::Tap {
-        key: key.into(),
-        source,
-    })?;
+    let refused = MachineError::device(format!("{key}.host_dev_name"), false);
+    let tap = tap.map_err(refused)?;
     let options = NetOptions {
         mac: interface.guest_mac.map(|mac| mac.0),
         mtu: interface.mtu,

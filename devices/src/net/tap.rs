@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// `struct virtio_net_hdr_v1`: the header before every packet, on the tap as in the ring.
@@ -83,7 +83,8 @@ impl Tap {
         Self::ready(file, name)
     }
 
-    /// Takes over an open tap that another process attached and handed over at exec.
+    /// Uses an open tap that another process attached and handed over at exec. `fd` stays open, for a
+    /// guest that starts again.
     ///
     /// # Errors
     /// [`TapError::Unusable`] if `fd` is not an open tap called `name`.
@@ -208,16 +209,15 @@ fn attached_name(file: &File) -> io::Result<Vec<u8>> {
     Ok(name.take_while(|c| *c != 0).collect())
 }
 
-/// Makes `fd`, which the configuration says we inherited, ours.
+/// A duplicate of `fd`, which the configuration says we inherited.
 #[expect(
     unsafe_code,
-    reason = "an inherited descriptor is a number until it is owned"
+    reason = "an inherited descriptor is a number until it is borrowed"
 )]
 fn take_descriptor(fd: RawFd) -> io::Result<File> {
     // SAFETY: F_SETFD takes a number, and tells whether `fd` is open.
     checked(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: `fd` is open. The jailer opened it for this process to own, before any thread or
-    // descriptor of ours existed; the configuration checks that no two interfaces name the same.
-    let file = unsafe { File::from_raw_fd(fd) };
-    Ok(file)
+    // SAFETY: `fd` is open. The jailer opened it for this process, which never closes it.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(fd.try_clone_to_owned()?.into())
 }

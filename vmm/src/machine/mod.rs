@@ -10,9 +10,7 @@ mod running;
 use crate::event_loop::EventLoopError;
 use crate::vcpu::VcpuError;
 use boot::BootError;
-use devices::block::backing::BackingError;
-use devices::net::tap::TapError;
-use devices::vsock::VsockError;
+use std::error::Error;
 use std::io;
 
 pub use builder::build;
@@ -44,27 +42,17 @@ pub enum MachineError {
     /// What the guest boots.
     #[error("boot-source")]
     Boot(#[source] BootError),
-    /// A disk.
-    #[error("{key}.path_on_host")]
-    Disk {
-        /// The entry of `drives`.
+    /// A device.
+    #[error("{key}")]
+    Device {
+        /// The key that asks for it.
         key: String,
+        /// Whether the configuration, or a file it names, is at fault.
+        configuration: bool,
         /// Why.
         #[source]
-        source: BackingError,
+        source: Box<dyn Error + Send + Sync>,
     },
-    /// A tap.
-    #[error("{key}.host_dev_name")]
-    Tap {
-        /// The entry of `network-interfaces`.
-        key: String,
-        /// Why.
-        #[source]
-        source: TapError,
-    },
-    /// The sockets.
-    #[error("vsock")]
-    Vsock(#[source] VsockError),
     /// More devices than there are windows and interrupts.
     #[error(
         "the configuration has more devices than the {0} there is room for: remove some of \
@@ -95,10 +83,25 @@ impl MachineError {
             self,
             Self::Open { .. }
                 | Self::Boot(_)
-                | Self::Disk { .. }
-                | Self::Vsock(_)
                 | Self::TooManyDevices(_)
+                | Self::Device {
+                    configuration: true,
+                    ..
+                }
         )
+    }
+
+    /// For `map_err` of making the device that `key` asks for.
+    pub(crate) fn device<E: Error + Send + Sync + 'static>(
+        key: impl Into<String>,
+        configuration: bool,
+    ) -> impl FnOnce(E) -> Self {
+        let key = key.into();
+        move |source| Self::Device {
+            key,
+            configuration,
+            source: source.into(),
+        }
     }
 
     pub(crate) fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

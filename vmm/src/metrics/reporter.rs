@@ -3,17 +3,13 @@
 
 use super::{Metrics, Source, text};
 use crate::console::open_nonblocking;
+use crate::device_config::no_metrics;
 use crate::event_loop::wake;
-use devices::balloon::BalloonMetrics;
-use devices::block::BlockMetrics;
 use devices::i8042::I8042Metrics;
 use devices::metrics::{MetricSet, Value};
-use devices::net::NetMetrics;
-use devices::rng::RngMetrics;
 use devices::serial::SerialMetrics;
 use devices::timer::{Timer, now};
 use devices::virtio::worker::Loop;
-use devices::vsock::VsockMetrics;
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use serde_json::{Map, json};
 use std::collections::BTreeMap;
@@ -29,16 +25,11 @@ use std::time::{Duration, SystemTime};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Groups that a line always has, whatever devices there are.
-fn always() -> [Arc<dyn MetricSet>; 7] {
-    [
-        Arc::new(BalloonMetrics::default()),
-        Arc::new(BlockMetrics::default()),
-        Arc::new(I8042Metrics::default()),
-        Arc::new(NetMetrics::default()),
-        Arc::new(RngMetrics::default()),
-        Arc::new(SerialMetrics::default()),
-        Arc::new(VsockMetrics::default()),
-    ]
+fn always() -> Vec<Arc<dyn MetricSet>> {
+    let mut sets = no_metrics();
+    sets.push(Arc::new(I8042Metrics::default()));
+    sets.push(Arc::new(SerialMetrics::default()));
+    sets
 }
 
 /// Groups of devices of which there may be several: each has a key of its own too.

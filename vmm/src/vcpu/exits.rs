@@ -10,10 +10,11 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 /// Runs the vCPU until its thread is to end; an outcome if it is by a failure of this vCPU.
 pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
+    let mut entered = false;
     loop {
         match guest.gate.pass() {
-            Pass::Enter => {}
-            Pass::EnterAfterPause => after_pause(vcpu, guest),
+            Pass::EnterAfterPause if entered => after_pause(vcpu, guest),
+            Pass::Enter | Pass::EnterAfterPause => entered = true,
             Pass::End => return None,
         }
         if guest.end.is_set() {
