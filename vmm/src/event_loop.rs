@@ -108,11 +108,18 @@ fn fire(
     }
 }
 
-/// A loop on a thread of its own, which lives until [`Self::end`] or as long as the process.
+/// A loop on a thread of its own, which ends when this is dropped, after what it does then.
 pub struct SpawnedLoop {
     endpoint: Loop,
     ended: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for SpawnedLoop {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        wake(&self.endpoint);
+    }
 }
 
 impl SpawnedLoop {
@@ -135,7 +142,7 @@ impl SpawnedLoop {
         Ok(Self {
             endpoint: rx.recv().map_err(gone)??,
             ended,
-            thread,
+            thread: Some(thread),
         })
     }
 
@@ -144,12 +151,12 @@ impl SpawnedLoop {
         self.endpoint.clone()
     }
 
-    /// Ends the thread, after what it does now.
-    pub fn end(self) {
-        self.ended.store(true, Ordering::Release);
-        wake(&self.endpoint);
+    /// Ends the thread and waits for it.
+    pub fn end(mut self) {
+        let thread = self.thread.take();
+        drop(self);
         // A panic aborts the process, so there is no other end.
-        let _ = self.thread.join();
+        let _ = thread.map(JoinHandle::join);
     }
 }
 

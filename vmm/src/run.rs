@@ -12,7 +12,6 @@ use crate::machine::builder::Start;
 use crate::metrics::{Metrics, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::signals;
-use crate::terminal::RawTerminal;
 use crate::vcpu;
 use devices::metrics::Gauge;
 use resources::{ConfigError, MAX_CONFIG_BYTES, VmConfig};
@@ -110,7 +109,6 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         source,
     };
     let mut main_loop = MainLoop::new().map_err(|e| in_place(e.into()))?;
-    let terminal = RawTerminal::enter(&io::stdin()).map_err(host("terminal"))?;
     let events = Events::default();
     let process = Process {
         id: options.id.clone(),
@@ -119,7 +117,6 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
             jailer: options.start_time_us.and_then(|us| time_since(us, started)),
             exec: started,
         }),
-        terminal: terminal.is_some(),
         metrics: metrics.clone(),
         mmds: Mmds::new(options.metadata_limit).map_err(host("source of randomness"))?,
         events: events.clone(),
@@ -150,13 +147,12 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     }
     let outcome = serve(&mut main_loop, &mut controller, mailbox.as_ref()).map_err(in_place)?;
 
-    drop(terminal);
+    controller.finish();
     match outcome.status() {
         GUEST_PANIC => log::warn!("{outcome}"),
         _ => log::info!("{outcome}"),
     }
     log::info!("Vmm is stopping.");
-    controller.finish();
     if let Some(mailbox) = &mailbox {
         mailbox.end();
     }
@@ -173,7 +169,7 @@ fn serve(
     mailbox: Option<&Mailbox>,
 ) -> Result<Outcome, MachineError> {
     loop {
-        if let Some(mailbox) = mailbox {
+        if let Some(mailbox) = mailbox.filter(|_| !controller.is_restarting()) {
             mailbox.serve(|command| controller.apply(command));
         }
         if let Some(outcome) = controller.after_turn()? {

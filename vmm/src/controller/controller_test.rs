@@ -21,7 +21,6 @@ impl Bench {
             id: "test".into(),
             event_loop: main_loop.endpoint(),
             timed_from: None,
-            terminal: false,
             metrics: Arc::default(),
             mmds: Mmds::new(100).unwrap(),
             events: Events::default(),

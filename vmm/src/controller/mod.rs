@@ -19,11 +19,13 @@ use crate::machine::{self, Machine, MachineError};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::run::RunError;
+use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
 use devices::virtio::worker::Loop;
 use resources::{OnReboot, VmConfig};
 use serde_json::Value;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +38,6 @@ pub struct Process {
     pub event_loop: Loop,
     /// From where a boot is timed, if it is.
     pub timed_from: Option<Start>,
-    /// Whether the console's input is a terminal.
-    pub terminal: bool,
     /// Counters of the process.
     pub metrics: Arc<Metrics>,
     /// The metadata service.
@@ -60,13 +60,18 @@ pub struct Controller {
     phase: Phase,
     prepared: Prepared,
     reporter: Reporter,
-    /// There once the guest was started.
+    /// There once a guest was to be started.
     output: Option<Output>,
+    watches_input: bool,
+    /// The terminal in raw mode, if the console is on one.
+    terminal: Option<RawTerminal>,
     serial: CurrentSerial,
     /// Something of the guest was configured: no snapshot can be loaded any more.
     described: bool,
     /// Some was put before the start.
     has_metadata: bool,
+    /// The guest is to be started again.
+    restarts: bool,
     /// The console's user wants the end.
     quit: Arc<AtomicBool>,
 }
@@ -94,9 +99,12 @@ impl Controller {
             prepared,
             reporter,
             output: None,
+            watches_input: false,
+            terminal: None,
             serial: CurrentSerial::default(),
             described: false,
             has_metadata: false,
+            restarts: false,
             quit: Arc::default(),
         }
     }
@@ -215,10 +223,7 @@ impl Controller {
     /// # Errors
     /// [`MachineError`]: there is no guest then.
     pub fn boot(&mut self) -> Result<(), MachineError> {
-        let output = match &self.output {
-            Some(output) => output.clone(),
-            None => self.open_console()?,
-        };
+        let output = self.open_console()?;
         let host = Host {
             event_loop: &self.process.event_loop,
             output: &output,
@@ -228,8 +233,9 @@ impl Controller {
         };
         let mut machine = machine::build(&self.config, host)?;
         *lock(&self.serial) = Some(machine.serial());
-        if self.output.replace(output).is_none() {
-            self.watch_input();
+        if let Err(e) = self.watch_input() {
+            machine.end();
+            return Err(e);
         }
         machine.resume();
         self.phase = Phase::Running(machine);
@@ -239,7 +245,11 @@ impl Controller {
         Ok(())
     }
 
+    /// The console's output, opened the first time.
     fn open_console(&mut self) -> Result<Output, MachineError> {
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
         let config = self.config.serial.clone().unwrap_or_default();
         let output = Output::new(&config).map_err(|source| MachineError::Open {
             key: "serial.serial_out_path".into(),
@@ -259,18 +269,27 @@ impl Controller {
             })?;
             event_loop::add(&self.process.event_loop, Box::new(socket));
         }
+        self.output = Some(output.clone());
         Ok(output)
     }
 
-    fn watch_input(&self) {
+    /// The terminal, if there is one, is the guest's from now on.
+    fn watch_input(&mut self) -> Result<(), MachineError> {
+        if self.watches_input {
+            return Ok(());
+        }
+        let terminal = RawTerminal::enter(&io::stdin());
+        self.terminal = terminal.map_err(MachineError::set_up("the terminal"))?;
+        self.watches_input = true;
         let event_loop = self.process.event_loop.clone();
         let quit = self.quit.clone();
         let quit = Box::new(move || {
             quit.store(true, Ordering::Release);
             event_loop::wake(&event_loop);
         });
-        let console = Console::new(self.process.terminal, self.serial.clone(), quit);
+        let console = Console::new(self.terminal.is_some(), self.serial.clone(), quit);
         event_loop::add(&self.process.event_loop, Box::new(console));
+        Ok(())
     }
 
     /// To be called after each turn of the event loop: how the process ends, if the guest has ended.
@@ -284,12 +303,15 @@ impl Controller {
         if self.reporter.is_due() {
             self.report();
         }
+        if std::mem::take(&mut self.restarts) {
+            self.boot()?;
+        }
         let Some(outcome) = self.machine().and_then(Machine::outcome) else {
             return Ok(None);
         };
         let restart = self.config.machine_config.on_reboot == OnReboot::Restart;
         if restart && outcome == Outcome::Guest(GuestEvent::Reset) {
-            self.restart()?;
+            self.restart();
             return Ok(None);
         }
         self.process.events.tell_end(outcome);
@@ -298,7 +320,14 @@ impl Controller {
         Ok(Some(outcome))
     }
 
-    fn restart(&mut self) -> Result<(), MachineError> {
+    /// Whether the guest is on its way from one machine to the next: no command is carried out then.
+    pub fn is_restarting(&self) -> bool {
+        self.restarts
+    }
+
+    /// Takes the machine apart. The next turn of the loop forgets its devices, and so closes what they had of
+    /// the host; then they can be made anew.
+    fn restart(&mut self) {
         log::info!("the guest reboots: it starts again");
         self.process.events.tell(Event::Rebooted);
         *lock(&self.serial) = None;
@@ -308,11 +337,13 @@ impl Controller {
             machine.drain_console();
             machine.end();
         }
-        self.boot()
+        self.restarts = true;
+        event_loop::wake(&self.process.event_loop);
     }
 
-    /// The process is about to end: writes the metrics a last time.
+    /// The process is about to end: puts the terminal back, and writes the metrics a last time.
     pub fn finish(&mut self) {
+        self.terminal = None;
         self.report();
     }
 
