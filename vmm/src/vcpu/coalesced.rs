@@ -38,9 +38,18 @@ const STUCK_MS: i64 = 200;
 /// the access that set the timer and the output that follows it.
 const LATER_MS: [i64; 3] = [100, 500, 2500];
 
-/// The ring that KVM shares with us, mapped for as long as the process lives.
+/// The ring that KVM shares with us. The mapping holds the VM, so it goes with the guest.
 struct Ring {
     page: NonNull<u8>,
+}
+
+#[expect(unsafe_code, reason = "unmapping")]
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: the page is ours alone, and references into it last no longer than a call on the ring.
+        // It fails only for a range that is no mapping.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), RING_BYTES) };
+    }
 }
 
 #[expect(unsafe_code, reason = "a pointer to a shared mapping")]
@@ -75,7 +84,7 @@ impl Ring {
     #[expect(unsafe_code, reason = "a reference into the shared mapping")]
     fn index(&self, which: usize) -> &AtomicU32 {
         let index = self.page.cast::<AtomicU32>();
-        // SAFETY: the page is mapped for ever and aligned, both indices are within it, and KVM and we
+        // SAFETY: the page is mapped as long as `self` and aligned, both indices are within it, and KVM and we
         // access them as words.
         unsafe { index.add(which.min(1)).as_ref() }
     }
