@@ -226,3 +226,35 @@ fn without_a_terminal_sigterm_kills() {
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     running.wait().expect(-(Signal::SIGTERM as i32));
 }
+
+/// A reset again and again: each machine goes as a whole before the next comes.
+#[test]
+fn a_guest_that_starts_again_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut code = payload::print("x");
+    // mov al, 0xfe; out 0x64, al; jmp $: a reset through the keyboard controller.
+    code.extend([0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]);
+    let kernel = payload::write(dir.path(), &code);
+    let mut running = Guest::bare(&kernel)
+        .mem_mib(32)
+        .scratch("data", 1 << 20)
+        .machine(serde_json::json!({"on_reboot": "restart"}))
+        .start();
+    let count = |what: &str, pid: u32| {
+        std::fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count)
+    };
+    running.wait_for("xxx");
+    let pid = running.child.id();
+    // What comes and goes with a machine, at whatever moment one looks.
+    let most = |what: &str| {
+        let looks = (0..40).map(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            count(what, pid)
+        });
+        looks.max().unwrap()
+    };
+    let (files, tasks) = (most("fd"), most("task"));
+    running.wait_for(&"x".repeat(60));
+    assert!(most("fd") <= files + 4, "descriptors: {files} and more");
+    assert!(most("task") <= tasks + 4, "threads: {tasks} and more");
+}
