@@ -182,5 +182,5 @@ fn the_examples_are_right() {
         }
         seen += 1;
     }
-    assert!(seen >= 2);
+    assert!(seen >= 3);
 }

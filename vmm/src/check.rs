@@ -59,3 +59,7 @@ pub fn report(file: &Path, problems: &[String]) -> String {
         }
     })
 }
+
+#[cfg(test)]
+#[path = "check_test.rs"]
+mod check_test;
