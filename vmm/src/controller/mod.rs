@@ -19,6 +19,7 @@ use crate::machine::{self, Machine, MachineError};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::run::RunError;
+use crate::seccomp::Filters;
 use devices::guest_event::GuestEvent;
 use devices::lock;
 use devices::virtio::worker::Loop;
@@ -44,6 +45,8 @@ pub struct Process {
     pub mmds: Mmds,
     /// Who hears of what happens.
     pub events: Events,
+    /// What confines the threads.
+    pub seccomp: Arc<Filters>,
 }
 
 /// What there is of the guest.
@@ -225,11 +228,17 @@ impl Controller {
             timed_from: self.process.timed_from.take(),
             metrics: &self.process.metrics.vcpu,
             prepared: &mut self.prepared,
+            seccomp: &self.process.seccomp,
         };
         let mut machine = machine::build(&self.config, host)?;
         *lock(&self.serial) = Some(machine.serial());
         if self.output.replace(output).is_none() {
             self.watch_input();
+        }
+        let restarts = self.config.machine_config.on_reboot == OnReboot::Restart;
+        if let Err(e) = self.process.seccomp.confine_main(restarts) {
+            machine.end();
+            return Err(MachineError::set_up("the seccomp filter of the main thread")(e));
         }
         machine.resume();
         self.phase = Phase::Running(machine);
