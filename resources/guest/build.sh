@@ -15,7 +15,7 @@ Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into D
   vmlinuz-FLAVOUR      the distribution's bzImage
   vmlinux-FLAVOUR      the same kernel as an uncompressed ELF file
   initrd-FLAVOUR.img   busybox, the drivers of the devices a guest has, and an init
-  rootfs-FLAVOUR.ext4  raw ext4: busybox, e2fsprogs and more of that kernel's modules
+  rootfs-FLAVOUR.ext4  raw ext4: busybox, e2fsprogs, curl and more of that kernel's modules
   version-FLAVOUR      the kernel's RELEASE, PACKAGE and VERSION
 and with --debian:
   debian-FLAVOUR.ext4  raw ext4: Debian bookworm with systemd and a login on ttyS0
@@ -53,7 +53,7 @@ PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
 # shellcheck disable=SC2086  # a list
-"$GUEST_DIR/fetch.sh" --out "$OUT" $flavours busybox e2fsprogs
+"$GUEST_DIR/fetch.sh" --out "$OUT" $flavours busybox e2fsprogs curl
 lock_out
 
 work=$OUT/.build.$$
@@ -91,9 +91,11 @@ finished() {
 # The programs of our own that every image carries.
 own_programs() {
     mkdir -p "$1/sbin"
-    gcc -Os -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector \
-        -fno-asynchronous-unwind-tables -fno-pie -no-pie -Wl,--build-id=none -Wl,-z,noseparate-code -s \
-        -o "$1/sbin/bantam-exit" "$GUEST_DIR/bantam-exit.c"
+    for program in bantam-exit bantam-vsock; do
+        gcc -Os -Wall -Wextra -Werror -static -nostdlib -ffreestanding -fno-stack-protector \
+            -fno-asynchronous-unwind-tables -fno-pie -no-pie -Wl,--build-id=none -Wl,-z,noseparate-code -s \
+            -o "$1/sbin/$program" "$GUEST_DIR/$program.c"
+    done
     install -m 755 "$GUEST_DIR/userland" "$1/sbin/userland"
 }
 
@@ -163,6 +165,8 @@ rootfs() {
         install -m 755 "$tools/sbin/$program" "$tree/usr/sbin/$program"
         libraries "$tools" "$tools/sbin/$program"
     done | sort -u >"$work/libraries"
+    install -m 755 "$OUT/packages/curl/usr/bin/curl" "$tree/usr/bin/curl"
+    libraries "$OUT/packages/curl" "$OUT/packages/curl/usr/bin/curl" | sort -u >>"$work/libraries"
     while read -r library; do
         install -m 755 "$library" "$tree/lib/x86_64-linux-gnu/"
     done <"$work/libraries"
@@ -234,7 +238,7 @@ debian() {
 for flavour in $flavours; do
     package=$OUT/packages/$flavour
     read -r release _ <"$package/version"
-    tools="$OUT/packages/busybox/version $OUT/packages/e2fsprogs/version"
+    tools="$OUT/packages/busybox/version $OUT/packages/e2fsprogs/version $OUT/packages/curl/version"
     if outdated "vmlinuz-$flavour" "$package/version"; then
         cp "$package/boot/vmlinuz-$release" "$work/vmlinuz"
         finished "$work/vmlinuz" "vmlinuz-$flavour"
@@ -244,12 +248,12 @@ for flavour in $flavours; do
         finished "$work/vmlinux" "vmlinux-$flavour"
     fi
     # shellcheck disable=SC2086  # a list
-    if outdated "initrd-$flavour.img" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/init" "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c"; then
+    if outdated "initrd-$flavour.img" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/init" "$GUEST_DIR/userland" "$GUEST_DIR"/*.c; then
         initrd "$flavour"
         finished "$work/initrd.img" "initrd-$flavour.img"
     fi
     # shellcheck disable=SC2086  # a list
-    if outdated "rootfs-$flavour.ext4" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c"; then
+    if outdated "rootfs-$flavour.ext4" "$package/version" $tools "$GUEST_DIR"/*.sh "$GUEST_DIR/userland" "$GUEST_DIR"/*.c; then
         rootfs "$flavour"
         finished "$work/rootfs.ext4" "rootfs-$flavour.ext4"
     fi
@@ -260,7 +264,7 @@ for flavour in $flavours; do
             finished "$work/debian.tar" debian.tar
         fi
         if outdated "debian-$flavour.ext4" "$package/version" "$OUT/stamps/debian.tar" "$GUEST_DIR"/*.sh \
-            "$GUEST_DIR/userland" "$GUEST_DIR/bantam-exit.c" "$GUEST_DIR/bantam-script.service"; then
+            "$GUEST_DIR/userland" "$GUEST_DIR"/*.c "$GUEST_DIR/bantam-script.service"; then
             debian "$flavour"
             finished "$work/debian.ext4" "debian-$flavour.ext4"
         fi

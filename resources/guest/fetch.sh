@@ -20,6 +20,7 @@ items:
   backport   bookworm-backports' linux-image-amd64 (6.12)
   busybox    busybox-static
   e2fsprogs  mke2fs, e2fsck and the libraries they load
+  curl       curl and the libraries it loads
 
 A kernel's directory holds boot/vmlinuz-RELEASE, lib/modules/RELEASE with modules.dep, and a file
 `version` with the line: RELEASE PACKAGE VERSION.
@@ -42,7 +43,7 @@ while [ $# -gt 0 ]; do
             usage
             exit 0
             ;;
-        cloud | generic | backport | busybox | e2fsprogs) items="$items $1" ;;
+        cloud | generic | backport | busybox | e2fsprogs | curl) items="$items $1" ;;
         *) die "unknown argument '$1' (see --help)" ;;
     esac
     shift
@@ -70,6 +71,10 @@ item_packages() {
         generic) kernel_package linux-image-amd64 ;;
         backport) kernel_package linux-image-amd64/bookworm-backports ;;
         busybox) echo busybox-static ;;
+        curl) echo curl libcurl4 libbrotli1 libcom-err2 libffi8 libgmp10 libgnutls30 libgssapi-krb5-2 \
+            libhogweed6 libidn2-0 libk5crypto3 libkeyutils1 libkrb5-3 libkrb5support0 libldap-2.5-0 libnettle8 \
+            libnghttp2-14 libp11-kit0 libpsl5 librtmp1 libsasl2-2 libssh2-1 libssl3 libtasn1-6 libunistring2 \
+            libzstd1 zlib1g libc6 ;;
         e2fsprogs) echo e2fsprogs libext2fs2 libss2 libcom-err2 libblkid1 libuuid1 logsave libc6 ;;
     esac
 }

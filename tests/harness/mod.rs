@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+pub mod http;
 pub mod journal;
 pub mod network;
 pub mod payload;
@@ -75,7 +76,12 @@ pub struct Guest {
     mem_mib: u32,
     drives: Vec<serde_json::Value>,
     interfaces: Vec<serde_json::Value>,
-    entropy: bool,
+    /// Sections of the file besides those above.
+    sections: serde_json::Map<String, serde_json::Value>,
+    /// Further keys of `machine-config`.
+    machine: serde_json::Value,
+    /// Whether the API is served, at `api.sock` in the guest's directory.
+    api: bool,
 }
 
 impl Guest {
@@ -104,7 +110,9 @@ impl Guest {
             mem_mib: 256,
             drives: Vec::new(),
             interfaces: Vec::new(),
-            entropy: false,
+            sections: serde_json::Map::new(),
+            machine: serde_json::json!({}),
+            api: false,
         }
     }
 
@@ -123,8 +131,25 @@ impl Guest {
         self
     }
 
-    pub fn entropy(mut self) -> Self {
-        self.entropy = true;
+    pub fn entropy(self) -> Self {
+        self.section("entropy", serde_json::json!({}))
+    }
+
+    /// A section of the file.
+    pub fn section(mut self, name: &str, value: serde_json::Value) -> Self {
+        self.sections.insert(name.into(), value);
+        self
+    }
+
+    /// Further keys of `machine-config`.
+    pub fn machine(mut self, keys: serde_json::Value) -> Self {
+        self.machine = keys;
+        self
+    }
+
+    /// Serves the API.
+    pub fn api(mut self) -> Self {
+        self.api = true;
         self
     }
 
@@ -169,11 +194,19 @@ impl Guest {
     }
 
     /// An interface on `tap`.
-    pub fn interface(mut self, tap: &str) -> Self {
+    pub fn interface(self, tap: &str) -> Self {
+        self.interface_with(tap, serde_json::json!({}))
+    }
+
+    /// An interface on `tap`, with further keys.
+    pub fn interface_with(mut self, tap: &str, more: serde_json::Value) -> Self {
         let n = self.interfaces.len();
-        self.interfaces.push(serde_json::json!({
+        let mut interface = serde_json::json!({
             "iface_id": format!("eth{n}"), "host_dev_name": tap,
-        }));
+        });
+        let more = more.as_object().expect("keys").clone();
+        interface.as_object_mut().expect("keys").extend(more);
+        self.interfaces.push(interface);
         self
     }
 
@@ -189,11 +222,12 @@ impl Guest {
             "network-interfaces": self.interfaces,
             "machine-config": {"vcpu_count": self.vcpus, "mem_size_mib": self.mem_mib},
         });
-        if self.entropy {
-            config["entropy"] = serde_json::json!({});
-        }
+        let config = config.as_object_mut().expect("keys");
+        config.extend(self.sections.clone());
+        let machine = config["machine-config"].as_object_mut().expect("keys");
+        machine.extend(self.machine.as_object().expect("keys").clone());
         let path = self.dir.path().join("vm.json");
-        fs::write(&path, config.to_string()).unwrap();
+        fs::write(&path, serde_json::Value::from(config.clone()).to_string()).unwrap();
         path
     }
 
@@ -207,8 +241,17 @@ impl Guest {
         let config = self.write_config();
         let console = self.dir.path().join("console");
         let messages = self.dir.path().join("messages");
+        if self.api {
+            command
+                .arg("--api-sock")
+                .arg(self.dir.path().join("api.sock"))
+                // Else they are on standard output, where the console is.
+                .arg("--log-path")
+                .arg(&messages);
+        } else {
+            command.arg("--no-api");
+        }
         let child = command
-            .arg("--no-api")
             .arg("--config-file")
             .arg(config)
             .stdin(Stdio::null())
@@ -248,6 +291,42 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Asks the API; returns the status and the body.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        http::ask(&self.dir().join("api.sock"), method, path, body)
+    }
+
+    /// Asks the API for something that must work; returns the body.
+    pub fn api(&self, method: &str, path: &str, body: serde_json::Value) -> String {
+        let body = match body {
+            serde_json::Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let (status, answer) = self.ask(method, path, &body);
+        let good = matches!(status, 200 | 204);
+        assert!(
+            good,
+            "{method} {path} {body}: {status} {answer}\n{}",
+            self.report()
+        );
+        answer
+    }
+
+    /// Resident memory of the monitor, its guest's included, in MiB.
+    pub fn resident_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            >> 10
+    }
+
     /// What the guest has written so far.
     pub fn console(&self) -> String {
         read(&self.dir().join("console"))

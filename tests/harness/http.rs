@@ -1,0 +1,38 @@
+//! Requests to the API, a connection for each.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the socket may take to be there, and an answer to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Connects, as soon as somebody listens.
+pub fn connect(socket: &Path) -> UnixStream {
+    let start = Instant::now();
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return stream,
+            Err(e) => assert!(start.elapsed() < PATIENCE, "{}: {e}", socket.display()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a request; returns the status and the body of the answer.
+pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = connect(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = match body {
+        "" => String::new(),
+        body => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{length}\r\n{body}");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    (status.unwrap_or_default(), body.to_owned())
+}
