@@ -238,7 +238,9 @@ impl Controller {
         let restarts = self.config.machine_config.on_reboot == OnReboot::Restart;
         if let Err(e) = self.process.seccomp.confine_main(restarts) {
             machine.end();
-            return Err(MachineError::set_up("the seccomp filter of the main thread")(e));
+            return Err(MachineError::set_up(
+                "the seccomp filter of the main thread",
+            )(e));
         }
         machine.resume();
         self.phase = Phase::Running(machine);

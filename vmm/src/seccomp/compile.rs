@@ -37,7 +37,11 @@ pub fn compile(lists: &[&List], pid: u32) -> Result<Programs, seccompiler::Backe
         Action::KillProcess => SeccompAction::KillProcess,
         Action::Log => SeccompAction::Log,
     };
-    programs.push(program(calls(rules(), pid)?, refused, SeccompAction::Allow)?);
+    programs.push(program(
+        calls(rules(), pid)?,
+        refused,
+        SeccompAction::Allow,
+    )?);
     Ok(programs)
 }
 
@@ -68,10 +72,15 @@ fn calls<'r>(
         }
     }
     let ways = calls.into_iter();
-    Ok(ways.map(|(call, ways)| (call, ways.unwrap_or_default())).collect())
+    Ok(ways
+        .map(|(call, ways)| (call, ways.unwrap_or_default()))
+        .collect())
 }
 
-fn condition(condition: &Condition, pid: u32) -> Result<SeccompCondition, seccompiler::BackendError> {
+fn condition(
+    condition: &Condition,
+    pid: u32,
+) -> Result<SeccompCondition, seccompiler::BackendError> {
     let len = match condition.wide {
         true => SeccompCmpArgLen::Qword,
         false => SeccompCmpArgLen::Dword,

@@ -214,7 +214,11 @@ impl TryFrom<Written> for Condition {
         let wide = match written.width {
             None | Some(32) => false,
             Some(64) => true,
-            Some(other) => return Err(format!("width {other}: use 32, which is the default, or 64")),
+            Some(other) => {
+                return Err(format!(
+                    "width {other}: use 32, which is the default, or 64"
+                ));
+            }
         };
         let mask = match (written.op, written.mask) {
             (Op::MaskedEq, Some(Value::Number(mask))) => mask,

@@ -34,7 +34,8 @@ fn each_operation_compares_as_it_says() {
         ("gt", [false, false, true]),
         ("ge", [false, true, true]),
     ] {
-        let text = format!(r#"{{"syscall": "exit", "args": [{{"index": 0, "op": "{op}", "value": 5}}]}}"#);
+        let text =
+            format!(r#"{{"syscall": "exit", "args": [{{"index": 0, "op": "{op}", "value": 5}}]}}"#);
         let held = [4, 5, 6].map(|value| admits(&text, Sysno::exit, [value, 0, 0, 0, 0, 0]));
         assert_eq!(held, holds, "{op}");
     }
@@ -42,7 +43,8 @@ fn each_operation_compares_as_it_says() {
 
 #[test]
 fn a_mask_compares_its_bits_alone() {
-    let text = r#"{"syscall": "mmap", "args": [{"index": 2, "op": "masked_eq", "mask": 4, "value": 0}]}"#;
+    let text =
+        r#"{"syscall": "mmap", "args": [{"index": 2, "op": "masked_eq", "mask": 4, "value": 0}]}"#;
     assert!(admits(text, Sysno::mmap, [0, 0, 3, 0, 0, 0]));
     assert!(!admits(text, Sysno::mmap, [0, 0, 7, 0, 0, 0]));
 }
@@ -52,25 +54,37 @@ fn the_upper_half_counts_if_it_is_asked_for() {
     let value = [5 | 1 << 32, 0, 0, 0, 0, 0];
     let narrow = r#"{"syscall": "exit", "args": [{"index": 0, "op": "eq", "value": 5}]}"#;
     assert!(admits(narrow, Sysno::exit, value));
-    let wide = r#"{"syscall": "exit", "args": [{"index": 0, "op": "eq", "value": 5, "width": 64}]}"#;
+    let wide =
+        r#"{"syscall": "exit", "args": [{"index": 0, "op": "eq", "value": 5, "width": 64}]}"#;
     assert!(!admits(wide, Sysno::exit, value));
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_in_words() {
-    let condition = |text: &str| {
-        rule(&format!(r#"{{"syscall": "exit", "args": [{{{text}}}]}}"#)).unwrap_err()
-    };
+    let condition =
+        |text: &str| rule(&format!(r#"{{"syscall": "exit", "args": [{{{text}}}]}}"#)).unwrap_err();
     for (text, says) in [
         (r#""index": 6, "op": "eq", "value": 0"#, "0 to 5"),
-        (r#""index": 0, "op": "is", "value": 0"#, "unknown variant `is`"),
+        (
+            r#""index": 0, "op": "is", "value": 0"#,
+            "unknown variant `is`",
+        ),
         (r#""index": 0, "op": "eq", "value": "ten""#, "own_pid"),
         (r#""index": 0, "op": "eq", "value": -1"#, "own_pid"),
         (r#""index": 0, "op": "masked_eq", "value": 0"#, "`mask`"),
-        (r#""index": 0, "op": "eq", "mask": 1, "value": 0"#, "masked_eq"),
+        (
+            r#""index": 0, "op": "eq", "mask": 1, "value": 0"#,
+            "masked_eq",
+        ),
         (r#""index": 0, "op": "eq", "value": "0x100000000""#, "width"),
-        (r#""index": 0, "op": "eq", "value": 0, "width": 16"#, "use 32"),
-        (r#""index": 0, "op": "eq", "valu": 0"#, "unknown field `valu`"),
+        (
+            r#""index": 0, "op": "eq", "value": 0, "width": 16"#,
+            "use 32",
+        ),
+        (
+            r#""index": 0, "op": "eq", "valu": 0"#,
+            "unknown field `valu`",
+        ),
     ] {
         let message = condition(text);
         assert!(message.contains(says), "{text}: {message}");

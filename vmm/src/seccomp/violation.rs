@@ -68,11 +68,7 @@ struct SigSys {
     unsafe_code,
     reason = "std's ways to write and to end are not async-signal-safe; what the kernel hands over is raw"
 )]
-extern "C" fn report(
-    _signal: libc::c_int,
-    info: *mut libc::siginfo_t,
-    context: *mut libc::c_void,
-) {
+extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     if REPORTING.replace(true) {
         // The report itself was refused, by a list of the user's.
         // SAFETY: it ends the process and touches nothing.
@@ -125,7 +121,9 @@ fn describe(number: libc::c_int, registers: &[libc::greg_t]) -> Text {
         thread.unwrap_or("?")
     );
     for register in REGISTERS {
-        let value = usize::try_from(register).ok().and_then(|at| registers.get(at));
+        let value = usize::try_from(register)
+            .ok()
+            .and_then(|at| registers.get(at));
         let _ = write!(text, " {:#x}", value.copied().unwrap_or_default());
     }
     let _ = text.write_str("\n");
