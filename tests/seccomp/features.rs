@@ -1,7 +1,7 @@
 //! Everything that the monitor does, in few guests: what a payload of some instructions can bring about, and
 //! what takes Linux.
 
-use super::harness::{Guest, Running, http, network, payload, sh};
+use super::harness::{Guest, Running, http, network, payload};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,11 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Code that sends back what is typed, until a `q`, for which it ends with 3.
 pub fn echo_until_q() -> Vec<u8> {
     let mut code = vec![
+        0x66, 0xba, 0xfa, 0x03, 0xb0, 0x01,
+        0xee, // mov dx, 0x3fa; mov al, 1; out dx, al: the FIFO
         0x66, 0xba, 0xfd, 0x03, // mov dx, 0x3fd
-        0xec, 0xa8, 0x01, 0x74, 0xf7, // in al, dx; test al, 1; jz back to the mov
+        0xec, 0xa8, 0x01, 0x74, 0xf7, // in al, dx; test al, 1; jz back to the second mov
         0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
         0xec, 0x3c, 0x71, 0x74, 0x03, // in al, dx; cmp al, 'q'; je to the end
-        0xee, 0xeb, 0xeb, // out dx, al; jmp to the start
+        0xee, 0xeb, 0xeb, // out dx, al; jmp to the second mov
     ];
     code.extend(payload::exit(3));
     code
@@ -50,9 +52,15 @@ fn bare(dir: &Path, code: &[u8]) -> Guest {
 /// A guest with one of each device, on `tap0`, that does nothing with them.
 fn furnished(guest: Guest) -> Guest {
     let dir = guest.dir().to_owned();
+    let image = dir.join("data.img");
+    File::create(&image).unwrap().set_len(32 << 20).unwrap();
     let limit = json!({"ops": {"size": 1000, "refill_time": 100}});
     guest
-        .scratch("data", 1 << 20)
+        .drive(
+            "data",
+            &image,
+            json!({"cache_type": "Writeback", "discard": true}),
+        )
         .interface_with("tap0", json!({"rx_rate_limiter": limit}))
         .entropy()
         .section(
@@ -284,7 +292,7 @@ pub fn restarted(command: Command) {
     let guest = furnished(bare(dir.path(), &reset()))
         .vcpus(2)
         .api()
-        .machine(json!({"on_reboot": "restart"}));
+        .machine(json!({"on_reboot": "restart", "huge_pages": "Transparent"}));
     let mut running = guest.start_under(command);
     running.wait_for("up up up up");
     drop(running.kill());
@@ -363,25 +371,29 @@ pub fn linux(command: Command) {
              bantam-vsock echo 5000 &
              ping -c 3 -W 20 10.99.0.1 >/dev/null && echo network=up
              head -c 300000 /dev/zero | nc 10.99.0.1 7000 >/dev/null
-             mkfs.ext4 -q $data && mount -o discard $data /mnt && echo formatted=yes
+             mkfs.ext4 -q -E lazy_itable_init=0 $data && mount -o discard $data /mnt && echo formatted=yes
              head -c 3000000 /dev/urandom >/mnt/x; sync; rm /mnt/x; sync; fstrim /mnt; umount /mnt
-             blkdiscard -f $data; blkdiscard -z -f $data
+             blkdiscard $data
              head -c 100 /dev/hwrng >/dev/null
              service=http://169.254.169.254/latest; ip route add 169.254.169.254 dev eth0
              token=$(curl -s -X PUT -H 'X-metadata-token-ttl-seconds: 60' $service/api/token)
-             curl -s -H \"X-metadata-token: $token\" $service/meta-data/name; echo
+             echo name=$(curl -s -H \"X-metadata-token: $token\" $service/meta-data/name)
              echo said=hello >/tmp/hello; bantam-vsock connect 2 6001 </tmp/hello
              bantam-vsock connect 2 7777 </dev/null
              dd if=/dev/zero of=/dev/shm/fill bs=1M count=60 2>/dev/null; rm /dev/shm/fill
              echo all=done
-             sleep 5; exit 3",
+             until [ $(blockdev --getsize64 $data) -eq 67108864 ]; do sleep 1; done; echo swapped=yes; sleep 1
+             dd if=$data of=/dev/null bs=4k count=20 iflag=direct
+             head -c 100000 /dev/zero | nc 10.99.0.1 7000 >/dev/null
+             exit 3",
         );
     let guest = furnished(guest);
     let dir = guest.dir().to_owned();
     let sink = std::net::TcpListener::bind((network::HOST, 7000)).unwrap();
     std::thread::spawn(move || {
-        let (mut stream, _) = sink.accept().unwrap();
-        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+        for stream in sink.incoming() {
+            std::io::copy(&mut stream.unwrap(), &mut std::io::sink()).unwrap();
+        }
     });
     let outward = UnixListener::bind(dir.join("v.sock_6001")).unwrap();
     std::thread::spawn(move || {
@@ -391,6 +403,11 @@ pub fn linux(command: Command) {
         let _ = stream.write_all(&text);
     });
     let mut running = guest.start_under(command);
+    running.api(
+        "PUT",
+        "/mmds",
+        json!({"latest": {"meta-data": {"name": "first"}}}),
+    );
     running.wait_for("network=up");
     running.more_time();
     let mut inward = patient(UnixStream::connect(dir.join("v.sock")).unwrap());
@@ -405,8 +422,49 @@ pub fn linux(command: Command) {
     drop(inward);
     running.wait_for("all=done");
     running.api("PATCH", "/balloon", json!({"amount_mib": 0}));
-    sh("ping -c 1 -W 20 10.99.0.2");
-    operate(&running);
+    let other = dir.join("other.img");
+    File::create(&other).unwrap().set_len(64 << 20).unwrap();
+    for change in [
+        json!({"drive_id": "data", "path_on_host": other}),
+        json!({"drive_id": "data", "rate_limiter": {"ops": {"size": 5, "refill_time": 1000}}}),
+    ] {
+        running.api("PATCH", "/drives/data", change);
+    }
+    let limit = json!({"bandwidth": {"size": 20_000, "refill_time": 1000}});
+    let change = json!({"iface_id": "eth0", "tx_rate_limiter": limit});
+    running.api("PATCH", "/network-interfaces/eth0", change);
     running.more_time();
-    running.wait().expect(3);
+    let ended = running.wait().expect(3);
+    for line in [
+        "network=up",
+        "formatted=yes",
+        "name=first",
+        "said=hello",
+        "swapped=yes",
+    ] {
+        assert!(ended.console.contains(line), "{line}:\n{}", ended.console);
+    }
+}
+
+/// Linux, started again in place.
+pub fn linux_restarted(command: Command) {
+    network::enter(1);
+    let guest = Guest::cloud()
+        .root("cloud")
+        .api()
+        .machine(json!({"on_reboot": "restart"}))
+        .script("modprobe -a vmw_vsock_virtio_transport virtio_balloon; echo boot=up; reboot -f; sleep 60");
+    let mut running = furnished(guest).start_under(command);
+    let start = Instant::now();
+    while running.console().matches("boot=up").count() < 2 {
+        assert!(start.elapsed() < 2 * PATIENCE, "{}", running.console());
+        assert_eq!(
+            running.child.try_wait().unwrap(),
+            None,
+            "{}",
+            running.console()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(running.kill());
 }

@@ -87,11 +87,10 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     // SAFETY: the third argument of such a handler is the interrupted thread's ucontext_t.
     let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let text = describe(info.syscall, registers);
-    for fd in [Some(libc::STDERR_FILENO), logging::file_for_signals()] {
-        if let Some(fd) = fd {
-            // SAFETY: the text outlives the call, and its length is its own.
-            unsafe { libc::write(fd, text.bytes.as_ptr().cast(), text.len) };
-        }
+    let fds = [Some(libc::STDERR_FILENO), logging::file_for_signals()];
+    for fd in fds.into_iter().flatten() {
+        // SAFETY: the text outlives the call, and its length is its own.
+        unsafe { libc::write(fd, text.bytes.as_ptr().cast(), text.len) };
     }
     // SAFETY: it ends the process and touches nothing.
     unsafe { libc::_exit(BAD_SYSTEM_CALL.into()) };
