@@ -90,7 +90,7 @@ impl Monitor {
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Bantam => {
-                command.arg("--no-api").arg("--config-file");
+                command.args(["--no-api", "--no-seccomp", "--config-file"]);
                 command.arg(self.config_file(guest, dir)?);
             }
             Kind::Firecracker => {

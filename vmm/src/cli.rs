@@ -113,6 +113,9 @@ struct Arguments {
     /// let all system calls through; not recommended
     #[argh(switch)]
     no_seccomp: bool,
+    /// print the built-in list of system calls, to start a --seccomp-filter from
+    #[argh(switch)]
+    print_seccomp_filter: bool,
     /// time the guest's boot: its init writes 123 to the byte at 0xc0000000
     #[argh(switch)]
     boot_timer: bool,
@@ -198,6 +201,9 @@ impl Arguments {
                 "Firecracker v{COMPATIBLE_VERSION}\nBantam v{}\n",
                 env!("CARGO_PKG_VERSION")
             )));
+        }
+        if self.print_seccomp_filter {
+            return Ok(Action::Print(crate::seccomp::DEFAULT.into()));
         }
         if self.snapshot_version || self.describe_snapshot.is_some() {
             return Err("snapshots are not supported by this version".into());

@@ -3,6 +3,7 @@
 
 use devices::virtio::worker::{Loop, Subscriber};
 use event_manager::{EventManager, SubscriberId, SubscriberOps};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ pub enum EventLoopError {
         name: String,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -123,17 +124,20 @@ impl Drop for SpawnedLoop {
 }
 
 impl SpawnedLoop {
-    /// Starts the thread `name`.
+    /// Starts the thread `name`, which calls `confine` before it serves anything.
     ///
     /// # Errors
-    /// No more threads or descriptors.
-    pub fn start(name: &str) -> Result<Self, EventLoopError> {
+    /// No more threads or descriptors, or what `confine` says.
+    pub fn start(
+        name: &str,
+        confine: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<Self, EventLoopError> {
         let (tx, rx) = mpsc::channel();
         let ended = Arc::new(AtomicBool::new(false));
         let (loop_name, loop_ended) = (name.to_owned(), ended.clone());
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || serve(&loop_name, &tx, &loop_ended))
+            .spawn(move || serve(&loop_name, confine, &tx, &loop_ended))
             .map_err(|source| EventLoopError::Thread {
                 name: name.to_owned(),
                 source,
@@ -160,12 +164,26 @@ impl SpawnedLoop {
     }
 }
 
-fn serve(name: &str, started: &mpsc::Sender<event_manager::Result<Loop>>, ended: &AtomicBool) {
+fn serve(
+    name: &str,
+    confine: impl FnOnce() -> io::Result<()>,
+    started: &mpsc::Sender<Result<Loop, EventLoopError>>,
+    ended: &AtomicBool,
+) {
     let mut manager = match EventManager::<Subscriber>::new() {
         Ok(manager) => manager,
-        Err(e) => return drop(started.send(Err(e))),
+        Err(e) => return drop(started.send(Err(e.into()))),
     };
-    if started.send(Ok(manager.remote_endpoint())).is_err() {
+    // The endpoint may cost a descriptor, so it is made before.
+    let endpoint = manager.remote_endpoint();
+    let confined = confine().map_err(|source| EventLoopError::Thread {
+        name: name.to_owned(),
+        source,
+    });
+    if confined.is_err() {
+        return drop(started.send(confined.map(|()| endpoint)));
+    }
+    if started.send(Ok(endpoint)).is_err() {
         return;
     }
     while !ended.load(Ordering::Acquire) {

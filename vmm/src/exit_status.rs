@@ -6,6 +6,7 @@
 //! | 1 | the host refused something: KVM, memory, a tap |
 //! | 2 | the monitor itself failed |
 //! | 3 to 127 | the payload's own, written to the exit port 0xf4 |
+//! | 148 | a thread made a system call that its seccomp filter refuses |
 //! | 152 | the configuration, or a file it names, cannot be used |
 //! | 153 | bad arguments |
 //! | 160 | the guest's kernel panicked |
@@ -22,6 +23,8 @@ use std::fmt;
 pub const HOST_FAILURE: u8 = 1;
 /// Status when the monitor itself failed.
 pub const UNEXPECTED: u8 = 2;
+/// Status when a thread made a system call that its filter refuses.
+pub const BAD_SYSTEM_CALL: u8 = 148;
 /// Status when the configuration, or a file it names, cannot be used.
 pub const BAD_CONFIGURATION: u8 = 152;
 /// Status when the command line cannot be used.

@@ -21,6 +21,7 @@ pub mod machine;
 pub mod metrics;
 pub mod mmds;
 pub mod run;
+pub mod seccomp;
 pub mod signals;
 pub mod terminal;
 #[cfg(test)]

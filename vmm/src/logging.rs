@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -124,6 +125,13 @@ pub fn print_error(error: &dyn Error) {
         drop(form);
         log::error!("{text}");
     }
+}
+
+/// The log file's descriptor, if there is one and nobody changes it just now. Async-signal-safe: a lock that is
+/// taken is not waited for.
+pub(crate) fn file_for_signals() -> Option<RawFd> {
+    let form = LOGGER.form.try_read().ok()?;
+    form.file.as_ref().map(|file| file.as_raw_fd())
 }
 
 /// Writes `text` to standard error, whatever the level. With nobody there to read it (a closed pipe,

@@ -11,6 +11,7 @@ use crate::machine::MachineError;
 use crate::machine::builder::Start;
 use crate::metrics::{Metrics, SinkError};
 use crate::mmds::{Mmds, StoreError};
+use crate::seccomp::{Filters, SeccompError};
 use crate::signals;
 use crate::vcpu;
 use devices::metrics::Gauge;
@@ -53,6 +54,9 @@ pub enum RunError {
     /// The metrics.
     #[error(transparent)]
     Metrics(#[from] SinkError),
+    /// The lists of system calls.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// Something of the process itself.
     #[error("cannot use the {what}")]
     Host {
@@ -68,7 +72,7 @@ impl RunError {
     /// The process's exit status.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Metadata { .. } => BAD_CONFIGURATION,
+            Self::Config(_) | Self::Metadata { .. } | Self::Seccomp(_) => BAD_CONFIGURATION,
             Self::Machine { source, .. } if source.is_configuration() => BAD_CONFIGURATION,
             Self::Machine {
                 source: MachineError::EventLoop(EventLoopError::Epoll(_)),
@@ -100,6 +104,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     vcpu::install_signal().map_err(host("signals"))?;
     signals::install().map_err(host("signals"))?;
     record_startup(&metrics, options);
+    let seccomp = Arc::new(Filters::load(&options.seccomp)?);
+    seccomp.report_violations().map_err(host("signals"))?;
 
     let in_place = |source| RunError::Machine {
         config: match &options.config_file {
@@ -120,6 +126,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         metrics: metrics.clone(),
         mmds: Mmds::new(options.metadata_limit).map_err(host("source of randomness"))?,
         events: events.clone(),
+        seccomp: seccomp.clone(),
     };
     let mut controller = Controller::new(process);
     if let Some(path) = &options.metrics_path {
@@ -133,6 +140,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
             max_body: options.max_body,
             event_loop: main_loop.endpoint(),
             metrics,
+            seccomp,
         };
         Api::start(listener, &events, options)
     });

@@ -11,6 +11,7 @@ use crate::command::{Command, CommandError, Reply};
 use crate::event_loop::wake;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::seccomp::{Filters, Thread};
 use devices::timer::now;
 use devices::virtio::worker::Loop;
 use nix::errno::Errno;
@@ -51,7 +52,7 @@ pub enum ApiError {
         #[source]
         source: io::Error,
     },
-    /// No more descriptors or threads.
+    /// No more descriptors or threads, or no filter for the thread.
     #[error("cannot start the API")]
     Start(#[source] io::Error),
 }
@@ -112,6 +113,8 @@ pub struct Options {
     pub event_loop: Loop,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What confines the thread.
+    pub seccomp: Arc<Filters>,
 }
 
 /// See the module.
@@ -151,15 +154,23 @@ impl Api {
         };
         api.prepare().map_err(ApiError::Start)?;
         let (end, ended) = mpsc::sync_channel(1);
+        let (confined, is_confined) = mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("fc_api".into())
             .spawn(move || {
+                let result = api.options.seccomp.confine(Thread::Api, "fc_api");
+                let may_run = result.is_ok();
+                if confined.send(result).is_err() || !may_run {
+                    return;
+                }
                 if let Err(e) = api.run() {
                     log::error!("the API failed: {e}");
                 }
                 let _ = end.send(());
             })
             .map_err(ApiError::Start)?;
+        let gone = |e| ApiError::Start(io::Error::other(e));
+        is_confined.recv().map_err(gone)?.map_err(ApiError::Start)?;
         Ok(Mailbox {
             letters: mailbox,
             outbox,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::Seccomp;
 use crate::command::{Configure, Operate, Pluggable, Query};
 use crate::event_loop::MainLoop;
 use resources::{
@@ -24,6 +25,7 @@ impl Bench {
             metrics: Arc::default(),
             mmds: Mmds::new(100).unwrap(),
             events: Events::default(),
+            seccomp: Arc::new(Filters::load(&Seccomp::Off).unwrap()),
         };
         Self {
             controller: Controller::new(process),

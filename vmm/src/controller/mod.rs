@@ -19,6 +19,7 @@ use crate::machine::{self, Machine, MachineError};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::run::RunError;
+use crate::seccomp::Filters;
 use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
@@ -44,6 +45,8 @@ pub struct Process {
     pub mmds: Mmds,
     /// Who hears of what happens.
     pub events: Events,
+    /// What confines the threads.
+    pub seccomp: Arc<Filters>,
 }
 
 /// What there is of the guest.
@@ -230,10 +233,11 @@ impl Controller {
             timed_from: self.process.timed_from.take(),
             metrics: &self.process.metrics.vcpu,
             prepared: &mut self.prepared,
+            seccomp: &self.process.seccomp,
         };
         let mut machine = machine::build(&self.config, host)?;
         *lock(&self.serial) = Some(machine.serial());
-        if let Err(e) = self.watch_input() {
+        if let Err(e) = self.watch_input().and_then(|()| self.confine()) {
             machine.end();
             return Err(e);
         }
@@ -292,6 +296,18 @@ impl Controller {
         Ok(())
     }
 
+    /// Nothing of the guest runs before.
+    fn confine(&self) -> Result<(), MachineError> {
+        let confined = self.process.seccomp.confine_main(self.restarts_in_place());
+        confined.map_err(MachineError::set_up(
+            "the seccomp filter of the main thread",
+        ))
+    }
+
+    fn restarts_in_place(&self) -> bool {
+        self.config.machine_config.on_reboot == OnReboot::Restart
+    }
+
     /// To be called after each turn of the event loop: how the process ends, if the guest has ended.
     ///
     /// # Errors
@@ -309,8 +325,7 @@ impl Controller {
         let Some(outcome) = self.machine().and_then(Machine::outcome) else {
             return Ok(None);
         };
-        let restart = self.config.machine_config.on_reboot == OnReboot::Restart;
-        if restart && outcome == Outcome::Guest(GuestEvent::Reset) {
+        if self.restarts_in_place() && outcome == Outcome::Guest(GuestEvent::Reset) {
             self.restart();
             return Ok(None);
         }

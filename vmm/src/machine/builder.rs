@@ -8,6 +8,7 @@ use crate::boot_timer::{BootTimer, Timeline};
 use crate::console::Output;
 use crate::device_config::{DeviceConfig, Prepared};
 use crate::event_loop::{self, SpawnedLoop};
+use crate::seccomp::{Filters, Thread};
 use crate::vcpu::{self, Buses, FlushTimer, Gate, Topology, VcpuMetrics};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
@@ -50,6 +51,8 @@ pub struct Host<'a> {
     pub metrics: &'a Arc<VcpuMetrics>,
     /// What was opened before.
     pub prepared: &'a mut Prepared,
+    /// What confines the threads.
+    pub seccomp: &'a Arc<Filters>,
 }
 
 /// Builds the guest of `config`, which stands still until [`Machine::resume`].
@@ -74,7 +77,10 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
     for device in DeviceConfig::all(config) {
         let name = device.name();
         let built = device.build(host.prepared)?;
-        let own_loop = device.blocks().then(|| SpawnedLoop::start(&name));
+        let own_loop = device.blocks().then(|| {
+            let (seccomp, thread) = (host.seccomp.clone(), name.clone());
+            SpawnedLoop::start(&name, move || seccomp.confine(Thread::Drive, &thread))
+        });
         let own_loop = own_loop.transpose()?;
         let served_by = match &own_loop {
             Some(own_loop) => own_loop.endpoint(),
@@ -112,7 +118,7 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
     let flush = FlushTimer::new(&guest, host.output.clone());
     let flush = flush.map_err(MachineError::set_up("the console's timer"))?;
     let flush = flush.map(|timer| event_loop::add(host.event_loop, Box::new(timer)));
-    let vcpus = vcpu::start(vcpus, &guest)?;
+    let vcpus = vcpu::start(vcpus, &guest, host.seccomp)?;
     Ok(Machine::new(guest, vcpus, devices, platform, flush))
 }
 

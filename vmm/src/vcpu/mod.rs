@@ -10,11 +10,12 @@ mod registers;
 
 use crate::exit_status::Outcome;
 use crate::machine::Guest;
+use crate::seccomp::{Filters, Thread};
 use boot::EntryState;
 use devices::bus::Bus;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 pub use coalesced::{Coalesced, FlushTimer};
 pub use cpuid::Topology;
@@ -105,31 +106,67 @@ pub fn create(
     Ok(vcpus)
 }
 
-/// Starts a thread for each of `vcpus`, which wait at the guest's gate for the first
-/// [`Vcpus::resume`].
+/// Starts a thread for each of `vcpus`, which are confined by their filter of `seccomp`, and wait at the
+/// guest's gate for the first [`Vcpus::resume`].
 ///
 /// # Errors
 /// [`VcpuError::Thread`]; those that were started end.
-pub fn start(vcpus: Vec<Vcpu>, guest: &Arc<Guest>) -> Result<Vcpus, VcpuError> {
+pub fn start(
+    vcpus: Vec<Vcpu>,
+    guest: &Arc<Guest>,
+    seccomp: &Arc<Filters>,
+) -> Result<Vcpus, VcpuError> {
     let mut threads = Vec::with_capacity(vcpus.len());
-    for Vcpu { index, mut fd } in vcpus {
-        let of_thread = guest.clone();
+    let (tx, confined) = mpsc::channel();
+    let mut failed = None;
+    for vcpu in vcpus {
+        let index = vcpu.index;
+        let (guest, seccomp, tx) = (guest.clone(), seccomp.clone(), tx.clone());
         let started = std::thread::Builder::new()
             .name(format!("fc_vcpu {index}"))
-            .spawn(move || {
-                if let Some(outcome) = exits::run(&mut fd, &of_thread) {
-                    failed(index, outcome, &of_thread);
-                }
-            });
+            .spawn(move || run(vcpu, &guest, &seccomp, &tx));
         match started {
             Ok(thread) => threads.push(thread),
             Err(source) => {
-                Vcpus::new(guest.gate.clone(), threads).end();
-                return Err(VcpuError::Thread { index, source });
+                failed = Some(VcpuError::Thread { index, source });
+                break;
             }
         }
     }
-    Ok(Vcpus::new(guest.gate.clone(), threads))
+    drop(tx);
+    // No guest before each of its threads is confined.
+    for (index, result) in confined.iter().take(threads.len()) {
+        if let Err(source) = result {
+            failed = Some(VcpuError::Thread { index, source });
+        }
+    }
+    let vcpus = Vcpus::new(guest.gate.clone(), threads);
+    match failed {
+        None => Ok(vcpus),
+        Some(error) => {
+            vcpus.end();
+            Err(error)
+        }
+    }
+}
+
+/// The life of a vCPU's thread.
+fn run(
+    Vcpu { index, mut fd }: Vcpu,
+    guest: &Guest,
+    seccomp: &Filters,
+    confined: &mpsc::Sender<(u8, io::Result<()>)>,
+) {
+    let result = seccomp.confine(Thread::Vcpu, &format!("fc_vcpu {index}"));
+    let may_run = result.is_ok();
+    // The other end waits for it.
+    let _ = confined.send((index, result));
+    if !may_run {
+        return guest.gate.wait_for_end();
+    }
+    if let Some(outcome) = exits::run(&mut fd, guest) {
+        failed(index, outcome, guest);
+    }
 }
 
 /// The first failure is the guest's end; the thread then waits for its own.

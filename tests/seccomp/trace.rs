@@ -1,0 +1,183 @@
+//! What the threads of a monitor did after their filters were in place, as strace saw it, and which rules of the
+//! lists let it through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr as _;
+use syscalls::Sysno;
+use vmm::seccomp::rules::{ARGUMENTS, Lists, Rule};
+
+/// A monitor under strace, whose trace goes to `file`: to be started with the monitor's arguments. Calls that
+/// the lists refuse are made all the same, so that all of them are seen.
+pub fn traced(file: &Path) -> Command {
+    let lists = file.with_extension("json");
+    let logged = vmm::seccomp::DEFAULT.replace(
+        "{\"rules\": [",
+        "{\"default_action\": \"log\", \"rules\": [",
+    );
+    assert!(logged.contains("\"log\""));
+    fs::write(&lists, logged).unwrap();
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-Y", "-e", "raw=all", "-o"])
+        .arg(file)
+        .arg(crate::harness::bantam())
+        .arg("--seccomp-filter")
+        .arg(lists);
+    command
+}
+
+/// The parts of the lists, by their names there.
+fn parts(lists: &Lists) -> [(&'static str, &[Rule]); 6] {
+    [
+        ("main", &lists.main.rules),
+        ("restart", &lists.restart.rules),
+        ("vcpu", &lists.vcpu.rules),
+        ("drive", &lists.drive.rules),
+        ("api", &lists.api.rules),
+        ("report", &lists.report.rules),
+    ]
+}
+
+/// What was seen in all traces.
+#[derive(Default)]
+pub struct Seen {
+    /// Rules that let something through: the part and the place in it.
+    used: BTreeSet<(&'static str, usize)>,
+    /// Calls that no rule lets through, as strace wrote them.
+    pub refused: BTreeSet<String>,
+}
+
+impl Seen {
+    /// Adds what is in `file`. A guest that `restarts` has wider lists.
+    pub fn add(&mut self, file: &Path, lists: &Lists, restarts: bool) {
+        let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
+        let mut threads = BTreeMap::<u32, Confined>::new();
+        let mut first = None;
+        let mut main_is_confined = false;
+        for line in text.lines() {
+            let Some((tid, name, call)) = split(line) else {
+                continue;
+            };
+            let pid = *first.get_or_insert(tid);
+            let born = match main_is_confined {
+                true => Confined::Inherits,
+                false => Confined::No,
+            };
+            let confined = threads.entry(tid).or_insert(born);
+            let Some((number, arguments)) = parse(call) else {
+                continue;
+            };
+            let installs =
+                matches!(number, Sysno::seccomp) || number == Sysno::prctl && arguments[0] == 38;
+            let allowed: &[&str] = match (*confined, name) {
+                (Confined::No, _) if !installs => continue,
+                (Confined::Yes, _) if number == Sysno::seccomp => continue,
+                (Confined::Inherits, _) => &["main", "restart", "vcpu", "drive", "report"],
+                (_, name) if name.starts_with("fc_vcpu") => &["vcpu", "report"],
+                (_, name) if name.starts_with("drive ") => &["drive", "report"],
+                (_, "fc_api") => &["api", "report"],
+                _ if restarts => &["main", "restart", "vcpu", "drive", "report"],
+                _ => &["main", "report"],
+            };
+            if !(installs && *confined == Confined::No) {
+                self.look_up(
+                    lists,
+                    allowed,
+                    number,
+                    &arguments,
+                    pid,
+                    &format!("{name}: {call}"),
+                );
+            }
+            if number == Sysno::seccomp {
+                *confined = Confined::Yes;
+                main_is_confined |= tid == pid;
+            }
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        lists: &Lists,
+        allowed: &[&str],
+        number: Sysno,
+        arguments: &[u64; ARGUMENTS],
+        pid: u32,
+        what: &str,
+    ) {
+        let admitting: Vec<_> = parts(lists)
+            .into_iter()
+            .filter(|(part, _)| allowed.contains(part))
+            .flat_map(|(part, rules)| (0..).zip(rules).map(move |(at, rule)| (part, at, rule)))
+            .filter(|(_, _, rule)| rule.admits(number.id(), arguments, pid))
+            .collect();
+        // Where a guest may be started again, a rule of that part counts only if none of another part does: it
+        // would not be needed; and those of other parts are there for other runs.
+        let wide = allowed.contains(&"restart");
+        let needed = admitting.iter().all(|(part, ..)| *part == "restart");
+        if !wide || needed {
+            let rules = admitting.iter().map(|(part, at, _)| (*part, *at));
+            self.used.extend(rules);
+        }
+        let admitted = !admitting.is_empty();
+        if !admitted {
+            self.refused.insert(what.to_owned());
+        }
+    }
+
+    /// Rules that let nothing through and do not say why.
+    pub fn unused(&self, lists: &Lists) -> Vec<String> {
+        let mut unused = Vec::new();
+        for (part, rules) in parts(lists) {
+            for (at, rule) in rules.iter().enumerate() {
+                if rule.rare.is_none() && !self.used.contains(&(part, at)) {
+                    unused.push(format!(
+                        "{part}.rules[{at}]: {} {:?}",
+                        rule.syscall.0, rule.args
+                    ));
+                }
+            }
+        }
+        unused
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Confined {
+    No,
+    /// By what the main thread was, at its birth.
+    Inherits,
+    /// By its own filter.
+    Yes,
+}
+
+/// `TID<NAME> CALL` in its parts.
+fn split(line: &str) -> Option<(u32, &str, &str)> {
+    let (tid, rest) = line.split_once('<')?;
+    let (name, call) = rest.split_once("> ")?;
+    Some((tid.trim().parse().ok()?, name, call.trim_start()))
+}
+
+/// The call and its arguments; `None` for signals, ends, and the second half of a call.
+fn parse(call: &str) -> Option<(Sysno, [u64; ARGUMENTS])> {
+    let (name, rest) = call.split_once('(')?;
+    let number = Sysno::from_str(name).ok()?;
+    let mut arguments = [0; ARGUMENTS];
+    let end = rest.find([')', '<']).unwrap_or(rest.len());
+    for (to, from) in arguments.iter_mut().zip(rest[..end].split(',')) {
+        let from = from.trim();
+        *to = match from.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).unwrap_or_default(),
+            None => from.parse().unwrap_or_default(),
+        };
+    }
+    Some((number, arguments))
+}
+
+/// The file of the trace `name` in `dir`.
+pub fn file(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.trace"))
+}

@@ -1,0 +1,233 @@
+//! Which system calls each thread may make once the guest runs, and with which arguments: a guest that
+//! takes over a thread finds little to do with it.
+//!
+//! Each thread confines itself: those of vCPUs, disks and the API when they start, the main thread when it
+//! has built the machine and is about to let it run. The lists are [`rules`], whose text says how to
+//! write one; a call that is not on its thread's ends the process, as [`violation`] says.
+
+mod compile;
+pub mod rules;
+mod violation;
+
+use crate::cli::Seccomp;
+use compile::{Programs, compile};
+use resources::MAX_CONFIG_BYTES;
+use rules::{List, Lists};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The built-in lists, in the form of [`rules`].
+pub const DEFAULT: &str = include_str!("default.json");
+
+/// Why the lists cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    /// The file cannot be read.
+    #[error("--seccomp-filter {}: cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error(
+        "--seccomp-filter {}: {place}: {message}; `bantam --print-seccomp-filter` prints a list that can \
+         be used", path.display()
+    )]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The place in it.
+        place: String,
+        /// What, with line and column.
+        message: String,
+    },
+    /// The kernel would not take it.
+    #[error("--seccomp-filter {}: {thread}", path.display())]
+    Compile {
+        /// The file.
+        path: PathBuf,
+        /// Whose list.
+        thread: &'static str,
+        /// Why.
+        #[source]
+        source: seccompiler::BackendError,
+    },
+}
+
+/// A kind of thread, but for the main one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// A vCPU's.
+    Vcpu,
+    /// A disk's.
+    Drive,
+    /// The API's.
+    Api,
+}
+
+/// The filters of all threads, or none.
+#[derive(Debug, Default)]
+pub struct Filters {
+    programs: Option<All>,
+    /// The main thread is, for good.
+    main_is_confined: AtomicBool,
+}
+
+#[derive(Debug)]
+struct All {
+    main: Programs,
+    main_with_restart: Programs,
+    vcpu: Programs,
+    drive: Programs,
+    api: Programs,
+}
+
+impl Filters {
+    /// What `seccomp` asks for.
+    ///
+    /// # Errors
+    /// [`SeccompError`]: the user's file cannot be used.
+    pub fn load(seccomp: &Seccomp) -> Result<Self, SeccompError> {
+        let path = match seccomp {
+            Seccomp::Off => return Ok(Self::default()),
+            Seccomp::Default => Path::new("(built-in)"),
+            Seccomp::File(path) => path,
+        };
+        let default = parse(Path::new("(built-in)"), DEFAULT.as_bytes())?;
+        let report = default.report.clone();
+        let lists = match seccomp {
+            Seccomp::File(path) => parse(path, &read(path)?)?,
+            _ => default,
+        };
+        Ok(Self {
+            programs: Some(All::compile(path, &lists, &report)?),
+            main_is_confined: AtomicBool::new(false),
+        })
+    }
+
+    /// Names refused calls from now on, and ends with a status of their own.
+    ///
+    /// # Errors
+    /// The host refused.
+    pub fn report_violations(&self) -> io::Result<()> {
+        match self.programs {
+            Some(_) => violation::install(),
+            None => Ok(()),
+        }
+    }
+
+    /// Confines the calling thread, a `thread` that messages call `name`.
+    ///
+    /// # Errors
+    /// The kernel refused: the thread must not go on.
+    pub fn confine(&self, thread: Thread, name: &str) -> io::Result<()> {
+        let Some(all) = &self.programs else {
+            return Ok(());
+        };
+        let programs = match thread {
+            Thread::Vcpu => &all.vcpu,
+            Thread::Drive => &all.drive,
+            Thread::Api => &all.api,
+        };
+        apply(programs, name)
+    }
+
+    /// Confines the calling thread, which is the main one, unless it is already; with what it takes to start
+    /// the guest again if it `restarts`.
+    ///
+    /// # Errors
+    /// The kernel refused: the guest must not run.
+    pub fn confine_main(&self, restarts: bool) -> io::Result<()> {
+        let Some(all) = &self.programs else {
+            return Ok(());
+        };
+        if self.main_is_confined.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let programs = match restarts {
+            true => &all.main_with_restart,
+            false => &all.main,
+        };
+        apply(programs, "main")?;
+        self.main_is_confined.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl All {
+    fn compile(path: &Path, lists: &Lists, report: &List) -> Result<Self, SeccompError> {
+        let pid = std::process::id();
+        let compile = |thread, parts: &[&List]| {
+            let mut parts = parts.to_vec();
+            parts.push(report);
+            compile(&parts, pid).map_err(|source| SeccompError::Compile {
+                path: path.into(),
+                thread,
+                source,
+            })
+        };
+        let Lists {
+            main,
+            restart,
+            vcpu,
+            drive,
+            api,
+            ..
+        } = lists;
+        Ok(Self {
+            main: compile("main", &[main])?,
+            main_with_restart: compile("restart", &[main, restart, vcpu, drive])?,
+            vcpu: compile("vcpu", &[vcpu])?,
+            drive: compile("drive", &[drive])?,
+            api: compile("api", &[api])?,
+        })
+    }
+}
+
+fn apply(programs: &Programs, name: &str) -> io::Result<()> {
+    violation::call_this_thread(name);
+    for program in programs {
+        // It forbids the process new privileges too.
+        seccompiler::apply_filter(program).map_err(|e| match e {
+            seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e) => e,
+            other => io::Error::other(other),
+        })?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut text))
+        .map_err(|source| SeccompError::Read {
+            path: path.into(),
+            source,
+        })?;
+    Ok(text)
+}
+
+/// The lists in `text`, which is of the file `path`.
+///
+/// # Errors
+/// [`SeccompError::Parse`].
+pub fn parse(path: &Path, text: &[u8]) -> Result<Lists, SeccompError> {
+    let wrong = |place: String, e: &serde_json::Error| SeccompError::Parse {
+        path: path.into(),
+        place: match place.as_str() {
+            "." => "(file)".into(),
+            _ => place,
+        },
+        message: e.to_string(),
+    };
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let lists = serde_path_to_error::deserialize(&mut json)
+        .map_err(|e| wrong(e.path().to_string(), e.inner()))?;
+    json.end().map_err(|e| wrong(".".into(), &e))?;
+    Ok(lists)
+}
