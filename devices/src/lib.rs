@@ -28,6 +28,7 @@ pub mod serial;
 pub mod testing;
 pub mod throttle;
 pub mod timer;
+pub mod unix_socket;
 pub mod virtio;
 pub mod vsock;
 

@@ -21,21 +21,23 @@ const STATUSES: [(Signal, u8, &str); 6] = [
 /// The host refused.
 pub fn install() -> io::Result<()> {
     for (signal, ..) in STATUSES {
-        handle(signal)?;
+        handle(signal, end)?;
     }
     Ok(())
 }
 
+/// Has `handler` called once at `signal`; it may call only what is async-signal-safe (signal-safety(7)).
 #[expect(unsafe_code, reason = "installing a signal handler is")]
-fn handle(signal: Signal) -> io::Result<()> {
+pub(crate) fn handle(signal: Signal, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     let action = SigAction::new(
-        SigHandler::Handler(end),
+        SigHandler::Handler(handler),
+        // Once: what happens in the handler, or after it, has the signal's default effect.
         // On the stack kept for signals: a thread that overflowed its own has no other.
         SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
-    // SAFETY: the handler calls only functions that are async-signal-safe (signal-safety(7)):
-    // tcsetattr, write and _exit, and reads cells that were set before.
+    // SAFETY: the handlers of this crate, `end` and the terminal's, call only tcsetattr, write, _exit
+    // and raise, and read cells that were set before.
     unsafe { sigaction(signal, &action) }?;
     Ok(())
 }

@@ -3,7 +3,8 @@
 //! The signals that end a process are caught only to put the terminal back; then the process
 //! dies of the signal, so that its parent sees the truth.
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use crate::signals;
+use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal as _, Stdin};
 use std::os::fd::AsFd as _;
@@ -55,7 +56,7 @@ impl RawTerminal {
             return Ok(Some(Self { before }));
         }
         for signal in FATAL {
-            restore_on(signal)?;
+            signals::handle(signal, restore_and_die)?;
         }
         tcsetattr(stdin, SetArg::TCSANOW, &raw)?;
         Ok(Some(Self { before }))
@@ -72,21 +73,6 @@ impl Drop for RawTerminal {
 fn in_foreground(stdin: &Stdin) -> bool {
     // It fails for a terminal that is not the session's own, which stops nobody.
     nix::unistd::tcgetpgrp(stdin).map_or(true, |group| group == nix::unistd::getpgrp())
-}
-
-#[expect(unsafe_code, reason = "installing a signal handler is")]
-fn restore_on(signal: Signal) -> io::Result<()> {
-    let action = SigAction::new(
-        SigHandler::Handler(restore_and_die),
-        // Once: what happens in the handler, or after it, has the signal's default effect.
-        // On the stack kept for signals: a thread that overflowed its own has no other.
-        SaFlags::SA_RESETHAND | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
-        SigSet::empty(),
-    );
-    // SAFETY: the handler calls only functions that are async-signal-safe (signal-safety(7)):
-    // tcsetattr, raise, and a read of a cell that was set before.
-    unsafe { sigaction(signal, &action) }?;
-    Ok(())
 }
 
 /// Puts the terminal back, if it was raw. Async-signal-safe.

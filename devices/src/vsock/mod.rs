@@ -14,13 +14,13 @@ mod router;
 
 use crate::lock;
 use crate::metrics::MetricSet;
+use crate::unix_socket;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use handler::VsockHandler;
 pub use metrics::VsockMetrics;
 use router::Router;
 use std::borrow::Cow;
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
@@ -74,8 +74,7 @@ impl Vsock {
                 source,
             },
         };
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = unix_socket::listen(path).map_err(failed)?;
         let guest_cid = u64::from(config.guest_cid);
         let metrics: Arc<VsockMetrics> = Arc::default();
         let router = Router::new(guest_cid, path.clone(), listener, metrics.clone());

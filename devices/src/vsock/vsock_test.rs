@@ -6,7 +6,7 @@ use super::*;
 pub use crate::testing::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -233,11 +233,12 @@ pub fn ends(stream: &mut UnixStream) {
 }
 
 #[test]
-fn a_path_in_the_way_is_named() {
+fn a_path_in_the_way_is_named_and_a_dead_socket_is_not_in_the_way() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
     drop(Vsock::new(&config).unwrap());
     assert!(config.uds_path.exists(), "left behind, as clients know it");
+    let _used = Vsock::new(&config).unwrap();
     let error = Vsock::new(&config).err().unwrap().to_string();
     let expected = format!(
         "{} is in the way of the vsock: remove it or choose another uds_path",

@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::seccomp::{Filters, Thread};
 use devices::timer::now;
+use devices::unix_socket;
 use devices::virtio::worker::Loop;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -39,8 +40,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub enum ApiError {
     /// Something is there already.
     #[error(
-        "cannot listen at {}: something is there already; remove it if no process uses it, or choose \
-         another with --api-sock", .0.display()
+        "cannot listen at {}: another process does, or a file is in the way; choose another path with \
+         --api-sock", .0.display()
     )]
     InUse(PathBuf),
     /// The host refused.
@@ -62,11 +63,7 @@ pub enum ApiError {
 /// # Errors
 /// [`ApiError::InUse`], [`ApiError::Bind`].
 pub fn bind(path: &Path) -> Result<UnixListener, ApiError> {
-    let bound = UnixListener::bind(path).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|source| match source.kind() {
+    unix_socket::listen(path).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ApiError::InUse(path.into()),
         _ => ApiError::Bind {
             path: path.into(),

@@ -3,6 +3,7 @@
 use super::output::{Attached, watched};
 use devices::lock;
 use devices::serial::SerialPort;
+use devices::unix_socket;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::collections::BTreeMap;
 use std::io;
@@ -36,10 +37,8 @@ impl ConsoleSocket {
         attached: Arc<Mutex<Attached>>,
         serial: CurrentSerial,
     ) -> io::Result<Self> {
-        let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
         Ok(Self {
-            listener,
+            listener: unix_socket::listen(path)?,
             attached,
             serial,
             watched: BTreeMap::new(),
