@@ -45,7 +45,9 @@ impl Controller {
             Configure::Balloon(balloon) => self.set_balloon(balloon)?,
             Configure::BootSource(source) => self.set_boot_source(source)?,
             Configure::CpuConfig(config) => {
-                self.config.cpu_config = Some(CpuConfigOrPath::Inline(config));
+                // One that changes nothing is none, and is shown so.
+                let config = Some(config).filter(|config| !config.is_empty());
+                self.config.cpu_config = config.map(CpuConfigOrPath::Inline);
             }
             Configure::Drive(drive) => self.set_drive(drive)?,
             Configure::Entropy(entropy) => self.config.entropy = Some(entropy),
