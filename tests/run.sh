@@ -60,7 +60,7 @@ step "layout" cargo test --quiet -p vmm --test layering
 step "clients of the registry" tests/clients.sh --prepare
 step "guest images" resources/guest/build.sh cloud generic backport
 step "KVM host" tests/harness/kvm-host.sh --prepare
-step "API tests" on_any_kvm cargo test --quiet -p vmm --test api
+step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
 step "end-to-end tests on KVM" tests/e2e.sh $soak
 step "power cuts" power_cuts

@@ -80,11 +80,11 @@ impl Controller {
         Ok(Reply::Done)
     }
 
-    /// A configuration after the start: a device that is plugged in, or too late.
+    /// A configuration after the start: a device that is plugged in, for which there is no bus, or too late.
     pub(super) fn plug(&mut self, part: Configure) -> Result<Reply, CommandError> {
         match part {
             Configure::Drive(_) | Configure::Network(_) | Configure::Pmem(_) => {
-                Err(super::operate::no_pci())
+                Err(CommandError::NoHotplug)
             }
             _ => Err(CommandError::AfterStart),
         }
