@@ -21,7 +21,9 @@ const SERVED: usize = 64;
 
 /// A guest that ticks, with a disk and a console file, in a process that has answered some requests.
 fn ticking() -> Monitor {
-    let monitor = Monitor::with(|command, _| drop(command.args(["--level", "Error"])));
+    let monitor = Monitor::with(|command, _| {
+        command.args(["--level", "Error"]);
+    });
     let mut client = monitor.client();
     let serial = json!({"serial_out_path": monitor.path("stdout")});
     client.put("/serial", &serial.to_string()).expect(204);
@@ -284,11 +286,14 @@ fn clients_that_never_read() {
             stream.set_nonblocking(true).unwrap();
             // Until the process takes no more of it: it answers none while the last is not taken.
             let deadline = Instant::now() + PATIENCE;
-            let mut refused = 0;
+            let (mut taken, mut refused) = (0, 0);
             while refused < 20 {
                 assert!(Instant::now() < deadline, "it takes without end");
                 match stream.write(text.as_bytes()) {
-                    Ok(_) => refused = 0,
+                    Ok(len) => {
+                        taken += len;
+                        refused = 0;
+                    }
                     Err(e) => {
                         assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock);
                         refused += 1;
@@ -296,6 +301,7 @@ fn clients_that_never_read() {
                     }
                 }
             }
+            assert!(taken < 2 << 20, "{taken} bytes of requests are kept");
         }
         let mut other = monitor.client();
         for _ in 0..20 {
@@ -359,7 +365,9 @@ fn a_body_at_the_limit_is_taken_and_one_over_it_is_thrown_away() {
         "--mmds-size-limit",
         "500",
     ];
-    let monitor = Monitor::with(|command, _| drop(command.args(arguments)));
+    let monitor = Monitor::with(|command, _| {
+        command.args(arguments);
+    });
     let mut client = monitor.client();
     client.put("/mmds", &body(1000)).expect(413);
     client.put("/mmds", &body(1001)).expect(400);

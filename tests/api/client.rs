@@ -33,14 +33,6 @@ impl Answer {
         let text = self.body.replace('\n', " ");
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
-
-    /// Why the API refused.
-    pub fn fault(&self) -> String {
-        let body = self.json();
-        let text = body["fault_message"].as_str();
-        text.unwrap_or_else(|| panic!("no fault_message: {}", self.body))
-            .to_owned()
-    }
 }
 
 /// A connection.

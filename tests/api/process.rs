@@ -59,7 +59,9 @@ fn bad_arguments_are_153_and_a_bad_configuration_152() {
         &["--no-api"],
         &["--level", "loud"],
     ] {
-        let monitor = Monitor::with(|command, _| drop(command.args(arguments)));
+        let monitor = Monitor::with(|command, _| {
+            command.args(arguments);
+        });
         assert_eq!(monitor.wait().0, 153, "{arguments:?}");
     }
     for config in [
@@ -135,7 +137,9 @@ fn the_process_and_its_threads_have_the_names_that_clients_look_for() {
 
 #[test]
 fn the_console_takes_what_is_typed() {
-    let mut monitor = Monitor::with(|command, _| drop(command.stdin(Stdio::piped())));
+    let mut monitor = Monitor::with(|command, _| {
+        command.stdin(Stdio::piped());
+    });
     monitor.boot();
     let mut input = monitor.child.stdin.take().unwrap();
     input.write_all(b"ab").unwrap();
@@ -231,7 +235,9 @@ fn lines_of(fifo: &mut File, count: usize) -> Vec<String> {
 
 #[test]
 fn messages_in_a_file_and_on_standard_output_have_the_form_that_clients_parse() {
-    let monitor = Monitor::with(|command, _| drop(command.args(["--id", "web-1"])));
+    let monitor = Monitor::with(|command, _| {
+        command.args(["--id", "web-1"]);
+    });
     let mut client = monitor.client();
     client.get("/").expect(200);
     for line in monitor.read("stdout").lines() {
