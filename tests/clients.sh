@@ -1,6 +1,8 @@
 #!/bin/bash
-# Clients that nobody here wrote, as the package registry has them, boot a small guest with the monitor and operate
+# Clients that nobody here wrote, as the package registries have them, boot a small guest with the monitor and operate
 # it. Each gets an environment of its own in target/clients and a network namespace of its own.
+#
+# One of Python is driven by tests/clients/NAME_drive.py, one of Rust by the package tests/clients/NAME.
 #
 # usage: clients.sh [CLIENT]...
 #        clients.sh --prepare       only what needs the internet, and the builds
@@ -14,7 +16,8 @@ monitor=$PWD/target/x86_64-unknown-linux-gnu/debug/bantam
 # Bounds one client: each takes seconds, on a machine that interprets guests too.
 seconds_each=180
 
-clients=(celesto==0.1.10 bunkervm==0.14.0 hysn-firecracker-python==1.0.7)
+# Those with a version are Python's; that of a crate is in the package that drives it.
+clients=(celesto==0.1.10 bunkervm==0.14.0 hysn-firecracker-python==1.0.7 firecracker-rs-sdk)
 
 [ "$(id -u)" -eq 0 ] || { echo "clients: taps are made: run as root" >&2 && exit 1; }
 python=$(command -v python3) || { echo "clients: python3 is missing" >&2 && exit 1; }
@@ -26,6 +29,10 @@ python=$(command -v python3) || { echo "clients: python3 is missing" >&2 && exit
 # A client as its name and version say, unless it is there already.
 install() {
     local client=$1 environment=$home/$1
+    if [ -d "tests/clients/$client" ]; then
+        cargo build --quiet --locked --manifest-path "tests/clients/$client/Cargo.toml" --target-dir "$home/cargo"
+        return
+    fi
     [ -e "$environment/installed" ] && return
     echo "clients: installing $client"
     rm -rf "$environment"
@@ -34,7 +41,8 @@ install() {
     touch "$environment/installed"
 }
 
-# In a namespace with a default route, over which nothing is reached.
+# In a network of its own with a default route, over which nothing is reached. Its processes are its own too: those that
+# a client leaves end with it.
 # shellcheck disable=SC2016
 lonely='ip link set lo up
 ip link add eth0 type veth peer name eth8
@@ -45,15 +53,16 @@ ip route add default via 10.9.9.2 dev eth0
 exec "$@"'
 
 drive() {
-    local client=$1 name=${1%%==*} directory
+    local client=$1 name=${1%%==*} directory drive
+    drive=("$home/$client/bin/python" -P "tests/clients/${name}_drive.py")
+    [ ! -d "tests/clients/$client" ] || drive=("$home/cargo/x86_64-unknown-linux-gnu/debug/$name-drive")
     # Lower case: one of them puts the socket's path where a URL has its host. Short: it is a Unix socket's.
     directory=/tmp/bantam-clients-$$-$name
     mkdir -m 700 "$directory"
     truncate -s 16M "$directory/disk.img"
     mkdir "$directory/work"
-    if timeout -k 5 "$seconds_each" unshare -n sh -ec "$lonely" sh \
-        "$home/$client/bin/python" -P "tests/clients/${name}_drive.py" \
-        "$monitor" "$home/guest.elf" "$directory/disk.img" "$directory/work" >"$directory/said" 2>&1; then
+    if timeout -k 5 "$seconds_each" unshare -n -p -f --kill-child --mount-proc sh -ec "$lonely" sh \
+        "${drive[@]}" "$monitor" "$home/guest.elf" "$directory/disk.img" "$directory/work" >"$directory/said" 2>&1; then
         echo "clients: ok $client"
         rm -rf "$directory"
     else

@@ -41,12 +41,11 @@ fn ticks(monitor: &Monitor) -> usize {
 /// Runs `abuse` on a ticking guest: twice, as the first may have the process allocate what it keeps.
 fn survive(abuse: impl Fn(&Monitor)) {
     let monitor = ticking();
-    // The least of some time: connections of before may still be on their way out.
-    let counts = (0..20).map(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        monitor.descriptors()
+    // Connections of before may still be on their way out.
+    wait_until("its listener alone", || {
+        (monitor.sockets() == 1).then_some(())
     });
-    let (descriptors, mut heap) = (counts.min().unwrap(), 0);
+    let (descriptors, mut heap) = (monitor.descriptors(), 0);
     let over = AtomicBool::new(false);
     let gap = std::thread::scope(|scope| {
         let watch = scope.spawn(|| longest_gap(&monitor, &over));

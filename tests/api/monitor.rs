@@ -128,6 +128,15 @@ impl Monitor {
         fds.count()
     }
 
+    /// How many of them are sockets.
+    pub fn sockets(&self) -> usize {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        links
+            .filter(|to| to.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     /// Its resident memory that is not a file's or the guest's, in KiB.
     pub fn heap_kib(&self) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();
