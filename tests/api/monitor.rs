@@ -11,6 +11,29 @@ use std::time::{Duration, Instant};
 /// Bounds whatever is waited for; nothing takes as long on a machine that is not stuck.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the guest said on a standard output that it shares with messages: one may come in the middle of its line.
+pub fn said_by_guest(stdout: &str) -> String {
+    let mut said = String::new();
+    for line in stdout.split_inclusive('\n') {
+        let message = (0..line.len()).find(|at| line.get(*at..).is_some_and(starts_with_time));
+        said.push_str(&line[..message.unwrap_or(line.len())]);
+    }
+    said
+}
+
+/// Whether `text` starts with the time of a message.
+pub fn starts_with_time(text: &str) -> bool {
+    let form = "dddd-dd-ddTdd:dd:dd.ddddddddd";
+    let fits = |(c, f): (u8, u8)| {
+        if f == b'd' {
+            c.is_ascii_digit()
+        } else {
+            c == f
+        }
+    };
+    text.len() >= form.len() && text.bytes().zip(form.bytes()).all(fits)
+}
+
 /// A count that `make soak` raises.
 pub fn rounds(reduced: u32, full: u32) -> u32 {
     match std::env::var("BANTAM_SOAK").as_deref() {
@@ -110,9 +133,14 @@ impl Monitor {
         String::from_utf8_lossy(&fs::read(self.dir().join(name)).unwrap_or_default()).into_owned()
     }
 
-    /// Waits for `text` on standard output, where guest and messages are.
+    /// Waits until the guest has said `text` on standard output.
     pub fn wait_for(&self, text: &str) {
-        wait_until(text, || self.read("stdout").contains(text).then_some(()));
+        let said = || {
+            said_by_guest(&self.read("stdout"))
+                .contains(text)
+                .then_some(())
+        };
+        wait_until(text, said);
     }
 
     /// Waits for its end; a signal's number is negative.
