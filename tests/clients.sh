@@ -33,7 +33,8 @@ install() {
         cargo build --quiet --locked --manifest-path "tests/clients/$client/Cargo.toml" --target-dir "$home/cargo"
         return
     fi
-    [ -e "$environment/installed" ] && return
+    # An environment ends with the interpreter it was made with.
+    [ -e "$environment/installed" ] && "$environment/bin/python" -c '' 2>/dev/null && return
     echo "clients: installing $client"
     rm -rf "$environment"
     "$python" -m venv "$environment"
@@ -79,7 +80,7 @@ if [ "${1-}" = --prepare ]; then
     for client in "${clients[@]}"; do install "$client"; done
     exit
 fi
-"$0" --prepare
+tests/clients.sh --prepare
 # The drives import what they share.
 export PYTHONPATH=$PWD/tests/clients PYTHONDONTWRITEBYTECODE=1
 failed=0

@@ -90,6 +90,8 @@ impl Monitor {
         command
             .arg("--api-sock")
             .arg(dir.path().join("api.sock"))
+            // What requests name without a directory is in its own.
+            .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(File::create(dir.path().join("stdout")).unwrap())
             .stderr(File::create(dir.path().join("stderr")).unwrap());
