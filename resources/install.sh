@@ -13,7 +13,10 @@ for need; do
         case $package in '' | '#'*) continue ;; esac
         case ,$needs, in *,"$need",*) ;; *) continue ;; esac
         for command in $(echo "$commands" | tr ',' ' '); do
-            command -v "$command" >/dev/null && continue
+            case $command in
+                python3/*) python3 -c "import ${command#*/}" 2>/dev/null && continue ;;
+                *) command -v "$command" >/dev/null && continue ;;
+            esac
             case " $missing " in *" $package "*) ;; *) missing="$missing $package" ;; esac
         done
     done <"$list"

@@ -33,11 +33,11 @@ pub struct Drive {
     /// Name of the drive in the API: letters, digits and `_`. Also the disk's serial number, as
     /// the guest reads it, cut to 20 bytes.
     pub drive_id: String,
-    /// Whether the kernel's root file system is on it.
-    pub is_root_device: bool,
     /// Partition that holds the root file system; the whole disk if absent.
     #[serde(default)]
     pub partuuid: Option<String>,
+    /// Whether the kernel's root file system is on it.
+    pub is_root_device: bool,
     /// What a flush does.
     #[serde(default, deserialize_with = "null_as_default")]
     pub cache_type: CacheType,

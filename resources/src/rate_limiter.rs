@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 pub struct TokenBucket {
     /// Bytes or operations the bucket holds.
     pub size: u64,
-    /// Milliseconds in which an empty bucket fills.
-    pub refill_time: u64,
     /// Bytes or operations granted once, above the rate.
     #[serde(default)]
     pub one_time_burst: Option<u64>,
+    /// Milliseconds in which an empty bucket fills.
+    pub refill_time: u64,
 }
 
 /// Limits on one direction of a device.

@@ -17,7 +17,7 @@ pub struct Vsock {
     /// The Unix socket on which the host reaches the guest. The guest reaches `<uds_path>_<port>`.
     pub uds_path: PathBuf,
     /// Deprecated: a guest has one such device. Accepted and not used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing)]
     pub vsock_id: Option<String>,
 }
 

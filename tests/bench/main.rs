@@ -9,11 +9,13 @@
 //! | `payload` | kernels that say when their first instruction ran |
 //! | `process` | running a monitor, bounded in time |
 //! | `startup` | exec to first guest instruction |
+//! | `connect` | exec to an API that accepts |
 //! | `exits` | returns from the guest over a boot, on real KVM |
 //! | `memory` | resident memory and the binary's size |
 //! | `report` `chart` | tables, and the picture of them |
 
 mod chart;
+mod connect;
 mod exits;
 mod memory;
 mod monitors;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 pub type Failure = Box<dyn std::error::Error>;
 
 /// What can be measured.
-const SUBJECTS: [&str; 4] = ["startup", "exits", "memory", "size"];
+const SUBJECTS: [&str; 5] = ["startup", "connect", "exits", "memory", "size"];
 
 const USAGE: &str = "\
 usage: tests/bench/run.sh [OPTION]...
@@ -40,7 +42,7 @@ usage: tests/bench/run.sh [OPTION]...
   --out DIR        where the report goes (target/bench)
   --rounds N       interleaved rounds of what is timed (30)
   --boots N        boots of each monitor whose exits are counted (1)
-  --only SUBJECTS  of startup,exits,memory,size
+  --only SUBJECTS  of startup,connect,exits,memory,size
 
 Peers: QEMU, FIRECRACKER and CLOUD_HYPERVISOR name their programs, else PATH is searched.
 BANTAM names the monitor itself.";
@@ -149,6 +151,9 @@ fn measure(options: &Options, monitors: &[Monitor], out: &Path) -> Result<Vec<Ta
     let mut tables = Vec::new();
     if options.wants("startup") {
         tables.extend(startup::measure(monitors, options.rounds, out)?);
+    }
+    if options.wants("connect") {
+        tables.push(connect::measure(monitors, options.rounds, out));
     }
     if options.wants("exits") {
         tables.push(exits::measure(monitors, options.boots, out)?);

@@ -38,24 +38,7 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Ta
             args: "console=ttyS0 quiet".into(),
             mem_mib: 128,
         };
-        let mut entries: Vec<Entry> = monitors.iter().map(|m| Entry::new(m.name)).collect();
-        for round in 0..=rounds {
-            let mut order: Vec<_> = monitors.iter().zip(&mut entries).collect();
-            // Nobody always runs after the same neighbour.
-            let first = round % order.len().max(1);
-            order.rotate_left(first);
-            for (monitor, entry) in order {
-                if entry.is_out() {
-                    continue;
-                }
-                match once(monitor, &guest, out) {
-                    // The first round fills the page cache.
-                    Ok(_) if round == 0 => {}
-                    Ok(time) => entry.add(time.as_secs_f64() * 1e3),
-                    Err(failure) => entry.leave_out(&failure.to_string()),
-                }
-            }
-        }
+        let entries = interleaved(monitors, rounds, |monitor| once(monitor, &guest, out));
         tables.push(Table {
             title: format!("Start to first guest instruction, {what}"),
             unit: "ms",
@@ -68,6 +51,33 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Ta
         });
     }
     Ok(tables)
+}
+
+/// Times `once` for each monitor in turn, in milliseconds.
+pub fn interleaved(
+    monitors: &[Monitor],
+    rounds: usize,
+    once: impl Fn(&Monitor) -> Result<Duration, Failure>,
+) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = monitors.iter().map(|m| Entry::new(m.name)).collect();
+    for round in 0..=rounds {
+        let mut order: Vec<_> = monitors.iter().zip(&mut entries).collect();
+        // Nobody always runs after the same neighbour.
+        let first = round % order.len().max(1);
+        order.rotate_left(first);
+        for (monitor, entry) in order {
+            if entry.is_out() {
+                continue;
+            }
+            match once(monitor) {
+                // The first round fills the page cache.
+                Ok(_) if round == 0 => {}
+                Ok(time) => entry.add(time.as_secs_f64() * 1e3),
+                Err(failure) => entry.leave_out(&failure.to_string()),
+            }
+        }
+    }
+    entries
 }
 
 fn once(monitor: &Monitor, guest: &Guest, out: &Path) -> Result<Duration, Failure> {

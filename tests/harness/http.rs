@@ -1,6 +1,7 @@
 //! Requests to the API, a connection for each.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,8 +29,10 @@ pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String)
         "" => String::new(),
         body => format!("Content-Length: {}\r\n", body.len()),
     };
-    let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{length}\r\n{body}");
+    let request = format!("{method} {path} HTTP/1.1\r\n{length}\r\n{body}");
     stream.write_all(request.as_bytes()).unwrap();
+    // The connection ends with the answer when nothing more can be asked.
+    stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());

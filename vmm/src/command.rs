@@ -147,6 +147,11 @@ pub enum CommandError {
     /// There is a guest already.
     #[error("The requested operation is not supported after starting the microVM.")]
     AfterStart,
+    /// A device that would have to be plugged in. Clients look for either part of the text.
+    #[error(
+        "The requested operation is not supported after starting the microVM: PCI is not enabled."
+    )]
+    NoHotplug,
     /// This version cannot.
     #[error("The requested operation is not supported: {0}")]
     Unsupported(String),

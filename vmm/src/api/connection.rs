@@ -120,7 +120,6 @@ impl Connection {
                 }
                 Found::Request(request, len) => {
                     self.consume(len);
-                    self.closing = request.close;
                     return Next::Answer(request);
                 }
                 Found::Rejected(rejected, len) => {

@@ -46,8 +46,6 @@ pub struct Request {
     pub path: String,
     /// `None` without Content-Length.
     pub body: Option<Vec<u8>>,
-    /// The client wants the connection closed after the answer.
-    pub close: bool,
 }
 
 /// A request that is answered without asking the API.
@@ -89,7 +87,6 @@ fn fatal(error: impl Into<String>, bytes: usize) -> Found {
 struct Framing {
     length: Option<usize>,
     expects_leave: bool,
-    close: bool,
 }
 
 /// Looks at the start of `bytes`; a body has at most `max_body` bytes.
@@ -112,7 +109,7 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
         }
         Err(e) => return fatal(format!("Invalid request: {e}."), bytes.len()),
     };
-    let framing = match framing(head.headers, head.version == Some(0)) {
+    let framing = match framing(head.headers) {
         Ok(framing) => framing,
         Err(error) => return fatal(error, bytes.len()),
     };
@@ -122,7 +119,7 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
         let rejected = Rejected {
             error,
             skip: length.saturating_sub(there),
-            fatal: framing.close,
+            fatal: false,
         };
         Found::Rejected(rejected, head_len + length.min(there))
     };
@@ -148,7 +145,6 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
         path: path(head.path.unwrap_or_default()).to_owned(),
         // A length of 0 is as none.
         body: framing.length.filter(|len| *len > 0).map(|_| body.to_vec()),
-        close: framing.close,
     };
     Found::Request(request, head_len + length)
 }
@@ -161,11 +157,10 @@ fn path(target: &str) -> &str {
     })
 }
 
-fn framing(headers: &[httparse::Header<'_>], old: bool) -> Result<Framing, String> {
-    let mut framing = Framing {
-        close: old,
-        ..Framing::default()
-    };
+/// `Connection` says nothing here, nor does HTTP/1.0: the compatible server keeps every connection open, and has
+/// clients that go on using one which they asked it to close.
+fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, String> {
+    let mut framing = Framing::default();
     for header in headers {
         let name = header.name.to_ascii_lowercase();
         let value = std::str::from_utf8(header.value)
@@ -192,8 +187,6 @@ fn framing(headers: &[httparse::Header<'_>], old: bool) -> Result<Framing, Strin
             "accept-encoding" if refuses_identity(value) => {
                 return Err(format!("Unsupported header: Accept-Encoding: {value}."));
             }
-            "connection" if value.eq_ignore_ascii_case("close") => framing.close = true,
-            "connection" if value.eq_ignore_ascii_case("keep-alive") => framing.close = false,
             _ => {}
         }
     }

@@ -5,7 +5,6 @@ fn request(method: Method, path: &str, body: &str) -> Request {
         method,
         path: path.into(),
         body: Some(body.as_bytes().to_vec()).filter(|body| !body.is_empty()),
-        close: false,
     }
 }
 
@@ -130,5 +129,56 @@ fn deprecated_fields_are_told_of() {
     ] {
         let (_, deprecated) = parse(&request(method, path, body)).unwrap();
         assert_eq!(deprecated.len(), count, "{path} {body}");
+    }
+}
+
+/// The operations of resources/openapi.yaml, as method and path.
+fn documented() -> Vec<(Method, String)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/openapi.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let file: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+    let mut found = Vec::new();
+    for (path, item) in file["paths"].as_object().unwrap() {
+        for (name, method) in [
+            ("get", Get),
+            ("put", Put),
+            ("patch", Patch),
+            ("delete", Delete),
+        ] {
+            if item.get(name).is_some() {
+                found.push((method, path.clone()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_route_is_documented_and_all_that_is_documented_has_a_route() {
+    let documented = documented();
+    for route in &ROUTES {
+        let is_its = |(method, path): &(Method, String)| {
+            let mut parts = path.split('/').skip(1);
+            *method == route.method
+                && parts.next() == Some(route.first)
+                && route
+                    .second
+                    .is_none_or(|second| parts.next() == Some(second))
+        };
+        let there = documented.iter().any(is_its);
+        assert!(there, "{:?} /{}", route.method, route.first);
+    }
+    for (method, path) in documented {
+        let path = path.replace(['{', '}'], "");
+        let body = if method == Get || method == Delete {
+            ""
+        } else {
+            "{}"
+        };
+        let unknown = match parse(&request(method, &path, body)) {
+            Err(RouteError::Path { .. } | RouteError::Tail(_)) => true,
+            Err(_) | Ok(_) => false,
+        };
+        assert!(!unknown, "{method:?} {path}");
     }
 }

@@ -284,8 +284,13 @@ impl Api {
             }
             match connection.next(self.options.max_body) {
                 Next::Close => return self.close(token),
-                Next::Wait if connection.flush().is_err() => return self.close(token),
-                Next::Wait => break,
+                Next::Wait if !connection.wants_output() => break,
+                // What was rejected has an answer of its own; what comes after it waits for that to be taken.
+                Next::Wait => match connection.flush() {
+                    Err(_) => return self.close(token),
+                    Ok(()) if connection.wants_output() => break,
+                    Ok(()) => {}
+                },
                 Next::Answer(request) => match self.answer(&request) {
                     Some(response) => {
                         if let Some(connection) = self.connections.get_mut(&token) {

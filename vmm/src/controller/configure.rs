@@ -45,7 +45,9 @@ impl Controller {
             Configure::Balloon(balloon) => self.set_balloon(balloon)?,
             Configure::BootSource(source) => self.set_boot_source(source)?,
             Configure::CpuConfig(config) => {
-                self.config.cpu_config = Some(CpuConfigOrPath::Inline(config));
+                // One that changes nothing is none, and is shown so.
+                let config = Some(config).filter(|config| !config.is_empty());
+                self.config.cpu_config = config.map(CpuConfigOrPath::Inline);
             }
             Configure::Drive(drive) => self.set_drive(drive)?,
             Configure::Entropy(entropy) => self.config.entropy = Some(entropy),
@@ -78,11 +80,11 @@ impl Controller {
         Ok(Reply::Done)
     }
 
-    /// A configuration after the start: a device that is plugged in, or too late.
+    /// A configuration after the start: a device that is plugged in, for which there is no bus, or too late.
     pub(super) fn plug(&mut self, part: Configure) -> Result<Reply, CommandError> {
         match part {
             Configure::Drive(_) | Configure::Network(_) | Configure::Pmem(_) => {
-                Err(super::operate::no_pci())
+                Err(CommandError::NoHotplug)
             }
             _ => Err(CommandError::AfterStart),
         }

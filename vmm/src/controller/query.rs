@@ -79,10 +79,10 @@ impl Controller {
         }
     }
 
-    /// The whole configuration. Where messages and metrics go is not shown, as clients know it.
+    /// The whole configuration. Where messages, metrics and the console go is not shown, as clients know it.
     fn whole(&self) -> Result<Reply, CommandError> {
         let mut config = self.config.clone();
-        (config.logger, config.metrics) = (None, None);
+        (config.logger, config.metrics, config.serial) = (None, None, None);
         reply(&config)
     }
 

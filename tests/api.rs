@@ -1,0 +1,31 @@
+//! The API as clients see it: a recorded conversation replayed, every answer held against
+//! `resources/openapi.yaml`, clients that behave badly, and what is read from the process itself.
+//!
+//! Needs any `/dev/kvm`: the guests are a few instructions (tests/guest/bare.c), which run where a
+//! processor without virtualization interprets them too. Nothing is timed but by bounds.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
+#[path = "api/abuse.rs"]
+mod abuse;
+#[path = "api/client.rs"]
+mod client;
+#[path = "api/conversation.rs"]
+mod conversation;
+#[path = "api/monitor.rs"]
+mod monitor;
+#[path = "api/openapi.rs"]
+mod openapi;
+#[path = "api/phases.rs"]
+mod phases;
+#[path = "api/process.rs"]
+mod process;
+#[path = "api/schema.rs"]
+mod schema;

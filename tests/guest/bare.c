@@ -1,0 +1,86 @@
+/*
+ * A kernel of a few hundred bytes that shows a monitor at work on any /dev/kvm, also one that interprets
+ * instructions. build.sh compiles it; tests/api.rs and tests/clients.sh boot it.
+ *
+ * On the serial port it says "GUEST-READY" with its command line and the end of its memory, then "tick" and a
+ * number for ever. What it reads comes back as "RX:" and the byte. Ctrl-Alt-Del resets it.
+ */
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long u64;
+
+enum {
+    COM1_DATA = 0x3f8,
+    COM1_STATUS = 0x3fd,
+    KEYBOARD_COMMAND = 0x64, /* read: status */
+    HAS_INPUT = 1,           /* in both statuses */
+    PULSE_RESET = 0xfe,
+    TURNS_PER_TICK = 4096,
+    RAM = 1,                 /* type of an e820 entry */
+};
+
+/* Fields of the zero page (Documentation/arch/x86/zero-page.rst). */
+enum { E820_COUNT = 0x1e8, COMMAND_LINE = 0x228, E820 = 0x2d0, E820_ENTRY = 20 };
+
+static void out(u16 port, u8 value) { __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }
+
+static u8 in(u16 port) {
+    u8 value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+static void print(const char *text) {
+    while (*text) out(COM1_DATA, *text++);
+}
+
+static void print_hex(u64 number) {
+    for (int shift = 60; shift >= 0; shift -= 4) out(COM1_DATA, "0123456789abcdef"[number >> shift & 15]);
+}
+
+static u64 memory_end(const u8 *zero_page) {
+    u64 end = 0;
+    for (int i = 0; i < zero_page[E820_COUNT]; i++) {
+        const u8 *entry = zero_page + E820 + i * E820_ENTRY;
+        u64 entry_end = *(const u64 *)entry + *(const u64 *)(entry + 8);
+        if (*(const u32 *)(entry + 16) == RAM && entry_end > end) end = entry_end;
+    }
+    return end;
+}
+
+void guest(const u8 *zero_page) {
+    print("GUEST-READY memory=");
+    print_hex(memory_end(zero_page));
+    print(" cmdline=[");
+    print((const char *)(u64)*(const u32 *)(zero_page + COMMAND_LINE));
+    print("]\n");
+    for (u64 turn = 1, ticks = 0;; turn++) {
+        /* The monitor presses three keys; which does not matter. */
+        if (in(KEYBOARD_COMMAND) & HAS_INPUT) {
+            print("reset by the keyboard\n");
+            out(KEYBOARD_COMMAND, PULSE_RESET);
+        }
+        if (in(COM1_STATUS) & HAS_INPUT) {
+            char echo[] = {'R', 'X', ':', in(COM1_DATA), '\n', 0};
+            print(echo);
+        }
+        if (turn % TURNS_PER_TICK == 0) {
+            print("tick ");
+            print_hex(++ticks);
+            print("\n");
+        }
+    }
+}
+
+/* 64-bit entry: RSI is the zero page. */
+__asm__(".section .text.entry, \"ax\"\n"
+        ".globl entry\n"
+        "entry: lea stack_end(%rip), %rsp\n"
+        "mov %rsi, %rdi\n"
+        "call guest\n"
+        ".section .bss\n"
+        ".balign 16\n"
+        ".skip 4096\n"
+        "stack_end:\n"
+        ".text\n");

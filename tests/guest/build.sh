@@ -1,0 +1,10 @@
+#!/bin/sh
+# Compiles the guest of bare.c into FILE: an ELF kernel for a 64-bit entry.
+#
+# usage: build.sh FILE
+set -eu
+out=${1:?usage: build.sh FILE}
+cd "$(dirname "$0")"
+exec gcc -O1 -Wall -Werror -ffreestanding -fno-pic -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
+    -fcf-protection=none -nostdlib -static -no-pie -Wl,-T,bare.ld -Wl,--build-id=none,--no-warn-rwx-segments \
+    -o "$out" bare.c
