@@ -398,9 +398,10 @@ pub fn linux(command: Command) {
     let outward = UnixListener::bind(dir.join("v.sock_6001")).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = outward.accept().unwrap();
-        let mut text = [0; 10];
-        let _ = stream.read(&mut text);
-        let _ = stream.write_all(&text);
+        // To its end, which the guest says while it still listens.
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        stream.write_all(&text).unwrap();
     });
     let mut running = guest.start_under(command);
     running.api(

@@ -57,10 +57,18 @@ impl Seen {
         let mut threads = BTreeMap::<u32, Confined>::new();
         let mut first = None;
         let mut main_is_confined = false;
-        for line in text.lines() {
-            let Some((tid, name, call)) = split(line) else {
-                continue;
-            };
+        let lines: Vec<_> = text.lines().filter_map(split).collect();
+        let mut next = BTreeMap::<u32, &str>::new();
+        let mut cut_off = vec![false; lines.len()];
+        for (at, (tid, _, call)) in lines.iter().enumerate().rev() {
+            // What strace reads of a thread that is being killed need not be what it did.
+            cut_off[at] = call.ends_with("<unfinished ...>")
+                && next
+                    .insert(*tid, call)
+                    .is_none_or(|next| next.starts_with("+++") || next.ends_with("= ?"));
+            next.insert(*tid, call);
+        }
+        for ((tid, name, call), cut_off) in lines.into_iter().zip(cut_off) {
             let pid = *first.get_or_insert(tid);
             let born = match main_is_confined {
                 true => Confined::Inherits,
@@ -82,7 +90,7 @@ impl Seen {
                 _ if restarts => &["main", "restart", "vcpu", "drive", "report"],
                 _ => &["main", "report"],
             };
-            if !(installs && *confined == Confined::No) {
+            if !(installs && *confined == Confined::No || cut_off) {
                 self.look_up(
                     lists,
                     allowed,
