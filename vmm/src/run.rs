@@ -1,5 +1,6 @@
 //! The life of the process, from its command line to its guest's end.
 
+use crate::allocator;
 use crate::api::{self, Api, ApiError, Mailbox};
 use crate::cli::{COMPATIBLE_VERSION, Options};
 use crate::controller::{Controller, Process};
@@ -96,6 +97,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         // Clients look for the process by this name, wherever the program is. It fails for no name this short.
         let _ = nix::sys::prctl::set_name(c"firecracker");
     }
+    allocator::keep_one_arena();
     // First: clients wait for it.
     let listener = options.api_sock.as_deref().map(api::bind).transpose()?;
     let metrics = Arc::new(Metrics::default());
