@@ -237,7 +237,7 @@ impl Controller {
         };
         let mut machine = machine::build(&self.config, host)?;
         *lock(&self.serial) = Some(machine.serial());
-        if let Err(e) = self.watch_input().and_then(|()| self.confine()) {
+        if let Err(e) = self.watch_input().and_then(|()| self.confine(&mut machine)) {
             machine.end();
             return Err(e);
         }
@@ -296,12 +296,13 @@ impl Controller {
         Ok(())
     }
 
-    /// Nothing of the guest runs before.
-    fn confine(&self) -> Result<(), MachineError> {
+    /// Nothing of the guest runs before. The main thread confines itself while the others do.
+    fn confine(&self, machine: &mut Machine) -> Result<(), MachineError> {
         let confined = self.process.seccomp.confine_main(self.restarts_in_place());
         confined.map_err(MachineError::set_up(
             "the seccomp filter of the main thread",
-        ))
+        ))?;
+        Ok(machine.wait_until_confined()?)
     }
 
     fn restarts_in_place(&self) -> bool {

@@ -118,8 +118,8 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
     let flush = FlushTimer::new(&guest, host.output.clone());
     let flush = flush.map_err(MachineError::set_up("the console's timer"))?;
     let flush = flush.map(|timer| event_loop::add(host.event_loop, Box::new(timer)));
-    let vcpus = vcpu::start(vcpus, &guest, host.seccomp)?;
-    Ok(Machine::new(guest, vcpus, devices, platform, flush))
+    let started = vcpu::start(vcpus, &guest, host.seccomp)?;
+    Ok(Machine::new(guest, started, devices, platform, flush))
 }
 
 fn insert(

@@ -9,7 +9,7 @@ use super::end::End;
 use crate::device_config::DeviceConfig;
 use crate::event_loop::{Added, SpawnedLoop};
 use crate::exit_status::Outcome;
-use crate::vcpu::{Buses, Coalesced, Gate, VcpuMetrics, Vcpus};
+use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuError, VcpuMetrics, Vcpus};
 use devices::GuestMemory;
 use devices::i8042::I8042;
 use devices::lock;
@@ -74,6 +74,8 @@ pub enum DeviceError {
 pub struct Machine {
     guest: Arc<Guest>,
     vcpus: Vcpus,
+    /// Until it was waited for.
+    confining: Option<Confining>,
     devices: Vec<Device>,
     platform: Platform,
     flush: Option<Added>,
@@ -82,7 +84,7 @@ pub struct Machine {
 impl Machine {
     pub(super) fn new(
         guest: Arc<Guest>,
-        vcpus: Vcpus,
+        (vcpus, confining): (Vcpus, Confining),
         devices: Vec<Device>,
         platform: Platform,
         flush: Option<Added>,
@@ -90,10 +92,19 @@ impl Machine {
         Self {
             guest,
             vcpus,
+            confining: Some(confining),
             devices,
             platform,
             flush,
         }
+    }
+
+    /// Waits until the vCPUs' threads are confined; to be called before the first [`Self::resume`].
+    ///
+    /// # Errors
+    /// The kernel refused a filter: the guest must not run.
+    pub fn wait_until_confined(&mut self) -> Result<(), VcpuError> {
+        self.confining.take().map_or(Ok(()), Confining::wait)
     }
 
     /// Lets devices and vCPUs run: at first, and after [`Self::pause`].

@@ -5,6 +5,7 @@
 //! has built the machine and is about to let it run. The lists are [`rules`], whose text says how to
 //! write one; a call that is not on its thread's ends the process, as [`violation`] says.
 
+mod built_in;
 mod compile;
 pub mod rules;
 mod violation;
@@ -78,7 +79,7 @@ pub struct Filters {
     main_is_confined: AtomicBool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct All {
     main: Programs,
     main_with_restart: Programs,
@@ -93,19 +94,17 @@ impl Filters {
     /// # Errors
     /// [`SeccompError`]: the user's file cannot be used.
     pub fn load(seccomp: &Seccomp) -> Result<Self, SeccompError> {
-        let path = match seccomp {
+        let programs = match seccomp {
             Seccomp::Off => return Ok(Self::default()),
-            Seccomp::Default => Path::new("(built-in)"),
-            Seccomp::File(path) => path,
-        };
-        let default = parse(Path::new("(built-in)"), DEFAULT.as_bytes())?;
-        let report = default.report.clone();
-        let lists = match seccomp {
-            Seccomp::File(path) => parse(path, &read(path)?)?,
-            _ => default,
+            Seccomp::Default => All::built_in(),
+            Seccomp::File(path) => {
+                let lists = parse(path, &read(path)?)?;
+                let default = parse(Path::new("(built-in)"), DEFAULT.as_bytes())?;
+                All::compile(path, &lists, &default.report)?
+            }
         };
         Ok(Self {
-            programs: Some(All::compile(path, &lists, &report)?),
+            programs: Some(programs),
             main_is_confined: AtomicBool::new(false),
         })
     }
@@ -160,31 +159,33 @@ impl Filters {
 }
 
 impl All {
+    fn built_in() -> Self {
+        let programs = |list| built_in::programs(list, std::process::id());
+        Self {
+            main: programs(built_in::MAIN),
+            main_with_restart: programs(built_in::RESTART),
+            vcpu: programs(built_in::VCPU),
+            drive: programs(built_in::DRIVE),
+            api: programs(built_in::API),
+        }
+    }
+
     fn compile(path: &Path, lists: &Lists, report: &List) -> Result<Self, SeccompError> {
         let pid = std::process::id();
-        let compile = |thread, parts: &[&List]| {
-            let mut parts = parts.to_vec();
-            parts.push(report);
+        let programs = lists.threads(report).map(|(thread, parts)| {
             compile(&parts, pid).map_err(|source| SeccompError::Compile {
                 path: path.into(),
                 thread,
                 source,
             })
-        };
-        let Lists {
-            main,
-            restart,
-            vcpu,
-            drive,
-            api,
-            ..
-        } = lists;
+        });
+        let [main, main_with_restart, vcpu, drive, api] = programs;
         Ok(Self {
-            main: compile("main", &[main])?,
-            main_with_restart: compile("restart", &[main, restart, vcpu, drive])?,
-            vcpu: compile("vcpu", &[vcpu])?,
-            drive: compile("drive", &[drive])?,
-            api: compile("api", &[api])?,
+            main: main?,
+            main_with_restart: main_with_restart?,
+            vcpu: vcpu?,
+            drive: drive?,
+            api: api?,
         })
     }
 }
@@ -230,4 +231,17 @@ pub fn parse(path: &Path, text: &[u8]) -> Result<Lists, SeccompError> {
         .map_err(|e| wrong(e.path().to_string(), e.inner()))?;
     json.end().map_err(|e| wrong(".".into(), &e))?;
     Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_build_compiled_is_what_the_lists_say() {
+        let path = Path::new("(built-in)");
+        let lists = parse(path, DEFAULT.as_bytes()).unwrap();
+        let compiled = All::compile(path, &lists, &lists.report).unwrap();
+        assert!(All::built_in() == compiled);
+    }
 }

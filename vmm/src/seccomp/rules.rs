@@ -62,6 +62,28 @@ pub struct Lists {
     pub report: List,
 }
 
+impl Lists {
+    /// The lists that confine each kind of thread, by its name, with `report` for what it says at its end.
+    pub fn threads<'l>(&'l self, report: &'l List) -> [(&'static str, Vec<&'l List>); 5] {
+        let Self {
+            main,
+            restart,
+            vcpu,
+            drive,
+            api,
+            ..
+        } = self;
+        [
+            ("main", vec![main, report]),
+            // Threads that are started later have the main thread's filter too.
+            ("restart", vec![main, restart, vcpu, drive, report]),
+            ("vcpu", vec![vcpu, report]),
+            ("drive", vec![drive, report]),
+            ("api", vec![api, report]),
+        ]
+    }
+}
+
 /// What one kind of thread may do.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

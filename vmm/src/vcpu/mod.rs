@@ -106,7 +106,24 @@ pub fn create(
     Ok(vcpus)
 }
 
-/// Starts a thread for each of `vcpus`, which are confined by their filter of `seccomp`, and wait at the
+/// Threads that were started, and may not be confined yet.
+pub struct Confining(mpsc::Receiver<(u8, io::Result<()>)>);
+
+impl Confining {
+    /// Waits until each of the threads is confined by its filter: no guest before.
+    ///
+    /// # Errors
+    /// [`VcpuError::Thread`]: the kernel refused a filter.
+    pub fn wait(self) -> Result<(), VcpuError> {
+        // It ends when each thread has spoken, for each has a sender of its own.
+        for (index, result) in self.0 {
+            result.map_err(|source| VcpuError::Thread { index, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts a thread for each of `vcpus`. They confine themselves by their filter of `seccomp` and wait at the
 /// guest's gate for the first [`Vcpus::resume`].
 ///
 /// # Errors
@@ -115,39 +132,25 @@ pub fn start(
     vcpus: Vec<Vcpu>,
     guest: &Arc<Guest>,
     seccomp: &Arc<Filters>,
-) -> Result<Vcpus, VcpuError> {
+) -> Result<(Vcpus, Confining), VcpuError> {
     let mut threads = Vec::with_capacity(vcpus.len());
     let (tx, confined) = mpsc::channel();
-    let mut failed = None;
     for vcpu in vcpus {
         let index = vcpu.index;
-        let (guest, seccomp, tx) = (guest.clone(), seccomp.clone(), tx.clone());
+        let (of_thread, seccomp, tx) = (guest.clone(), seccomp.clone(), tx.clone());
         let started = std::thread::Builder::new()
             .name(format!("fc_vcpu {index}"))
-            .spawn(move || run(vcpu, &guest, &seccomp, &tx));
+            .spawn(move || run(vcpu, &of_thread, &seccomp, tx));
         match started {
             Ok(thread) => threads.push(thread),
             Err(source) => {
-                failed = Some(VcpuError::Thread { index, source });
-                break;
+                Vcpus::new(guest.gate.clone(), threads).end();
+                return Err(VcpuError::Thread { index, source });
             }
         }
     }
-    drop(tx);
-    // No guest before each of its threads is confined.
-    for (index, result) in confined.iter().take(threads.len()) {
-        if let Err(source) = result {
-            failed = Some(VcpuError::Thread { index, source });
-        }
-    }
     let vcpus = Vcpus::new(guest.gate.clone(), threads);
-    match failed {
-        None => Ok(vcpus),
-        Some(error) => {
-            vcpus.end();
-            Err(error)
-        }
-    }
+    Ok((vcpus, Confining(confined)))
 }
 
 /// The life of a vCPU's thread.
@@ -155,12 +158,13 @@ fn run(
     Vcpu { index, mut fd }: Vcpu,
     guest: &Guest,
     seccomp: &Filters,
-    confined: &mpsc::Sender<(u8, io::Result<()>)>,
+    confined: mpsc::Sender<(u8, io::Result<()>)>,
 ) {
     let result = seccomp.confine(Thread::Vcpu, &format!("fc_vcpu {index}"));
     let may_run = result.is_ok();
-    // The other end waits for it.
+    // The other end waits for it, unless the start has failed elsewhere.
     let _ = confined.send((index, result));
+    drop(confined);
     if !may_run {
         return guest.gate.wait_for_end();
     }
