@@ -411,7 +411,8 @@ fn a_pause_stops_the_guest_and_nothing_is_lost() {
         assert_eq!(line, "across a pause\n", "round {round}");
         running.more_time();
     }
-    let _enough = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
+    let enough = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
+    drop(enough.accept().unwrap());
     let ended = running.wait().expect(3);
     let counts = ended
         .console
