@@ -258,3 +258,49 @@ fn a_guest_that_starts_again_leaves_nothing_behind() {
     assert!(most("fd") <= files + 4, "descriptors: {files} and more");
     assert!(most("task") <= tasks + 4, "threads: {tasks} and more");
 }
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    // mov dx, 0x3f8; mov al, 'x'; out dx, al; jmp to the mov of al.
+    let code = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfb];
+    let guest = Guest::bare(&payload::write(dir.path(), &code)).mem_mib(32);
+    let socket = dir.path().join("api.sock");
+    let mut child = Command::new(bantam())
+        .arg("--api-sock")
+        .arg(&socket)
+        .arg("--config-file")
+        .arg(guest.write_config())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ask =
+        |method: &str, path: &str, body: &str| harness::http::ask(&socket, method, path, body);
+    // Until the guest has filled the pipe and stands.
+    let written = || {
+        let (_, text) = ask("GET", "/metrics/prometheus", "");
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("bantam_uart_write_count"));
+        line.unwrap_or_default().to_owned()
+    };
+    let mut before = String::new();
+    while written() != before || before.is_empty() {
+        before = written();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    child.stdin.as_mut().unwrap().write_all(b"typed").unwrap();
+    for state in ["Paused", "Resumed", "Paused"] {
+        let body = format!(r#"{{"state":"{state}"}}"#);
+        assert_eq!(ask("PATCH", "/vm", &body).0, 204, "{state}");
+    }
+    assert_eq!(written(), before);
+    // What was written is there, and the guest goes on when somebody reads.
+    assert_eq!(ask("PATCH", "/vm", r#"{"state":"Resumed"}"#).0, 204);
+    let mut output = child.stdout.take().unwrap();
+    let mut read = vec![0; 200_000];
+    output.read_exact(&mut read).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -13,6 +13,8 @@ use devices::rng::{Rng, RngMetrics};
 use devices::virtio::device::VirtioDevice;
 use devices::vsock::{Vsock, VsockError, VsockMetrics};
 use resources::{CacheType, Drive, Entropy, NetworkInterface, VmConfig};
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,9 +25,8 @@ const RANDOM: &str = "/dev/urandom";
 pub struct Prepared {
     mmds: Mmds,
     mmds_interfaces: Vec<String>,
-    vsock: Option<(resources::Vsock, Vsock)>,
-    /// The last socket that this process made.
-    bound: Option<PathBuf>,
+    /// The socket of vsock: clients may come to it from when it is configured, whichever machine they find.
+    vsock: Option<(PathBuf, UnixListener)>,
 }
 
 impl Prepared {
@@ -35,7 +36,6 @@ impl Prepared {
             mmds,
             mmds_interfaces: Vec::new(),
             vsock: None,
-            bound: None,
         }
     }
 
@@ -44,29 +44,34 @@ impl Prepared {
         interfaces.clone_into(&mut self.mmds_interfaces);
     }
 
-    /// Binds the socket of `config`, in place of the one before, which is removed.
+    /// Makes the socket at `path`, in place of the one before, which is removed.
     ///
     /// # Errors
-    /// [`VsockError`]; there is none then.
-    pub fn bind_vsock(&mut self, config: &resources::Vsock) -> Result<(), VsockError> {
-        self.vsock = None;
-        if let Some(path) = self.bound.take() {
-            // If it cannot be removed it is in the way of the next, which says so.
-            let _ = std::fs::remove_file(path);
+    /// [`VsockError`]; the one before is then still there.
+    pub fn bind_vsock(&mut self, path: &Path) -> Result<(), VsockError> {
+        if self.vsock.as_ref().is_some_and(|(bound, _)| bound == path) {
+            return Ok(());
         }
-        self.vsock = Some((config.clone(), Vsock::new(config)?));
-        self.bound = Some(config.uds_path.clone());
+        let listener = Vsock::listen(path)?;
+        if let Some((before, _)) = self.vsock.replace((path.into(), listener)) {
+            // If it cannot be removed it is in the way of the next, which says so.
+            let _ = std::fs::remove_file(before);
+        }
         Ok(())
     }
 
-    /// The device whose socket is bound, now if it was not before.
+    /// The device, at the socket that is bound, now if it was not before.
     fn vsock(&mut self, config: &resources::Vsock) -> Result<Vsock, VsockError> {
-        loop {
-            match self.vsock.take() {
-                Some((bound, vsock)) if bound == *config => return Ok(vsock),
-                _ => self.bind_vsock(config)?,
-            }
-        }
+        self.bind_vsock(&config.uds_path)?;
+        let lent = match &self.vsock {
+            Some((_, listener)) => listener.try_clone(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        let lent = lent.map_err(|source| VsockError::Bind {
+            path: config.uds_path.clone(),
+            source,
+        })?;
+        Vsock::at(config, lent)
     }
 }
 

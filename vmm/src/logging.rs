@@ -5,7 +5,7 @@
 //! form that the compatible monitor's clients know, from information up, and go to standard output if
 //! there is no file.
 
-use crate::console::open_nonblocking;
+use crate::console::{open_nonblocking, write_unless_full};
 use crate::metrics::LoggerMetrics;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::error::Error;
@@ -21,6 +21,9 @@ use std::time::{Duration, Instant, SystemTime};
 const BURST: u32 = 50;
 /// Time in which [`BURST`] messages are printed.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// Whose messages a guest can cause as often as it likes.
+const GUEST_MODULES: [&str; 3] = ["devices", "vmm::vcpu", "vmm::mmds"];
 
 /// A log file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -220,8 +223,8 @@ impl Form {
     fn write(&self, line: &str) -> io::Result<()> {
         match &self.file {
             Some(file) => (&*file).write_all(line.as_bytes()),
-            None if self.compatible => io::stdout().write_all(line.as_bytes()),
-            None => io::stderr().write_all(line.as_bytes()),
+            None if self.compatible => write_unless_full(io::stdout(), line),
+            None => write_unless_full(io::stderr(), line),
         }
     }
 }
@@ -239,13 +242,11 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) || !chosen {
             return;
         }
-        // What the operator's own client asks for is the operator's to limit.
-        let suppressed = match module.starts_with("vmm::api") {
-            true => 0,
-            false => match self.admit() {
-                Some(suppressed) => suppressed,
-                None => return,
-            },
+        let of_guest = GUEST_MODULES.iter().any(|start| module.starts_with(start));
+        let suppressed = match of_guest.then(|| self.admit()) {
+            None => 0,
+            Some(Some(suppressed)) => suppressed,
+            Some(None) => return,
         };
         let mut line = form.line(record, record.args());
         if suppressed > 0 {

@@ -5,7 +5,7 @@ use crate::api::{self, Api, ApiError, Mailbox};
 use crate::cli::{COMPATIBLE_VERSION, Options};
 use crate::controller::{Controller, Process};
 use crate::event_loop::{EventLoopError, MainLoop};
-use crate::events::Events;
+use crate::events::{Event, Events};
 use crate::exit_status::{BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED};
 use crate::logging::{self, LogFileError};
 use crate::machine::MachineError;
@@ -159,9 +159,22 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         controller.adopt(loaded.config)?;
         controller.boot().map_err(in_place)?;
     }
-    let outcome = serve(&mut main_loop, &mut controller, mailbox.as_ref()).map_err(in_place)?;
-
+    let ended = serve(&mut main_loop, &mut controller, mailbox.as_ref());
     controller.finish();
+    let outcome = match ended {
+        Ok(outcome) => outcome,
+        Err(e) => {
+            let error = in_place(e);
+            events.tell(Event::Stopped {
+                status: error.status(),
+                reason: logging::chain(&error),
+            });
+            if let Some(mailbox) = &mailbox {
+                mailbox.end();
+            }
+            return Err(error);
+        }
+    };
     match outcome.status() {
         GUEST_PANIC => log::warn!("{outcome}"),
         _ => log::info!("{outcome}"),

@@ -21,7 +21,8 @@ pub use metrics::VsockMetrics;
 use router::Router;
 use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
@@ -61,20 +62,38 @@ pub struct Vsock {
 }
 
 impl Vsock {
-    /// Makes the socket, at which clients may wait from now on. It stays when the device is gone.
+    /// Makes the socket of `path`, at which clients may wait from now on. It stays when the device is gone.
+    ///
+    /// # Errors
+    /// [`VsockError`], naming the path.
+    pub fn listen(path: &Path) -> Result<UnixListener, VsockError> {
+        unix_socket::listen(path).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => VsockError::InTheWay { path: path.into() },
+            _ => VsockError::Bind {
+                path: path.into(),
+                source,
+            },
+        })
+    }
+
+    /// A device whose clients come to a socket of its own.
     ///
     /// # Errors
     /// [`VsockError`], naming the path.
     pub fn new(config: &resources::Vsock) -> Result<Self, VsockError> {
+        Self::at(config, Self::listen(&config.uds_path)?)
+    }
+
+    /// A device whose clients come to `listener`, which [`Self::listen`] made.
+    ///
+    /// # Errors
+    /// [`VsockError::Bind`]: no more descriptors.
+    pub fn at(config: &resources::Vsock, listener: UnixListener) -> Result<Self, VsockError> {
         let path = &config.uds_path;
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => VsockError::InTheWay { path: path.clone() },
-            _ => VsockError::Bind {
-                path: path.clone(),
-                source,
-            },
+        let failed = |source: io::Error| VsockError::Bind {
+            path: path.clone(),
+            source,
         };
-        let listener = unix_socket::listen(path).map_err(failed)?;
         let guest_cid = u64::from(config.guest_cid);
         let metrics: Arc<VsockMetrics> = Arc::default();
         let router = Router::new(guest_cid, path.clone(), listener, metrics.clone());

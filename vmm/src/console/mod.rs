@@ -3,16 +3,21 @@
 mod output;
 mod socket;
 
-pub use output::{Attached, Output, open_nonblocking};
+pub use output::{Attached, Output, open_nonblocking, write_unless_full};
 pub use socket::{ConsoleSocket, CurrentSerial};
 
+use devices::serial::SerialPort;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::errno::Errno;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, TryLockError};
 
 /// Ctrl-A, after which a key is the monitor's.
 const ESCAPE: u8 = 0x01;
+
+/// Looks at a serial port that is in use before what was typed is lost.
+const TRIES: usize = 1000;
 
 /// Takes the monitor's keys out of what is typed.
 #[derive(Debug, Default)]
@@ -96,7 +101,7 @@ impl Console {
         // monitor's keys still work; they come before the port, which a write to a full pipe may hold.
         if !bytes.is_empty() {
             let serial = devices::lock(&self.serial).clone();
-            let taken = serial.map_or(0, |serial| devices::lock(&serial).input(&bytes));
+            let taken = serial.map_or(0, |serial| type_in(&serial, &bytes));
             let lost = bytes.len() - taken;
             if lost > 0 {
                 log::debug!("the guest does not read: lost {lost} bytes of input");
@@ -104,6 +109,20 @@ impl Console {
         }
         Ok(true)
     }
+}
+
+/// Gives `serial` what was typed, unless a vCPU holds it that waits for an output that is full: the loop must not
+/// wait with it. Returns how many bytes were taken.
+fn type_in(serial: &Mutex<SerialPort>, bytes: &[u8]) -> usize {
+    for _ in 0..TRIES {
+        match serial.try_lock() {
+            Ok(mut serial) => return serial.input(bytes),
+            Err(TryLockError::Poisoned(serial)) => return serial.into_inner().input(bytes),
+            // Commonly for the time of one access.
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
+    0
 }
 
 impl MutEventSubscriber for Console {

@@ -3,19 +3,25 @@
 use devices::lock;
 use devices::rate_limiter::Bucket;
 use devices::timer::now;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use resources::Serial;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Bytes of output kept for who attaches later: some thousand lines.
 const HISTORY: usize = 64 << 10;
+/// Bytes written at once: a pipe that is ready takes them (PIPE_BUF), a terminal commonly does.
+const PIECE: usize = 512;
+/// How long to wait for an output that is full before looking whether to.
+const PATIENCE_MS: u8 = 20;
 /// Most who are attached at once.
 pub(super) const MAX_ATTACHED: usize = 8;
 
@@ -121,6 +127,16 @@ pub struct Output {
     lossy: bool,
     limit: Option<Arc<Mutex<Bucket>>>,
     attached: Option<Arc<Mutex<Attached>>>,
+    waiting: Arc<Waiting>,
+}
+
+/// Output for a pipe or a terminal that is full: whoever writes waits, as on a real line that is held up.
+#[derive(Default)]
+struct Waiting {
+    /// Nobody waits any more: the vCPU that writes is wanted elsewhere.
+    over: AtomicBool,
+    /// What was not written then, for the next time; what is above [`HISTORY`] is lost.
+    bytes: Mutex<VecDeque<u8>>,
 }
 
 impl Output {
@@ -140,6 +156,7 @@ impl Output {
             lossy: config.serial_out_path.is_some(),
             limit: limit.map(|bucket| Arc::new(Mutex::new(bucket))),
             attached: config.socket.as_ref().map(|_| Arc::default()),
+            waiting: Arc::default(),
         })
     }
 
@@ -150,8 +167,62 @@ impl Output {
 
     /// Whether it takes what a serial port sends at once, as a pipe does that is ready.
     pub fn takes_more(&self) -> bool {
-        let mut ready = [PollFd::new(self.target.as_fd(), PollFlags::POLLOUT)];
-        self.lossy || !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0))
+        self.lossy || is_ready(self.target.as_fd(), PollTimeout::ZERO)
+    }
+
+    /// Whether a writer waits for an output that is full; one that does not keeps what it could not write.
+    pub fn let_wait(&self, wait: bool) {
+        self.waiting.over.store(!wait, Ordering::Release);
+    }
+
+    /// Writes what waits, and `bytes` after it, as far as the output takes it.
+    fn write_waiting(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut waiting = lock(&self.waiting.bytes);
+        let room = HISTORY.saturating_sub(waiting.len());
+        waiting.extend(bytes.get(..bytes.len().min(room)).unwrap_or_default());
+        while !waiting.is_empty() {
+            if !is_ready(self.target.as_fd(), PATIENCE_MS.into()) {
+                // A signal, or nobody reads.
+                if self.waiting.over.load(Ordering::Acquire) {
+                    return Ok(());
+                }
+                continue;
+            }
+            let (front, _) = waiting.as_slices();
+            let piece = front.get(..front.len().min(PIECE)).unwrap_or_default();
+            match (&*self.target).write(piece) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => drop(waiting.drain(..taken)),
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+                    ) => {}
+                Err(e) => {
+                    waiting.clear();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `output` takes a [`PIECE`], within `patience`.
+fn is_ready(output: BorrowedFd<'_>, patience: PollTimeout) -> bool {
+    let mut ready = [PollFd::new(output, PollFlags::POLLOUT)];
+    !matches!(poll(&mut ready, patience), Ok(0) | Err(Errno::EINTR))
+}
+
+/// Writes `line` to a descriptor that others read, unless it is full: whoever tells of something must not be held
+/// up by somebody who does not listen.
+///
+/// # Errors
+/// What the host says; `WouldBlock` if it is full.
+pub fn write_unless_full(mut to: impl Write + AsFd, line: &str) -> io::Result<()> {
+    match is_ready(to.as_fd(), PollTimeout::ZERO) {
+        true => to.write_all(line.as_bytes()),
+        false => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -167,8 +238,12 @@ impl Write for Output {
         if let Some(attached) = &self.attached {
             lock(attached).write(bytes);
         }
+        if !self.lossy {
+            self.write_waiting(bytes)?;
+            return Ok(bytes.len());
+        }
         match (&*self.target).write(bytes) {
-            Err(e) if self.lossy && e.kind() == io::ErrorKind::WouldBlock => Ok(bytes.len()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(bytes.len()),
             done => done,
         }
     }

@@ -80,7 +80,7 @@ impl ConsoleSocket {
                 Some(len) => {
                     let serial = lock(&self.serial).clone();
                     if let Some(serial) = serial {
-                        lock(&serial).input(buffer.get(..len).unwrap_or_default());
+                        super::type_in(&serial, buffer.get(..len).unwrap_or_default());
                     }
                 }
             }

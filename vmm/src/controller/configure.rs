@@ -74,7 +74,11 @@ impl Controller {
             Configure::Mmds(config) => self.set_mmds(config)?,
             Configure::Network(interface) => self.set_network(interface)?,
             Configure::Pmem(pmem) => self.set_pmem(pmem)?,
-            Configure::Serial(serial) => self.config.serial = Some(serial),
+            Configure::Serial(serial) => {
+                // One that a start which failed has opened.
+                self.close_console();
+                self.config.serial = Some(serial);
+            }
             Configure::Vsock(vsock) => self.set_vsock(vsock)?,
         }
         Ok(Reply::Done)
@@ -235,7 +239,7 @@ impl Controller {
 
     fn set_vsock(&mut self, vsock: Vsock) -> Result<(), CommandError> {
         // At once, as clients expect the socket to be there.
-        let bound = self.prepared.bind_vsock(&vsock);
+        let bound = self.prepared.bind_vsock(&vsock.uds_path);
         bound.map_err(CommandError::refused("Vsock config"))?;
         self.config.vsock = Some(vsock);
         Ok(())

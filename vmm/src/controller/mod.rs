@@ -10,7 +10,7 @@ mod query;
 use crate::command::{Command, CommandError, Metadata, Reply};
 use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
 use crate::device_config::Prepared;
-use crate::event_loop;
+use crate::event_loop::{self, Added};
 use crate::events::{Event, Events};
 use crate::exit_status::Outcome;
 use crate::logging;
@@ -27,7 +27,7 @@ use devices::virtio::worker::Loop;
 use resources::{OnReboot, VmConfig};
 use serde_json::Value;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -65,6 +65,8 @@ pub struct Controller {
     reporter: Reporter,
     /// There once a guest was to be started.
     output: Option<Output>,
+    /// The console's socket, and the loop's hold of it.
+    console_socket: Option<(PathBuf, Added)>,
     watches_input: bool,
     /// The terminal in raw mode, if the console is on one.
     terminal: Option<RawTerminal>,
@@ -75,6 +77,8 @@ pub struct Controller {
     has_metadata: bool,
     /// The guest is to be started again.
     restarts: bool,
+    /// And to be held then, as it was before.
+    stays_paused: bool,
     /// The console's user wants the end.
     quit: Arc<AtomicBool>,
 }
@@ -102,12 +106,14 @@ impl Controller {
             prepared,
             reporter,
             output: None,
+            console_socket: None,
             watches_input: false,
             terminal: None,
             serial: CurrentSerial::default(),
             described: false,
             has_metadata: false,
             restarts: false,
+            stays_paused: false,
             quit: Arc::default(),
         }
     }
@@ -230,7 +236,7 @@ impl Controller {
         let host = Host {
             event_loop: &self.process.event_loop,
             output: &output,
-            timed_from: self.process.timed_from.take(),
+            timed_from: self.process.timed_from,
             metrics: &self.process.metrics.vcpu,
             prepared: &mut self.prepared,
             seccomp: &self.process.seccomp,
@@ -241,9 +247,16 @@ impl Controller {
             machine.end();
             return Err(e);
         }
-        machine.resume();
-        self.phase = Phase::Running(machine);
-        log::info!("the guest runs");
+        // A guest that starts again is not timed.
+        self.process.timed_from = None;
+        self.phase = match std::mem::take(&mut self.stays_paused) {
+            true => Phase::Paused(machine),
+            false => {
+                machine.resume();
+                Phase::Running(machine)
+            }
+        };
+        log::info!("the guest was started");
         self.process.events.tell(Event::Started);
         self.report();
         Ok(())
@@ -271,10 +284,20 @@ impl Controller {
                 path: path.display().to_string(),
                 source,
             })?;
-            event_loop::add(&self.process.event_loop, Box::new(socket));
+            let added = event_loop::add(&self.process.event_loop, Box::new(socket));
+            self.console_socket = Some((path.clone(), added));
         }
         self.output = Some(output.clone());
         Ok(output)
+    }
+
+    fn close_console(&mut self) {
+        self.output = None;
+        if let Some((path, added)) = self.console_socket.take() {
+            added.remove();
+            // If it cannot be removed it is in the way of the next, which says so.
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// The terminal, if there is one, is the guest's from now on.
@@ -322,6 +345,8 @@ impl Controller {
         }
         if std::mem::take(&mut self.restarts) {
             self.boot()?;
+            // Commands may have come meanwhile.
+            event_loop::wake(&self.process.event_loop);
         }
         let Some(outcome) = self.machine().and_then(Machine::outcome) else {
             return Ok(None);
@@ -346,6 +371,9 @@ impl Controller {
     fn restart(&mut self) {
         log::info!("the guest reboots: it starts again");
         self.process.events.tell(Event::Rebooted);
+        // Its devices' last counts go with it.
+        self.report();
+        self.stays_paused = matches!(self.phase, Phase::Paused(_));
         *lock(&self.serial) = None;
         if let Phase::Running(machine) | Phase::Paused(machine) =
             std::mem::replace(&mut self.phase, Phase::Configuring)

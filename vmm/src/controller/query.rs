@@ -126,8 +126,7 @@ impl Controller {
             let id = device.id().map(ToOwned::to_owned);
             sources.push(Source { id, set });
         }
-        let serial = machine.serial();
-        let set = lock(&serial).metrics();
+        let set = machine.serial_metrics();
         sources.push(Source { id: None, set });
         if let Some(keyboard) = machine.keyboard() {
             let set = lock(keyboard).metrics();

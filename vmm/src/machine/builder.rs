@@ -19,7 +19,7 @@ use devices::i8042::{self, I8042};
 use devices::pci_host::{self, PciHost};
 use devices::power::{self, ExitPort, PowerControl};
 use devices::pvpanic::PvPanic;
-use devices::serial::SerialPort;
+use devices::serial::{SerialMetrics, SerialPort};
 use devices::virtio::worker::Loop;
 use kvm_ioctls::VmFd;
 use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig};
@@ -144,6 +144,10 @@ fn insert_shared(
 /// What the monitor itself uses of the platform's devices.
 pub(super) struct Platform {
     pub serial: Arc<Mutex<SerialPort>>,
+    /// Where it writes.
+    pub output: Output,
+    /// What it counts: the port itself may be held by a vCPU that waits for its output.
+    pub serial_metrics: Arc<SerialMetrics>,
     /// `None` if the guest has none.
     pub keyboard: Option<Arc<Mutex<I8042>>>,
     /// Raises the interrupt of the power button.
@@ -160,8 +164,8 @@ fn add_platform(
     config: &VmConfig,
 ) -> Result<Platform, MachineError> {
     let line = |gsi| irqfd(vm, gsi).map_err(MachineError::set_up("the platform's interrupts"));
-    let output = Box::new(output.clone());
-    let serial = Arc::new(Mutex::new(SerialPort::new(line(layout::COM1_GSI)?, output)));
+    let own = Box::new(output.clone());
+    let serial = Arc::new(Mutex::new(SerialPort::new(line(layout::COM1_GSI)?, own)));
     ports
         .insert(
             layout::COM1_PORT.into(),
@@ -199,8 +203,11 @@ fn add_platform(
         1,
         ExitPort::new(events.clone()),
     )?;
+    let serial_metrics = devices::lock(&serial).metrics();
     Ok(Platform {
         serial,
+        output: output.clone(),
+        serial_metrics,
         keyboard,
         power_button: line(layout::EVENT_GSI)?,
     })

@@ -14,7 +14,7 @@ use devices::GuestMemory;
 use devices::i8042::I8042;
 use devices::lock;
 use devices::metrics::MetricSet;
-use devices::serial::SerialPort;
+use devices::serial::{SerialMetrics, SerialPort};
 use devices::virtio::report::Report;
 use devices::virtio::update::{DeviceUpdate, UpdateError};
 use kvm_ioctls::VmFd;
@@ -109,6 +109,7 @@ impl Machine {
 
     /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
     pub fn resume(&mut self) {
+        self.platform.output.let_wait(true);
         for device in &self.devices {
             lock(&device.transport).resume();
         }
@@ -117,6 +118,7 @@ impl Machine {
 
     /// Returns when no vCPU is in the guest and no device has anything under way.
     pub fn pause(&mut self) {
+        self.platform.output.let_wait(false);
         self.vcpus.pause();
         self.drain_console();
         for device in &self.devices {
@@ -137,6 +139,11 @@ impl Machine {
     /// The console's port.
     pub fn serial(&self) -> Arc<Mutex<SerialPort>> {
         self.platform.serial.clone()
+    }
+
+    /// What the console's port counts.
+    pub fn serial_metrics(&self) -> Arc<SerialMetrics> {
+        self.platform.serial_metrics.clone()
     }
 
     /// The keyboard; `None` if the guest has none.
