@@ -177,16 +177,9 @@ fn replace(path: &Path, contents: &str) -> io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-/// Adds a count: what has come since the line before.
-fn add(
-    object: &mut Map<String, serde_json::Value>,
-    key: (&'static str, Option<String>, &'static str),
-    value: Value,
-    before: &mut Before,
-) {
-    let name = key.2;
-    let mut since = |now: u64| now - before.insert(key.clone(), now).unwrap_or(0).min(now);
-    let value = match value {
+/// A value as a line has it; `since` makes of a count what has come since the line before.
+fn in_line(value: Value, since: impl FnOnce(u64) -> u64) -> serde_json::Value {
+    match value {
         Value::Count(n) => json!(since(n)),
         Value::Level(n) => json!(n),
         Value::Latency {
@@ -195,8 +188,7 @@ fn add(
             sum_us,
             ..
         } => json!({"min_us": min_us, "max_us": max_us, "sum_us": since(sum_us)}),
-    };
-    object.insert(name.to_owned(), value);
+    }
 }
 
 /// The sum of two values of the same name.
@@ -224,14 +216,19 @@ pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, se
         "utc_timestamp_ms".into(),
         json!(u64::try_from(millis).unwrap_or(u64::MAX)),
     );
-    let always = always().into_iter().map(|set| Source { id: None, set });
-    for source in always.chain(sources.iter().cloned()) {
+    for set in always() {
+        let mut zeros = Map::new();
+        // It has the key of a device without a name, whose counts before it must leave alone.
+        set.visit(&mut |name, value| drop(zeros.insert(name.to_owned(), in_line(value, |n| n))));
+        line.insert(set.group().to_owned(), json!(zeros));
+    }
+    for source in sources {
         let group = source.set.group();
         let mut object = Map::new();
         source.set.visit(&mut |name, value| {
             let key = (group, source.id.clone(), name);
-            // The first of a group that is always there is all zero, and must not be compared.
-            add(&mut object, key, value, before);
+            let since = |now: u64| now - before.insert(key, now).unwrap_or(0).min(now);
+            object.insert(name.to_owned(), in_line(value, since));
         });
         if let Some(id) = source.id.as_ref().filter(|_| PER_DEVICE.contains(&group)) {
             line.insert(format!("{group}_{id}"), json!(object));
