@@ -5,9 +5,11 @@
 use crate::client::{Client, request};
 use crate::monitor::{Monitor, PATIENCE, rounds, wait_until};
 use serde_json::json;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -219,21 +221,104 @@ fn fifty_clients_at_once() {
 }
 
 #[test]
-fn more_clients_than_are_served_wait_for_their_turn() {
+fn a_client_more_than_are_served_takes_the_place_of_one_that_is_idle() {
     survive(|monitor| {
         let mut idle: Vec<Client> = (0..SERVED).map(|_| monitor.client()).collect();
+        // The first is busy: half a request is there.
+        let (half, rest) = b"GET / HTTP/1.1\r\n\r\n".split_at(5);
+        idle[0].send(half);
         // Accepted, as each is answered.
+        let since = Instant::now();
         idle.iter_mut()
+            .skip(1)
             .for_each(|client| drop(client.get("/").expect(200)));
         let mut next = monitor.client();
         next.send(request("GET", "/version", None).as_bytes());
+        next.answer().expect(200);
+        // Not before one was idle for a while.
+        assert!(since.elapsed() >= Duration::from_secs(1));
+        idle[0].send(rest);
+        idle[0].answer().expect(200);
+        // The one that was idle longest has gone, and nobody else.
+        assert!(idle[1].is_over());
+        for client in &mut idle[2..] {
+            client.get("/").expect(200);
+        }
+        next.get("/").expect(200);
+    });
+}
+
+#[test]
+fn listeners_to_events_keep_their_places_and_a_client_more_waits_for_one_to_go() {
+    survive(|monitor| {
+        let mut listeners: Vec<Client> = (0..SERVED).map(|_| monitor.client()).collect();
+        for listener in &mut listeners {
+            listener.send(b"GET /events HTTP/1.1\r\n\r\n");
+            assert_eq!(listener.head().0, 200);
+        }
+        let mut next = monitor.client();
+        next.send(request("GET", "/version", None).as_bytes());
+        std::thread::sleep(Duration::from_millis(1500));
         next.stream.set_nonblocking(true).unwrap();
         let waits = next.stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock);
         next.stream.set_nonblocking(false).unwrap();
-        idle.pop();
+        listeners.pop();
         next.answer().expect(200);
     });
+}
+
+/// Lets `monitor` have no descriptor of number `limit` or above.
+fn limit_descriptors(monitor: &Monitor, limit: usize) {
+    let done = Command::new("prlimit")
+        .arg(format!("--pid={}", monitor.child.id()))
+        .arg(format!("--nofile={limit}:"))
+        .status();
+    assert!(done.unwrap().success());
+}
+
+/// The CPU time of the API's thread, in ticks of 10 ms.
+fn api_ticks(monitor: &Monitor) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", monitor.child.id())).unwrap();
+    let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
+    let stat = stats.into_iter().find(|stat| stat.contains("(fc_api)"));
+    let stat = stat.unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn without_descriptors_clients_wait_and_the_process_does_not_spin() {
+    let monitor = Monitor::start();
+    let mut first = monitor.client();
+    first.get("/").expect(200);
+    let has = |fd: &usize| {
+        let path = format!("/proc/{}/fd/{fd}", monitor.child.id());
+        fs::symlink_metadata(path).is_ok()
+    };
+    let free = (0..).find(|fd| !has(fd)).unwrap();
+    limit_descriptors(&monitor, free);
+    let mut second = monitor.client();
+    second.send(request("GET", "/version", None).as_bytes());
+    let before = api_ticks(&monitor);
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = api_ticks(&monitor) - before;
+    assert!(spent < 20, "{spent} ticks of 100");
+    first.get("/").expect(200);
+    // In its place.
+    drop(first);
+    second.answer().expect(200);
+    // Nobody goes, but there are descriptors again.
+    let mut third = monitor.client();
+    third.send(request("GET", "/version", None).as_bytes());
+    std::thread::sleep(Duration::from_millis(300));
+    limit_descriptors(&monitor, free + 10);
+    third.answer().expect(200);
 }
 
 #[test]
@@ -392,6 +477,10 @@ fn a_connection_stays_open_whatever_a_client_says_of_it() {
     assert_eq!(client.head().0, 100);
     client.send(b"{}");
     client.answer().expect(204);
+    // Leave that is refused: the client keeps its body, and what comes next is a request.
+    client.send(b"PUT /mmds HTTP/1.1\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n");
+    client.answer().expect(400);
+    client.get("/").expect(200);
     for (text, part) in [
         (
             "GET /version?x=1 HTTP/1.1\r\n\r\n",

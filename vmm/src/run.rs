@@ -180,7 +180,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         _ => log::info!("{outcome}"),
     }
     log::info!("Vmm is stopping.");
-    if let Some(mailbox) = &mailbox {
+    if let Some(mailbox) = mailbox {
         mailbox.end();
     }
     match outcome.status() {

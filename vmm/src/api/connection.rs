@@ -2,9 +2,11 @@
 
 use super::http::{self, Found, MAX_HEAD, Request};
 use super::response::{self, Response};
+use devices::timer::now;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Bytes read at a time.
 const CHUNK: usize = 16 << 10;
@@ -33,6 +35,8 @@ pub(super) struct Connection {
     /// It ends with the last answer.
     closing: bool,
     gave_leave: bool,
+    /// When bytes last went one way or the other.
+    active: Duration,
 }
 
 /// What a connection wants next.
@@ -56,6 +60,7 @@ impl Connection {
             ended: false,
             closing: false,
             gave_leave: false,
+            active: now(),
         }
     }
 
@@ -68,6 +73,12 @@ impl Connection {
         !self.output.is_empty()
     }
 
+    /// Since when nobody waits for anything: no request is under way, all answers are taken, and no events are listened to.
+    pub(super) fn idle_since(&self) -> Option<Duration> {
+        let at_rest = self.input.is_empty() && self.output.is_empty() && self.skip == 0;
+        (at_rest && self.mode == Mode::Requests).then_some(self.active)
+    }
+
     /// Takes what is there, up to a chunk.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let mut chunk = [0; CHUNK];
@@ -75,6 +86,7 @@ impl Connection {
             Ok(0) => self.ended = true,
             Ok(_) if self.mode == Mode::Events => {}
             Ok(len) => {
+                self.active = now();
                 let skipped = len.min(self.skip);
                 self.skip -= skipped;
                 let new = chunk.get(skipped..len).unwrap_or_default();
@@ -91,7 +103,10 @@ impl Connection {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => drop(self.output.drain(..len)),
+                Ok(len) => {
+                    self.active = now();
+                    self.output.drain(..len);
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e),

@@ -53,7 +53,8 @@ pub struct Request {
 pub struct Rejected {
     /// Why.
     pub error: String,
-    /// Bytes that still belong to it and are thrown away as they come.
+    /// Bytes that still belong to it and are thrown away as they come; none of a body that the client keeps
+    /// back until it has leave to send it.
     pub skip: usize,
     /// What follows cannot be told from it: the connection ends.
     pub fatal: bool,
@@ -116,9 +117,14 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
     let length = framing.length.unwrap_or(0);
     let there = bytes.len() - head_len;
     let reject = |error: String| {
+        let kept_back = framing.expects_leave && there == 0;
         let rejected = Rejected {
             error,
-            skip: length.saturating_sub(there),
+            skip: if kept_back {
+                0
+            } else {
+                length - length.min(there)
+            },
             fatal: false,
         };
         Found::Rejected(rejected, head_len + length.min(there))

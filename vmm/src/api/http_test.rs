@@ -107,6 +107,22 @@ fn a_client_that_asks_for_leave_gets_it_once_its_head_is_there() {
 }
 
 #[test]
+fn nothing_is_thrown_away_of_a_body_that_is_rejected_before_its_client_has_leave_to_send_it() {
+    for (line, length) in [
+        ("POST / HTTP/1.1", 3),
+        ("PUT / HTTP/1.1", DEFAULT_MAX_BODY + 1),
+    ] {
+        let head = format!("{line}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n");
+        assert_eq!(rejected(&head).skip, 0, "{line}");
+        assert_eq!(
+            rejected(&format!("{head}a")).skip,
+            length - 1,
+            "{line}: it did not wait"
+        );
+    }
+}
+
+#[test]
 fn any_bytes_are_answered_or_waited_for() {
     let tokens = prop_oneof![
         any::<Vec<u8>>(),

@@ -24,8 +24,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// Most clients at once; more wait in the listener's queue.
+/// Most clients at once. Another takes the place of one that is idle, or waits in the listener's queue.
 const MAX_CONNECTIONS: usize = 64;
+/// How long a client is idle before another may take its place: longer than clients that keep their connection
+/// pause between two requests.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long nobody is accepted when one could not be: nothing tells when a descriptor is free again.
+const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: u64 = 0;
 const INBOX: u64 = 1;
 /// The first client's token.
@@ -96,7 +101,9 @@ impl Mailbox {
     }
 
     /// The process ends: waits, not long, until clients have their last answers and events.
-    pub fn end(&self) {
+    pub fn end(self) {
+        // First: the thread may wait for the answer to a command, and reads no note as long as it does.
+        drop(self.letters);
         self.outbox.end();
         let _ = self.ended.recv_timeout(LAST_WORDS);
     }
@@ -120,7 +127,10 @@ pub struct Api {
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
+    /// The listener is watched.
     accepting: bool,
+    /// Nobody is accepted until then, or until a client has gone.
+    paused: Option<Duration>,
     letters: mpsc::Sender<Letter>,
     inbox: Inbox,
     options: Options,
@@ -145,6 +155,7 @@ impl Api {
             connections: BTreeMap::new(),
             next_token: FIRST,
             accepting: false,
+            paused: None,
             letters,
             inbox,
             options,
@@ -181,26 +192,36 @@ impl Api {
         self.accept_more()
     }
 
-    /// Waits for clients as long as there is room for one.
+    /// Waits for clients, but for a pause.
     fn accept_more(&mut self) -> io::Result<()> {
-        let room = self.connections.len() < MAX_CONNECTIONS;
-        if room != self.accepting {
-            match room {
+        self.paused = self.paused.filter(|end| *end > now());
+        let wanted = self.paused.is_none();
+        if wanted != self.accepting {
+            match wanted {
                 true => {
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
                     self.epoll.add(&self.listener, event)?;
                 }
                 false => self.epoll.delete(&self.listener)?,
             }
-            self.accepting = room;
+            self.accepting = wanted;
         }
         Ok(())
+    }
+
+    /// The one who waits stays in the queue, and would wake the thread again and again.
+    fn pause(&mut self) {
+        self.paused = Some(now().saturating_add(PAUSE));
     }
 
     fn run(&mut self) -> io::Result<()> {
         loop {
             let mut events = [EpollEvent::empty(); EVENTS];
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let timeout = match self.paused {
+                Some(_) => EpollTimeout::try_from(PAUSE).unwrap_or(EpollTimeout::ZERO),
+                None => EpollTimeout::NONE,
+            };
+            let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => continue,
                 Err(e) => return Err(e.into()),
@@ -221,10 +242,22 @@ impl Api {
     }
 
     fn accept(&mut self) {
+        if self.connections.len() >= MAX_CONNECTIONS && !self.make_room() {
+            return self.pause();
+        }
         let stream = match self.listener.accept() {
             Ok((stream, _)) => stream,
-            // Gone again, or no more descriptors: it stays in the queue.
-            Err(e) => return log::debug!("cannot accept a client of the API: {e}"),
+            Err(e) => {
+                log::debug!("cannot accept a client of the API: {e}");
+                // Gone again, or else no more descriptors.
+                if !matches!(
+                    e.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
+                ) {
+                    self.pause();
+                }
+                return;
+            }
         };
         if let Err(e) = stream.set_nonblocking(true) {
             return log::warn!("cannot serve a client of the API: {e}");
@@ -237,6 +270,34 @@ impl Api {
             Ok(()) => drop(self.connections.insert(token, connection)),
             Err(e) => log::warn!("cannot serve a client of the API: {e}"),
         }
+    }
+
+    /// Lets go of the client that has been idle longest; returns whether there was one.
+    fn make_room(&mut self) -> bool {
+        let time = now();
+        let idle = |connection: &Connection| {
+            let since = connection.idle_since()?;
+            (time.saturating_sub(since) >= IDLE).then_some(since)
+        };
+        let connections = self.connections.iter();
+        let mut all: Vec<_> = connections
+            .filter_map(|(token, connection)| Some((idle(connection)?, *token)))
+            .collect();
+        all.sort_unstable();
+        for (_, token) in all {
+            // It may have sent a request in this very turn.
+            self.serve(token, EpollFlags::EPOLLIN);
+            if self
+                .connections
+                .get(&token)
+                .is_none_or(|c| idle(c).is_some())
+            {
+                log::debug!("a client of the API is idle: its place is another's");
+                self.close(token);
+                return true;
+            }
+        }
+        false
     }
 
     /// Returns whether the process ends.
@@ -373,6 +434,11 @@ impl Api {
         if let Some(connection) = self.connections.remove(&token) {
             // It fails only for a descriptor that is not watched.
             let _ = self.epoll.delete(&connection);
+            self.paused = None;
         }
     }
 }
+
+#[cfg(test)]
+#[path = "server_test.rs"]
+mod server_test;

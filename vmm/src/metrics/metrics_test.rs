@@ -1,6 +1,7 @@
 use super::reporter::line_of;
 use super::*;
 use devices::block::BlockMetrics;
+use devices::vsock::VsockMetrics;
 use std::time::Duration;
 
 fn sources(metrics: &Metrics, disks: &[(&str, Arc<BlockMetrics>)]) -> Vec<Source> {
@@ -68,6 +69,21 @@ fn a_line_has_every_group_and_what_came_since_the_last() {
     assert_eq!(line["block"]["read_bytes"], 1);
     assert_eq!(line["block_b"]["read_bytes"], 0);
     assert_eq!(line["vcpu"]["exit_io_in"], 0);
+}
+
+#[test]
+fn a_device_without_a_name_is_told_by_what_came_since_the_last_line_as_others_are() {
+    let vsock = Arc::<VsockMetrics>::default();
+    let sources = [Source {
+        id: None,
+        set: vsock.clone(),
+    }];
+    let mut before = Default::default();
+    vsock.rx_bytes_count.add(7);
+    assert_eq!(line_of(&mut before, &sources)["vsock"]["rx_bytes_count"], 7);
+    vsock.rx_bytes_count.add(2);
+    assert_eq!(line_of(&mut before, &sources)["vsock"]["rx_bytes_count"], 2);
+    assert_eq!(line_of(&mut before, &sources)["vsock"]["rx_bytes_count"], 0);
 }
 
 #[test]

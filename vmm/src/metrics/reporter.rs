@@ -65,6 +65,8 @@ pub struct Sink {
     prometheus: Option<PathBuf>,
     emit_id: bool,
     properties: Option<BTreeMap<String, String>>,
+    /// What a FIFO did not take of the line before: what comes next would be glued to the part that it took.
+    rest: Vec<u8>,
 }
 
 impl Sink {
@@ -82,7 +84,34 @@ impl Sink {
             prometheus: config.prometheus_path.clone(),
             emit_id: config.emit_id,
             properties: config.properties.clone(),
+            rest: Vec::new(),
         })
+    }
+
+    /// Writes as much of the rest as is taken; returns whether there is none any more.
+    fn write_rest(&mut self) -> io::Result<bool> {
+        if !self.rest.is_empty() {
+            let taken = self.write(&self.rest)?;
+            self.rest.drain(..taken.min(self.rest.len()));
+        }
+        Ok(self.rest.is_empty())
+    }
+
+    /// Begins `line`, and keeps what is not taken of it; returns whether it is begun.
+    fn write_line(&mut self, line: &[u8]) -> io::Result<bool> {
+        let taken = self.write(line)?;
+        if taken > 0 {
+            self.rest = line.get(taken..).unwrap_or_default().to_vec();
+        }
+        Ok(taken > 0)
+    }
+
+    /// Returns how many of `bytes` are taken: none if a FIFO is full.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match (&self.file).write(bytes) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            taken => taken,
+        }
     }
 }
 
@@ -134,29 +163,31 @@ impl Reporter {
     /// Writes a line of `devices` and of the process; nothing if nobody asked for metrics.
     ///
     /// # Errors
-    /// What the host says. A FIFO that nobody empties is none: the line is lost and counted.
+    /// What the host says. A FIFO that nobody empties is none: the line is missed and counted.
     pub fn write(&mut self, devices: &[Source]) -> io::Result<()> {
-        let Some(sink) = &self.sink else {
+        let Some(sink) = &mut self.sink else {
             return Ok(());
         };
         let process = self.metrics.sets().into_iter();
         let mut sources: Vec<_> = process.map(|set| Source { id: None, set }).collect();
         sources.extend(devices.iter().cloned());
-        let mut line = line_of(&mut self.before, &sources);
-        if sink.emit_id {
-            line.insert("id".into(), json!(self.instance));
-        }
-        if let Some(properties) = &sink.properties {
-            line.insert("properties".into(), json!(properties));
-        }
-        let line = format!("{}\n", serde_json::Value::Object(line));
         let logger = &self.metrics.logger;
-        match (&sink.file).write(line.as_bytes()) {
-            Ok(written) if written == line.len() => {}
-            Ok(_) => logger.missed_metrics_count.increment(),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                logger.missed_metrics_count.increment();
+        let result = match sink.write_rest() {
+            Ok(true) => {
+                // What a line that is missed would have told comes in the next.
+                let mut before = self.before.clone();
+                let line = render(sink, &self.instance, line_of(&mut before, &sources));
+                let begun = sink.write_line(line.as_bytes());
+                if let Ok(true) = begun {
+                    self.before = before;
+                }
+                begun
             }
+            other => other,
+        };
+        match result {
+            Ok(true) => {}
+            Ok(false) => logger.missed_metrics_count.increment(),
             Err(e) => {
                 logger.metrics_fails.increment();
                 return Err(e);
@@ -167,6 +198,25 @@ impl Reporter {
             None => Ok(()),
         }
     }
+
+    /// The machine starts again in place: counters of devices begin at zero again, and are not compared with
+    /// what they were. Call it after a last report of the old machine.
+    pub fn forget_devices(&mut self) {
+        // Those of which a line always has a group are all that a machine can have.
+        let groups: Vec<_> = always().iter().map(|set| set.group()).collect();
+        self.before.retain(|(group, ..), _| !groups.contains(group));
+    }
+}
+
+/// The line as it is written.
+fn render(sink: &Sink, instance: &str, mut line: Map<String, serde_json::Value>) -> String {
+    if sink.emit_id {
+        line.insert("id".into(), json!(instance));
+    }
+    if let Some(properties) = &sink.properties {
+        line.insert("properties".into(), json!(properties));
+    }
+    format!("{}\n", serde_json::Value::Object(line))
 }
 
 /// Whoever reads the file sees it whole.
@@ -177,16 +227,9 @@ fn replace(path: &Path, contents: &str) -> io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-/// Adds a count: what has come since the line before.
-fn add(
-    object: &mut Map<String, serde_json::Value>,
-    key: (&'static str, Option<String>, &'static str),
-    value: Value,
-    before: &mut Before,
-) {
-    let name = key.2;
-    let mut since = |now: u64| now - before.insert(key.clone(), now).unwrap_or(0).min(now);
-    let value = match value {
+/// A value as a line has it; `since` makes of a count what has come since the line before.
+fn in_line(value: Value, since: impl FnOnce(u64) -> u64) -> serde_json::Value {
+    match value {
         Value::Count(n) => json!(since(n)),
         Value::Level(n) => json!(n),
         Value::Latency {
@@ -195,8 +238,7 @@ fn add(
             sum_us,
             ..
         } => json!({"min_us": min_us, "max_us": max_us, "sum_us": since(sum_us)}),
-    };
-    object.insert(name.to_owned(), value);
+    }
 }
 
 /// The sum of two values of the same name.
@@ -224,14 +266,19 @@ pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, se
         "utc_timestamp_ms".into(),
         json!(u64::try_from(millis).unwrap_or(u64::MAX)),
     );
-    let always = always().into_iter().map(|set| Source { id: None, set });
-    for source in always.chain(sources.iter().cloned()) {
+    for set in always() {
+        let mut zeros = Map::new();
+        // It has the key of a device without a name, whose counts before it must leave alone.
+        set.visit(&mut |name, value| drop(zeros.insert(name.to_owned(), in_line(value, |n| n))));
+        line.insert(set.group().to_owned(), json!(zeros));
+    }
+    for source in sources {
         let group = source.set.group();
         let mut object = Map::new();
         source.set.visit(&mut |name, value| {
             let key = (group, source.id.clone(), name);
-            // The first of a group that is always there is all zero, and must not be compared.
-            add(&mut object, key, value, before);
+            let since = |now: u64| now - before.insert(key, now).unwrap_or(0).min(now);
+            object.insert(name.to_owned(), in_line(value, since));
         });
         if let Some(id) = source.id.as_ref().filter(|_| PER_DEVICE.contains(&group)) {
             line.insert(format!("{group}_{id}"), json!(object));
@@ -292,3 +339,7 @@ impl MutEventSubscriber for Ticker {
         wake(&self.event_loop);
     }
 }
+
+#[cfg(test)]
+#[path = "reporter_test.rs"]
+mod reporter_test;

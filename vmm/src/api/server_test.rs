@@ -1,0 +1,29 @@
+use super::*;
+use crate::cli::Seccomp;
+use crate::event_loop::MainLoop;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+#[test]
+fn a_client_whose_command_is_not_carried_out_any_more_is_told_before_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let mut main_loop = MainLoop::new().unwrap();
+    let options = Options {
+        max_body: 100,
+        event_loop: main_loop.endpoint(),
+        metrics: Arc::default(),
+        seccomp: Arc::new(Filters::load(&Seccomp::Off).unwrap()),
+    };
+    let mailbox = Api::start(bind(&path).unwrap(), &Events::default(), options).unwrap();
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    // The command waits, and the thread for its answer.
+    main_loop.turn().unwrap();
+    mailbox.end();
+    // Already: the process does not wait for the thread any more.
+    client.set_nonblocking(true).unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
