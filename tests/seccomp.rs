@@ -41,6 +41,11 @@ fn a_guest_that_the_api_describes_is_confined_and_works() {
 }
 
 #[test]
+fn a_driver_need_not_enable_the_queues_of_its_device() {
+    features::idle_drivers(Command::new(bantam()));
+}
+
+#[test]
 fn a_guest_is_started_again_under_the_filter() {
     features::restarted(Command::new(bantam()));
 }
@@ -246,10 +251,11 @@ fn small_guests(dir: &Path, lists: &Lists) -> Seen {
     let trace = |name: &str| file(dir, name);
     features::operated(traced(&trace("operated")));
     features::described_by_api(traced(&trace("described")), dir);
+    features::idle_drivers(traced(&trace("idle")));
     features::restarted(traced(&trace("restarted")));
     features::terminals(&traced(&trace("quit")), &traced(&trace("signalled")));
     let mut seen = Seen::default();
-    for name in ["operated", "described", "quit", "signalled"] {
+    for name in ["operated", "described", "idle", "quit", "signalled"] {
         seen.add(&trace(name), lists, false);
     }
     seen.add(&trace("restarted"), lists, true);

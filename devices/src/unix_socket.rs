@@ -1,8 +1,11 @@
 //! Listening at a path: sockets that clients of the host connect to.
 
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// Listens at `path`, without blocking its user's loop. A socket there that nobody listens at any more, as a
@@ -12,22 +15,52 @@ use std::path::Path;
 /// What the host says; `AddrInUse` if something else is in the way.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
-        }
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => replace(path)?,
         bound => bound?,
     };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
+/// Puts a new socket in the place of that at `path`, where there is one all the while: a second process that
+/// does the same never finds the place free.
+fn replace(path: &Path) -> io::Result<UnixListener> {
+    // No longer than most names, as the kernel takes no long paths of sockets.
+    let beside = path.with_file_name(format!(".{:x}", std::process::id()));
+    // One that an earlier process of this number left.
+    if is_dead(&beside) {
+        std::fs::remove_file(&beside)?;
+    }
+    let listener = UnixListener::bind(&beside)?;
+    // Again, just before: another process may have come first.
+    let renamed = match is_dead(path) {
+        true => std::fs::rename(&beside, path),
+        false => Err(io::ErrorKind::AddrInUse.into()),
+    };
+    if let Err(e) = renamed {
+        let _ = std::fs::remove_file(&beside);
+        return Err(e);
+    }
+    Ok(listener)
+}
+
+/// Whether nobody listens at the socket `path`.
 fn is_dead(path: &Path) -> bool {
     let is_socket = path
         .symlink_metadata()
         .is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
-    is_socket && UnixStream::connect(path).is_err_and(refused)
+    is_socket && try_connect(path) == Err(Errno::ECONNREFUSED)
+}
+
+/// Connects without waiting: who listens but is behind with accepting answers EAGAIN.
+fn try_connect(path: &Path) -> nix::Result<()> {
+    let client = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    connect(client.as_raw_fd(), &UnixAddr::new(path)?)
 }
 
 #[cfg(test)]
@@ -51,5 +84,54 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("none"), &path).unwrap();
         assert_eq!(refused(), io::ErrorKind::AddrInUse);
         assert!(path.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn a_socket_whose_backlog_is_full_is_alive_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let busy = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let address = UnixAddr::new(&path).unwrap();
+        nix::sys::socket::bind(busy.as_raw_fd(), &address).unwrap();
+        nix::sys::socket::listen(&busy, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!(try_connect(&path), Err(Errno::EAGAIN));
+        let (tx, rx) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tx.send(listen(&path).map_err(|e| e.kind()).err()));
+        let refused = rx.recv_timeout(std::time::Duration::from_secs(20));
+        assert_eq!(refused, Ok(Some(io::ErrorKind::AddrInUse)));
+    }
+
+    #[test]
+    fn the_place_of_a_dead_socket_is_never_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        drop(UnixListener::bind(&path).unwrap());
+        // What a process of the same number left.
+        let beside = format!(".{:x}", std::process::id());
+        drop(UnixListener::bind(dir.path().join(beside)).unwrap());
+        let (done, at) = (std::sync::atomic::AtomicBool::new(false), path.clone());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(at.symlink_metadata().is_ok());
+                }
+            });
+            for _ in 0..200 {
+                drop(listen(&path).unwrap());
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let listener = listen(&path).unwrap();
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        assert!(listener.accept().is_ok());
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 1, "nothing is left beside it");
     }
 }

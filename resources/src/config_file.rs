@@ -1,6 +1,7 @@
 //! The configuration file: reading, parsing, checking.
 
 use crate::drive::check_drives;
+use crate::files::read_bounded;
 use crate::network::check_interfaces;
 use crate::null_as_default;
 use crate::pmem::check_pmem;
@@ -12,8 +13,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Largest configuration file, in bytes: a thousand drives fit, a disk image given by mistake does
@@ -165,17 +165,13 @@ impl VmConfig {
     /// # Errors
     /// [`ConfigError`]: it cannot be read or parsed.
     pub fn read_from_file(path: &Path) -> Result<(Self, Vec<Problem>, Vec<String>), ConfigError> {
-        let read = |source| ConfigError::Read {
-            path: path.into(),
-            source,
-        };
-        let mut text = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text))
-            .map_err(read)?;
-        if text.len() as u64 > MAX_CONFIG_BYTES {
-            return Err(ConfigError::TooLarge { path: path.into() });
-        }
+        let text = read_bounded(path, MAX_CONFIG_BYTES).map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => ConfigError::TooLarge { path: path.into() },
+            _ => ConfigError::Read {
+                path: path.into(),
+                source,
+            },
+        })?;
         Self::parse(path, &text)
     }
 

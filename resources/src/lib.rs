@@ -3,7 +3,7 @@
 //!
 //! The vocabulary is a superset of the one Firecracker's clients use. Keys of Bantam's own are marked
 //! so in their documentation. This crate reads the configuration file and checks what can be
-//! checked without the host: it opens no other file and knows nothing of KVM.
+//! checked without the host: it opens no other file of its own accord and knows nothing of KVM.
 
 mod balloon;
 mod boot_source;
@@ -11,6 +11,7 @@ mod config_file;
 mod cpu_config;
 mod deprecated;
 mod drive;
+mod files;
 mod logger;
 mod machine;
 mod memory_hotplug;
@@ -31,6 +32,7 @@ pub use config_file::{ConfigError, Entropy, Loaded, MAX_CONFIG_BYTES, VmConfig};
 pub use cpu_config::{CpuConfig, CpuConfigOrPath};
 pub use deprecated::deprecated;
 pub use drive::{CacheType, Drive, IoEngine};
+pub use files::{open_regular, read_bounded};
 pub use logger::{Level, Logger};
 pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig, OnReboot};
 pub use memory_hotplug::MemoryHotplug;

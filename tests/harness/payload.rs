@@ -51,3 +51,38 @@ pub fn endless(text: &str) -> Vec<u8> {
     code.extend([0xeb, 0xfe]); // jmp $
     code
 }
+
+/// Where the registers of the first device are, and the bytes from one device's to the next's.
+const WINDOWS: (u32, u32) = (0xc000_1000, 0x1000);
+
+/// Code that, for each of `devices`, says twice that a driver is ready, which has enabled no queue, with a reset
+/// in between; and ends with what all of them then have in their status register.
+pub fn idle_drivers(devices: u32) -> Vec<u8> {
+    let (first, step) = WINDOWS;
+    let mut code = vec![0xb9, 0xff, 0xff, 0xff, 0xff]; // mov ecx, -1
+    for device in 0..devices {
+        code.push(0xbb); // mov ebx, the window
+        code.extend((first + device * step).to_le_bytes());
+        for (register, value) in [
+            (0x70, 1_u32),
+            (0x70, 3),
+            // VERSION_1, a feature of the upper half.
+            (0x24, 1),
+            (0x20, 1),
+            (0x70, 0xb),
+            (0x70, 0xf),
+            (0x70, 0),
+        ]
+        .repeat(2)
+        .into_iter()
+        // Ready at the end.
+        .take(13)
+        {
+            code.extend([0xc7, 0x43, register]); // mov dword [rbx + register], value
+            code.extend(value.to_le_bytes());
+        }
+        code.extend([0x8b, 0x43, 0x70, 0x21, 0xc1]); // mov eax, [rbx + 0x70]; and ecx, eax
+    }
+    code.extend([0x89, 0xc8, 0xe6, 0xf4, 0xeb, 0xfe]); // mov eax, ecx; out 0xf4, al; jmp $
+    code
+}

@@ -285,6 +285,15 @@ pub fn described_by_api(mut command: Command, dir: &Path) {
     assert_eq!(wait(&mut child), Some(3));
 }
 
+/// A guest whose drivers enable no queue of any device, and reset.
+pub fn idle_drivers(command: Command) {
+    network::enter(1);
+    let dir = tempfile::tempdir().unwrap();
+    // Disk, network card, randomness, balloon and sockets.
+    let guest = furnished(bare(dir.path(), &payload::idle_drivers(5)));
+    drop(guest.start_under(command).wait().expect(0xf));
+}
+
 /// A guest that resets and starts again, some times.
 pub fn restarted(command: Command) {
     network::enter(1);

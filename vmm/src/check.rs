@@ -2,8 +2,7 @@
 
 use crate::logging::chain;
 use devices::block::backing::Backing;
-use resources::{Problem, VmConfig};
-use std::fs::File;
+use resources::{Problem, VmConfig, open_regular};
 use std::path::Path;
 
 /// What is wrong with `file`; nothing if a guest can be started from it, as far as can be told without
@@ -24,7 +23,7 @@ pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
         ("initrd_path", initrd),
     ] {
         let path = path.filter(|path| !path.as_os_str().is_empty());
-        if let Some(Err(e)) = path.map(File::open) {
+        if let Some(Err(e)) = path.map(open_regular) {
             let path = path.unwrap_or(file).display();
             wrong(
                 format!("boot-source.{key}"),

@@ -61,3 +61,18 @@ fn a_file_without_faults_has_none() {
     );
     assert_eq!(text.lines().count(), 1);
 }
+
+#[test]
+fn a_kernel_that_would_be_waited_for_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    nix::unistd::mkfifo(
+        &dir.path().join("fifo"),
+        nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR,
+    )
+    .unwrap();
+    let text = found(
+        r#"{"boot-source":{"kernel_image_path":"DIR/fifo"},"drives":[]}"#,
+        dir.path(),
+    );
+    assert!(text.contains("is not a regular file"), "{text}");
+}

@@ -16,9 +16,8 @@ use crate::seccomp::{Filters, SeccompError};
 use crate::signals;
 use crate::vcpu;
 use devices::metrics::Gauge;
-use resources::{ConfigError, MAX_CONFIG_BYTES, VmConfig};
-use std::fs::File;
-use std::io::{self, Read as _};
+use resources::{ConfigError, MAX_CONFIG_BYTES, VmConfig, read_bounded};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,10 +210,8 @@ fn load_metadata(controller: &mut Controller, path: &Path) -> Result<(), RunErro
         path: path.into(),
         why,
     };
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut text))
-        .map_err(|e| wrong(format!("cannot be read: {e}")))?;
+    let text =
+        read_bounded(path, MAX_CONFIG_BYTES).map_err(|e| wrong(format!("cannot be read: {e}")))?;
     let data = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
     controller
         .put_metadata(data)

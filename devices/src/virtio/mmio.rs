@@ -246,10 +246,7 @@ impl MmioTransport {
                 })?),
             };
             // A queue that is not enabled has no doorbell.
-            kicks.push(match queue {
-                Some(_) => kick.try_clone()?,
-                None => EventFd::new(vmm_sys_util::eventfd::EFD_NONBLOCK)?,
-            });
+            kicks.push(queue.is_some().then(|| kick.try_clone()).transpose()?);
             let (mem, interrupt) = (self.wiring.mem.clone(), self.wiring.interrupt.clone());
             queues.push(DeviceQueue::new(
                 index,

@@ -12,6 +12,7 @@ use event_manager::{
     EventOps, EventSet, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps,
 };
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
@@ -77,7 +78,8 @@ struct Worker {
     _counted: WorkerCount,
     running: Option<Running>,
     needs_reset: Arc<NeedsReset>,
-    kicks: Vec<EventFd>,
+    /// By queue; none for one that the driver did not enable.
+    kicks: Vec<Option<EventFd>>,
     sources: Vec<Source>,
     id: Option<SubscriberId>,
 }
@@ -93,14 +95,15 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// Puts `running` on `event_loop` without waiting for it; `kicks` are duplicates of its
-    /// doorbells. Every queue is served once, whether its doorbell rang or not.
+    /// doorbells, one for each queue that the driver enabled. Those are served once, whether their doorbells
+    /// rang or not.
     ///
     /// # Errors
     /// The loop is gone or far behind, or a descriptor could not be duplicated.
     pub fn start(
         event_loop: &Loop,
         running: Running,
-        kicks: Vec<EventFd>,
+        kicks: Vec<Option<EventFd>>,
         needs_reset: Arc<NeedsReset>,
         count: &WorkerCount,
     ) -> io::Result<Self> {
@@ -108,7 +111,7 @@ impl WorkerHandle {
             return Err(io::Error::other("its event loop is far behind"));
         }
         let sources = running.handler.sources()?;
-        for kick in &kicks {
+        for kick in kicks.iter().flatten() {
             kick.write(1)?;
         }
         let worker = Arc::new(Mutex::new(Worker {
@@ -165,11 +168,17 @@ impl Worker {
             // Stopped before the loop came to it; its successor must not hear of it.
             return;
         }
-        let kicks = self.kicks.iter().map(|kick| (kick as _, EventSet::IN));
-        let sources = self.sources.iter().map(|s| (&s.fd as _, s.events));
+        let kicks = self.kicks.iter().map(|kick| {
+            let fd = kick.as_ref().map(AsRawFd::as_raw_fd);
+            (fd, EventSet::IN)
+        });
+        let sources = self.sources.iter();
+        let sources = sources.map(|source| (Some(source.fd.as_raw_fd()), source.events));
         for (token, (fd, events)) in (0_u32..).zip(kicks.chain(sources)) {
-            let fd: &dyn std::os::fd::AsRawFd = fd;
-            if let Err(e) = ops.add(Events::with_data_raw(fd.as_raw_fd(), token, events)) {
+            let Some(fd) = fd else {
+                continue;
+            };
+            if let Err(e) = ops.add(Events::with_data_raw(fd, token, events)) {
                 log::error!("cannot watch descriptor {token} of a device: {e}");
                 self.needs_reset.raise();
             }
@@ -183,12 +192,8 @@ impl Worker {
         match self.kicks.get(token) {
             Some(kick) => {
                 // Non-blocking: another event may have emptied it.
-                let _ = kick.read();
-                match queues.get(token).is_some_and(DeviceQueue::is_ready) {
-                    true => handler.on_queue(token, queues),
-                    // A driver need not enable all queues; their first kick is ours.
-                    false => Ok(()),
-                }
+                let _ = kick.as_ref().map(EventFd::read);
+                handler.on_queue(token, queues)
             }
             None => handler.on_source(token - self.kicks.len(), queues),
         }
@@ -223,3 +228,7 @@ impl MutEventSubscriber for SharedWorker {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_test.rs"]
+mod worker_test;

@@ -8,9 +8,8 @@ use crate::metrics::Sink;
 use devices::block::backing::Backing;
 use resources::{
     Balloon, BootSource, CpuConfigOrPath, Drive, HugePages, MAX_VCPUS, MachineConfig, MmdsConfig,
-    NetworkInterface, Pmem, Vsock,
+    NetworkInterface, Pmem, Vsock, open_regular,
 };
-use std::fs::File;
 
 /// Longest name of a Linux network device.
 const MAX_DEV_NAME: usize = 15;
@@ -119,10 +118,10 @@ impl Controller {
 
     fn set_boot_source(&mut self, source: BootSource) -> Result<(), CommandError> {
         let refused = |why| refused("Boot source", why);
-        File::open(&source.kernel_image_path)
+        open_regular(&source.kernel_image_path)
             .map_err(|e| refused(format!("The kernel file cannot be opened: {e}")))?;
         if let Some(initrd) = &source.initrd_path {
-            File::open(initrd).map_err(|e| {
+            open_regular(initrd).map_err(|e| {
                 refused(format!(
                     "The initrd file cannot be opened due to invalid path or invalid permissions. {e}"
                 ))

@@ -342,3 +342,20 @@ fn a_start_needs_a_kernel_and_nothing_that_is_not_served() {
     );
     assert_eq!(bench.controller.state(), State::NotStarted);
 }
+
+#[test]
+fn a_kernel_or_initrd_that_would_be_waited_for_is_refused() {
+    let mut bench = Bench::new();
+    let fifo = bench.dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let kernel = bench.file("kernel");
+    for (kernel_image_path, initrd_path) in [(&fifo, None), (&kernel, Some(fifo.clone()))] {
+        let source = BootSource {
+            kernel_image_path: kernel_image_path.clone(),
+            initrd_path,
+            ..BootSource::default()
+        };
+        let why = bench.refused_part(Configure::BootSource(source));
+        assert!(why.contains("is not a regular file"), "{why}");
+    }
+}

@@ -22,7 +22,7 @@ use devices::pvpanic::PvPanic;
 use devices::serial::{SerialMetrics, SerialPort};
 use devices::virtio::worker::Loop;
 use kvm_ioctls::VmFd;
-use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig};
+use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig, open_regular};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -214,7 +214,7 @@ fn add_platform(
 }
 
 fn open(key: &str, path: &Path) -> Result<File, MachineError> {
-    File::open(path).map_err(|source| MachineError::Open {
+    open_regular(path).map_err(|source| MachineError::Open {
         key: key.into(),
         path: path.display().to_string(),
         source,

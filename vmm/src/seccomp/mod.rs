@@ -12,10 +12,9 @@ mod violation;
 
 use crate::cli::Seccomp;
 use compile::{Programs, compile};
-use resources::MAX_CONFIG_BYTES;
+use resources::{MAX_CONFIG_BYTES, read_bounded};
 use rules::{List, Lists};
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -203,14 +202,10 @@ fn apply(programs: &Programs, name: &str) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_end(&mut text))
-        .map_err(|source| SeccompError::Read {
-            path: path.into(),
-            source,
-        })?;
-    Ok(text)
+    read_bounded(path, MAX_CONFIG_BYTES).map_err(|source| SeccompError::Read {
+        path: path.into(),
+        source,
+    })
 }
 
 /// The lists in `text`, which is of the file `path`.

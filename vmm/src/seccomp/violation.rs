@@ -1,7 +1,7 @@
 //! A system call that was refused: which one, of which thread, and the end of the process.
 //!
 //! The kernel sends the thread SIGSYS in place of making the call. The handler does with it as the others do
-//! ([`crate::signals`]); what it needs itself is in the part `report` of the built-in list.
+//! ([`crate::signals`]); what it needs itself for that is in the part `report` of the built-in list.
 
 use crate::exit_status::BAD_SYSTEM_CALL;
 use crate::{logging, terminal};
@@ -78,11 +78,7 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     let info = unsafe { &*info.cast::<SigSys>() };
     terminal::restore();
     if info.code != SYS_SECCOMP {
-        // Somebody sent it, to end the process.
-        // SAFETY: it is the default disposition that is set.
-        let _ = unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
-        let _ = raise(Signal::SIGSYS);
-        return;
+        return die();
     }
     // SAFETY: the third argument of such a handler is the interrupted thread's ucontext_t.
     let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
@@ -94,6 +90,22 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     }
     // SAFETY: it ends the process and touches nothing.
     unsafe { libc::_exit(BAD_SYSTEM_CALL.into()) };
+}
+
+/// Ends the process by the signal, which somebody sent.
+#[expect(
+    unsafe_code,
+    reason = "a handler may not use more than the call itself"
+)]
+fn die() {
+    let signal = SigSet::from(Signal::SIGSYS);
+    // While it is held back, the kernel ends a process by it whose call a filter refuses. The next call is on
+    // no list: it is refused where there is a filter, and made where there is none.
+    let _ = signal.thread_block();
+    // SAFETY: it is the default disposition that is set.
+    let _ = unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
+    let _ = raise(Signal::SIGSYS);
+    let _ = signal.thread_unblock();
 }
 
 /// The registers of a call's arguments, in order.

@@ -1,4 +1,9 @@
+use super::super::compile::compile;
+use super::super::{DEFAULT, parse};
 use super::*;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::path::Path;
 
 fn text(number: libc::c_int, registers: &[libc::greg_t]) -> String {
     let text = describe(number, registers);
@@ -24,4 +29,35 @@ fn a_number_without_a_name_and_a_thread_of_a_long_one_are_told_too() {
     let text = text(9999, &[]);
     assert!(text.contains("that has no name (9999)"), "{text}");
     assert!(text.len() < 400 && text.ends_with('\n'), "{text}");
+}
+
+/// How a process with the handler ends that sends itself SIGSYS, on a thread that is a vCPU's if `confined`.
+#[expect(unsafe_code, reason = "a process to end")]
+fn end_by_sent_signal(confined: bool) -> WaitStatus {
+    let lists = parse(Path::new("default.json"), DEFAULT.as_bytes()).unwrap();
+    // SAFETY: the C library keeps its allocator usable in the child, which takes no lock of ours, and ends.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            install().unwrap();
+            let programs = compile(&[&lists.vcpu, &lists.report], std::process::id()).unwrap();
+            for program in programs.iter().filter(|_| confined) {
+                seccompiler::apply_filter(program).unwrap();
+            }
+            let _ = raise(Signal::SIGSYS);
+            // SAFETY: it ends the process.
+            unsafe { libc::_exit(99) }
+        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+    }
+}
+
+#[test]
+fn a_signal_that_is_sent_ends_the_process_by_it_confined_or_not() {
+    for confined in [false, true] {
+        let end = end_by_sent_signal(confined);
+        assert!(
+            matches!(end, WaitStatus::Signaled(_, Signal::SIGSYS, _)),
+            "{confined}: {end:?}"
+        );
+    }
 }
