@@ -168,7 +168,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
                 status: error.status(),
                 reason: logging::chain(&error),
             });
-            if let Some(mailbox) = &mailbox {
+            if let Some(mailbox) = mailbox {
                 mailbox.end();
             }
             return Err(error);

@@ -371,8 +371,9 @@ impl Controller {
     fn restart(&mut self) {
         log::info!("the guest reboots: it starts again");
         self.process.events.tell(Event::Rebooted);
-        // Its devices' last counts go with it.
+        // Its devices' last counts go with it, and the next machine's begin at zero.
         self.report();
+        self.reporter.forget_devices();
         self.stays_paused = matches!(self.phase, Phase::Paused(_));
         *lock(&self.serial) = None;
         if let Phase::Running(machine) | Phase::Paused(machine) =
