@@ -1,7 +1,7 @@
 //! Describing the guest to be. Each part is checked when it comes, as far as it can be without the
 //! others.
 
-use super::Controller;
+use super::{Controller, refused};
 use crate::command::{CommandError, Configure, Reply};
 use crate::logging;
 use crate::metrics::Sink;
@@ -13,13 +13,6 @@ use resources::{
 
 /// Longest name of a Linux network device.
 const MAX_DEV_NAME: usize = 15;
-
-fn refused(subject: &'static str, why: impl Into<String>) -> CommandError {
-    CommandError::Refused {
-        subject,
-        why: why.into(),
-    }
-}
 
 /// Puts `item` in the place of the one with the same key, or at the end.
 fn upsert<T>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> &str) {

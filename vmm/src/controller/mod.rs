@@ -418,13 +418,18 @@ impl Controller {
     }
 }
 
+/// A command that cannot be carried out because of its `subject`.
+fn refused(subject: &'static str, why: impl Into<String>) -> CommandError {
+    CommandError::Refused {
+        subject,
+        why: why.into(),
+    }
+}
+
 fn mmds_error(error: StoreError) -> CommandError {
     match error {
         StoreError::TooLarge => CommandError::MetadataTooLarge(error.to_string()),
-        other => CommandError::Refused {
-            subject: "MMDS",
-            why: other.to_string(),
-        },
+        other => refused("MMDS", other.to_string()),
     }
 }
 

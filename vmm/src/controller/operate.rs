@@ -1,6 +1,6 @@
 //! What can be done with a guest that was started.
 
-use super::{Controller, Phase};
+use super::{Controller, Phase, refused};
 use crate::command::{CommandError, Operate, Reply};
 use crate::device_config::DeviceConfig;
 use crate::events::Event;
@@ -17,10 +17,7 @@ pub(super) fn no_pci() -> CommandError {
 }
 
 fn internal(why: impl Into<String>) -> CommandError {
-    CommandError::Refused {
-        subject: "Internal VMM",
-        why: why.into(),
-    }
+    refused("Internal VMM", why)
 }
 
 /// `config` as it is after `change`.

@@ -1,6 +1,6 @@
 //! What can be asked.
 
-use super::{Controller, State};
+use super::{Controller, State, refused};
 use crate::cli::COMPATIBLE_VERSION;
 use crate::command::{CommandError, Query, Reply};
 use crate::device_config::DeviceConfig;
@@ -25,13 +25,6 @@ fn reply(value: &impl Serialize) -> Result<Reply, CommandError> {
         .map_err(CommandError::refused("Internal VMM"))
 }
 
-fn balloon_refused(subject: &'static str, why: &str) -> CommandError {
-    CommandError::Refused {
-        subject,
-        why: why.into(),
-    }
-}
-
 const NO_BALLOON: &str = "No balloon device found.";
 
 impl Controller {
@@ -39,13 +32,13 @@ impl Controller {
         match query {
             Query::Balloon => match &self.config.balloon {
                 Some(balloon) => reply(balloon),
-                None => Err(balloon_refused("Balloon config", NO_BALLOON)),
+                None => Err(refused("Balloon config", NO_BALLOON)),
             },
             Query::BalloonStats => {
                 let report = self.balloon_report("Internal VMM")?;
                 match &report.statistics {
                     Some(stats) => reply(stats),
-                    None => Err(balloon_refused(
+                    None => Err(refused(
                         "Internal VMM",
                         "Balloon: statistics are not enabled (stats_polling_interval_s)",
                     )),
@@ -55,7 +48,7 @@ impl Controller {
                 let report = self.balloon_report("Balloon update")?;
                 match &report.hinting {
                     Some(status) => reply(status),
-                    None => Err(balloon_refused(
+                    None => Err(refused(
                         "Balloon update",
                         "free page hinting is not enabled (free_page_hinting)",
                     )),
@@ -65,7 +58,7 @@ impl Controller {
             Query::Machine => reply(&self.config.machine_config),
             Query::MemoryHotplug => Err(match self.machine() {
                 None => CommandError::BeforeStart,
-                Some(_) => balloon_refused("Internal VMM", "Device not found"),
+                Some(_) => refused("Internal VMM", "Device not found"),
             }),
             Query::Metadata => self.stored_metadata(),
             Query::Prometheus => {
@@ -109,7 +102,7 @@ impl Controller {
         let chosen = |device: &DeviceConfig| matches!(device, DeviceConfig::Balloon(_));
         match machine.report(chosen) {
             Some(Report::Balloon(report)) => Ok(report),
-            _ => Err(balloon_refused(subject, NO_BALLOON)),
+            _ => Err(refused(subject, NO_BALLOON)),
         }
     }
 
