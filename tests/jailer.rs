@@ -298,8 +298,8 @@ fn bad_arguments_are_153_and_make_nothing() {
     let world = World::new();
     world.config("exit", &json!({}));
     let before = world.state();
-    let text = expect(&output(world.jailer("g1").arg("--daemonize")), 153);
-    contains(&text, &["--daemonize is not supported"]);
+    let text = expect(&output(world.jailer("g1").args(["--cgroup", "x"])), 153);
+    contains(&text, &["--cgroup x: write"]);
     expect(&output(Command::new(jailer()).args(["--id", "g1"])), 153);
     assert_eq!(world.state(), before);
 }

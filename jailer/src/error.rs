@@ -20,6 +20,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The process that was to become the VMM could not.
+    #[error("{0}")]
+    Child(String),
     /// A signal asked the jailer to end.
     #[error("stopped by {0}")]
     Stopped(Signal),
@@ -38,7 +41,7 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Problems(_) => BAD_CONFIGURATION,
-            Self::Step { .. } | Self::Stopped(_) => HOST_FAILURE,
+            Self::Step { .. } | Self::Child(_) | Self::Stopped(_) => HOST_FAILURE,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Namespaces: the jailer's own view of mounts, and the network it was told to start in.
 
-use crate::dir::{Dir, by_descriptor};
+use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 use nix::unistd::{fchdir, pivot_root};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -44,6 +46,37 @@ pub fn own_mounts() -> Result<Home, Error> {
         "make a mount namespace; in a container the jailer needs CAP_SYS_ADMIN",
     ))?;
     Ok(Home(home))
+}
+
+/// A handle of /proc, which stays when the process has entered its jail.
+///
+/// # Errors
+/// What the host says.
+pub fn proc() -> io::Result<Dir> {
+    Dir::open(Path::new("/proc"))
+}
+
+/// Goes into a user namespace in which `owner`, whom this thread is already, is the superuser. `proc` is
+/// a handle of /proc.
+///
+/// # Errors
+/// What the host says; `EINVAL` if the process has other threads.
+pub fn enter_user(owner: Owner, proc: &Dir) -> io::Result<()> {
+    // Becoming another user took away this process's own files in /proc.
+    nix::sys::prctl::set_dumpable(true)?;
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    // user_namespaces(7): the groups' map is an unprivileged process's only if it gives up setgroups(2).
+    for (name, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("gid_map", format!("0 {} 1", owner.gid)),
+        ("uid_map", format!("0 {} 1", owner.uid)),
+    ] {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let path = format!("self/{name}");
+        let file = openat(proc, path.as_str(), flags, Mode::empty())?;
+        File::from(file).write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Enters the network namespace `path`.

@@ -4,6 +4,7 @@ use crate::chroot::Lock;
 use crate::cli::Options;
 use crate::error::Error;
 use crate::jail_config;
+use crate::uids::Claim;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
@@ -43,6 +44,7 @@ pub struct Vmm {
     started: Started,
     arguments: Vec<OsString>,
     lock: Lock,
+    user: Option<Claim>,
     taps: Vec<OwnedFd>,
 }
 
@@ -68,8 +70,19 @@ impl Vmm {
             started,
             arguments,
             lock,
+            user: None,
             taps,
         }
+    }
+
+    /// The VMM holds `user` until it ends.
+    pub fn with_user(self, user: Option<Claim>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Its path in the jail.
+    pub fn path(&self) -> String {
+        format!("/{}", self.name)
     }
 
     /// Executes it, with no environment.
@@ -77,11 +90,12 @@ impl Vmm {
     /// # Errors
     /// [`Error`], naming the file.
     pub fn execute(&self) -> Result<Infallible, Error> {
-        let path = format!("/{}", self.name);
+        let path = self.path();
         let failed = Error::step::<io::Error>(format!("execute {path} in the jail"));
         let execute = || {
             let words: io::Result<Vec<CString>> = self.words().into_iter().map(c_string).collect();
             inherit(&**self.lock)?;
+            self.user.iter().try_for_each(|user| inherit(&**user))?;
             self.taps.iter().try_for_each(inherit)?;
             let path = c_string(path.into())?;
             Ok(nix::unistd::execve::<_, CString>(&path, &words?, &[])?)
@@ -92,7 +106,7 @@ impl Vmm {
     /// The command line, its first word the VMM itself. The times are what compatible jailers give.
     fn words(&self) -> Vec<OsString> {
         let used = Started::now().cpu.saturating_sub(self.started.cpu);
-        let mut words: Vec<OsString> = vec![format!("/{}", self.name).into()];
+        let mut words: Vec<OsString> = vec![self.path().into()];
         for (flag, value) in [
             ("--id", self.id.clone()),
             ("--start-time-us", self.started.monotonic.to_string()),
