@@ -1,10 +1,12 @@
-//! The command line of `jailer`: Firecracker's flags, and `--config-file`.
+//! The command line of `jailer`: Firecracker's flags, and `--config-file`. If it begins with a word
+//! instead, that is a command and [`crate::commands`]'s.
 
 use argh::FromArgs;
 use nix::unistd::{Gid, Uid};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::commands::{self, Command};
 use crate::dir::Owner;
 
 /// What the command line asks for.
@@ -12,6 +14,8 @@ use crate::dir::Owner;
 pub enum Action {
     /// Start a guest.
     Start(Box<Options>),
+    /// Do this.
+    Command(Box<Command>),
     /// Print this and end with status 0.
     Print(String),
 }
@@ -140,9 +144,19 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
         )));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words.first().is_some_and(|word| !word.starts_with('-')) {
+        return match commands::parse(&words).map_err(failed)? {
+            commands::Parsed::Run(command) => Ok(Action::Command(Box::new(command))),
+            commands::Parsed::Print(text) => Ok(Action::Print(text)),
+        };
+    }
     match Arguments::from_args(&["jailer"], &words) {
         Ok(read) => read.check(arguments.collect()).map_err(failed),
-        Err(early) if early.status.is_ok() => Ok(Action::Print(early.output)),
+        Err(early) if early.status.is_ok() => Ok(Action::Print(format!(
+            "{}\n{}",
+            early.output,
+            commands::list()
+        ))),
         Err(early) => Err(failed(early.output.trim_end().into())),
     }
 }

@@ -8,6 +8,7 @@
 mod check;
 mod chroot;
 mod cli;
+mod commands;
 mod dir;
 mod error;
 mod exec_file;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let started = Started::now();
     let options = match cli::parse(std::env::args_os()) {
         Ok(cli::Action::Start(options)) => *options,
+        Ok(cli::Action::Command(command)) => return run(*command),
         Ok(cli::Action::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
@@ -46,6 +48,17 @@ fn main() -> ExitCode {
     let Err(error) = start(&options, started);
     eprintln!("jailer: error: {}", error::chain(&error));
     ExitCode::from(error.status())
+}
+
+/// Does what is no start by flags.
+fn run(command: commands::Command) -> ExitCode {
+    match vmm::close_inherited().and_then(|()| command.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jailer: error: {}", error::chain(&error));
+            ExitCode::from(error.status())
+        }
+    }
 }
 
 /// Does not return if all goes well: the process is the VMM by then.

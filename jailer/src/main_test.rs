@@ -38,7 +38,7 @@ fn options(directory: &Path) -> Options {
     .map(std::ffi::OsString::from);
     match cli::parse(words.into_iter()).unwrap() {
         cli::Action::Start(options) => *options,
-        cli::Action::Print(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 
