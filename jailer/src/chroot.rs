@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// In the guest's directory, outside its root: locked for as long as the guest runs.
-const LOCK: &str = "jail.lock";
+pub const LOCK: &str = "jail.lock";
 
 /// Device numbers that Linux fixes (devices.txt): KVM, TUN, urandom.
 const KVM: (u64, u64) = (10, 232);
@@ -187,7 +187,10 @@ fn open_base(options: &Options, undo: &mut Undo) -> Result<Dir, Error> {
 
 /// Locks `directory` for this process and the VMM that it becomes, which inherits the open file. It
 /// is a plain file, as an open directory would be a way out of the jail.
-fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
+///
+/// # Errors
+/// [`Error`]: a guest runs there.
+pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     let shown = directory.path().join(LOCK);
     let failed = |e: Errno| {
         let step = match e {

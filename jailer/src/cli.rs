@@ -1,11 +1,13 @@
-//! The command line of `jailer`: Firecracker's flags, and `--config-file`.
+//! The command line of `jailer`: Firecracker's flags, and `--config-file`. If it begins with a word
+//! instead, that is a command and [`crate::commands`]'s.
 
 use argh::FromArgs;
 use nix::unistd::{Gid, Uid};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cgroup;
+use crate::commands::{self, Command};
 use crate::dir::Owner;
 use crate::uids;
 
@@ -14,6 +16,8 @@ use crate::uids;
 pub enum Action {
     /// Start a guest.
     Start(Box<Options>),
+    /// Do this.
+    Command(Box<Command>),
     /// Print this and end with status 0.
     Print(String),
 }
@@ -69,7 +73,8 @@ pub struct Limits {
     pub fsize: Option<u64>,
 }
 
-const DEFAULT_BASE: &str = "/srv/jailer";
+/// Where jails are if nothing else is said.
+pub const DEFAULT_BASE: &str = "/srv/jailer";
 const DEFAULT_NO_FILE: u64 = 2048;
 
 /// Names that the jail itself uses in its root.
@@ -165,9 +170,19 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
         )));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if words.first().is_some_and(|word| !word.starts_with('-')) {
+        return match commands::parse(&words).map_err(failed)? {
+            commands::Parsed::Run(command) => Ok(Action::Command(Box::new(command))),
+            commands::Parsed::Print(text) => Ok(Action::Print(text)),
+        };
+    }
     match Arguments::from_args(&["jailer"], &words) {
         Ok(read) => read.check(arguments.collect()).map_err(failed),
-        Err(early) if early.status.is_ok() => Ok(Action::Print(early.output)),
+        Err(early) if early.status.is_ok() => Ok(Action::Print(format!(
+            "{}\n{}",
+            early.output,
+            commands::list()
+        ))),
         Err(early) => Err(failed(early.output.trim_end().into())),
     }
 }
@@ -179,19 +194,9 @@ impl Arguments {
             return Ok(Action::Print(format!("Bantam jailer v{version}\n")));
         }
         let id = needed("--id", self.id)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
-            return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
-        }
+        check_id(&id)?;
         let exec_file = needed("--exec-file", self.exec_file)?;
-        let exec_name = exec_file.file_name().and_then(|name| name.to_str());
-        let exec_name = exec_name.unwrap_or_default().to_owned();
-        if exec_name.is_empty() || RESERVED.contains(&exec_name.as_str()) {
-            return Err(format!(
-                "--exec-file {}: its name cannot name a jail: rename the file",
-                exec_file.display()
-            ));
-        }
+        let exec_name = exec_name(&exec_file)?;
         let (uid, gid, allot) = user(self.uid, self.gid, self.uid_range.as_deref())?;
         if self.config_file.is_some() && pass_through.iter().any(|word| word == "--config-file") {
             return Err(
@@ -229,6 +234,34 @@ impl Arguments {
             pass_through,
         })))
     }
+}
+
+/// Whether `id` can name a guest.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_id(id: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
+    }
+    Ok(())
+}
+
+/// The name of the VMM `path`, which names its jails.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn exec_name(path: &Path) -> Result<String, String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or_default();
+    if name.is_empty() || RESERVED.contains(&name) {
+        return Err(format!(
+            "--exec-file {}: its name cannot name a jail: rename the file",
+            path.display()
+        ));
+    }
+    Ok(name.to_owned())
 }
 
 /// The user, the group, and where to take them from instead.

@@ -19,7 +19,7 @@ fn parse_words(words: &[&str]) -> Result<Action, String> {
 fn options(words: &[&str]) -> Options {
     match parse_words(words).unwrap() {
         Action::Start(options) => *options,
-        Action::Print(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 

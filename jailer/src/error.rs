@@ -11,6 +11,9 @@ pub enum Error {
     /// What was found before anything was made: all of it.
     #[error("nothing was made, because{}", list(.0))]
     Problems(Vec<Problem>),
+    /// The command line cannot be used.
+    #[error("{0}")]
+    Arguments(String),
     /// The host refused a step.
     #[error("cannot {step}")]
     Step {
@@ -41,6 +44,7 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Problems(_) => BAD_CONFIGURATION,
+            Self::Arguments(_) => BAD_ARGUMENTS,
             Self::Step { .. } | Self::Child(_) | Self::Stopped(_) => HOST_FAILURE,
         }
     }

@@ -69,7 +69,6 @@ impl Undo {
     }
 
     /// Everything made is to stay.
-    #[cfg(test)]
     pub fn keep(mut self) {
         self.made.clear();
     }

@@ -279,7 +279,7 @@ fn checked(
     }
 }
 
-fn parse_error(path: &Path, key: String, error: &serde_json::Error) -> ConfigError {
+pub(crate) fn parse_error(path: &Path, key: String, error: &serde_json::Error) -> ConfigError {
     let hint = match error.classify() {
         serde_json::error::Category::Syntax => {
             " (the file must be JSON; a trailing comma or a comment is not)"

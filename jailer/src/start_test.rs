@@ -36,9 +36,9 @@ fn options(directory: &Path) -> Options {
         directory.join("vm.json").to_str().unwrap(),
     ]
     .map(std::ffi::OsString::from);
-    match cli::parse(words.into_iter()).unwrap() {
-        cli::Action::Start(options) => *options,
-        cli::Action::Print(text) => panic!("{text}"),
+    match crate::cli::parse(words.into_iter()).unwrap() {
+        crate::cli::Action::Start(options) => *options,
+        other => panic!("{other:?}"),
     }
 }
 

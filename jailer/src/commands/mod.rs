@@ -1,0 +1,87 @@
+//! The commands of `jailer`: what is said by words, `jailer pool start web`, beside the flat flags that start
+//! a guest as Firecracker's jailer does ([`crate::cli`], which comes here if the first word is no flag).
+//!
+//! Each command is a file: its arguments, its help, and a `run` that does it. A new one is a line in
+//! [`Command`] and an arm in [`Command::run`].
+
+mod clean;
+mod pool;
+mod volume;
+
+use crate::error::Error;
+use argh::{FromArgs, SubCommands as _};
+use std::fmt::Write as _;
+
+/// What the command line asks for, and what to print instead of doing it.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Do this.
+    Run(Command),
+    /// Print this and end with status 0.
+    Print(String),
+}
+
+/// A command.
+#[derive(Debug, FromArgs)]
+#[argh(subcommand)]
+pub enum Command {
+    /// Remove what a guest left.
+    Clean(clean::Clean),
+    /// Storage pools.
+    Pool(pool::Pool),
+    /// Disk images in them.
+    Volume(volume::Volume),
+}
+
+/// Prepares guests on this host: commands. `jailer --help` tells of the flags that start a guest.
+#[derive(FromArgs)]
+struct Program {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+/// Reads a command line, without the program's name, whose first word is no flag.
+///
+/// # Errors
+/// What to tell the user, who gets status 153.
+pub fn parse(words: &[&str]) -> Result<Parsed, String> {
+    let first = words.first().copied().unwrap_or_default();
+    if first != "help" && !Command::COMMANDS.iter().any(|known| known.name == first) {
+        return Err(format!("there is no command `{first}`.\n\n{}", list()));
+    }
+    match Program::from_args(&["jailer"], words) {
+        Ok(program) => Ok(Parsed::Run(program.command)),
+        Err(early) if early.status.is_ok() => Ok(Parsed::Print(early.output)),
+        Err(early) => Err(format!(
+            "{}\n(`jailer {first} --help` tells how it is used)",
+            early.output.trim_end()
+        )),
+    }
+}
+
+/// The commands, a line each.
+pub fn list() -> String {
+    let mut text = String::from("Commands (`jailer COMMAND --help` tells more):\n");
+    for command in Command::COMMANDS {
+        let _ = writeln!(text, "  {:<16}  {}", command.name, command.description);
+    }
+    text
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Error`], told so that a user can mend it.
+    pub fn run(self) -> Result<(), Error> {
+        match self {
+            Self::Clean(clean) => clean.run(),
+            Self::Pool(pool) => pool.run(),
+            Self::Volume(volume) => volume.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "mod_test.rs"]
+mod mod_test;
