@@ -44,10 +44,15 @@ fn placeholder(stat: &FileStat) -> bool {
 pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
     let mut undo = Undo::new(|| Ok(()));
     let jails = absent_is_none(Dir::open(&base.join(exec_name)));
-    let jails = jails.map_err(Error::step(format!("open {}", base.join(exec_name).display())))?;
+    let jails = jails.map_err(Error::step(format!(
+        "open {}",
+        base.join(exec_name).display()
+    )))?;
     let directory = match &jails {
-        Some(jails) => absent_is_none(jails.enter(id))
-            .map_err(Error::step(format!("open {}", jails.path().join(id).display())))?,
+        Some(jails) => absent_is_none(jails.enter(id)).map_err(Error::step(format!(
+            "open {}",
+            jails.path().join(id).display()
+        )))?,
         None => None,
     };
     // Held until the end, so that no start comes between.
@@ -62,7 +67,10 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
             directory.remove(LOCK)?;
             remove_directory(&jails, id)
         });
-        removed.map_err(Error::step(format!("remove {}", directory.path().display())))?;
+        removed.map_err(Error::step(format!(
+            "remove {}",
+            directory.path().display()
+        )))?;
     }
     undo.keep();
     drop(lock);
@@ -133,7 +141,10 @@ fn remove_directory(dir: &Dir, name: &str) -> io::Result<()> {
         }
         Err(Errno::EBUSY) => {
             let path = dir.path().join(name);
-            warn(&format!("{} stays, as something is mounted there", path.display()));
+            warn(&format!(
+                "{} stays, as something is mounted there",
+                path.display()
+            ));
             Ok(())
         }
         Err(e) => Err(e.into()),
