@@ -48,7 +48,7 @@ pub enum OnReboot {
     /// The process ends.
     #[default]
     Exit,
-    /// It starts again from its kernel, in the same process.
+    /// It starts again from its kernel, in the same process; after a while, if it reboots over and over.
     Restart,
 }
 
