@@ -223,9 +223,9 @@ impl VmConfig {
         if let Some(vsock) = &self.vsock {
             vsock.check(&mut problems);
         }
-        if self
-            .balloon
-            .is_some_and(|balloon| u64::from(balloon.amount_mib) > self.machine_config.mem_size_mib)
+        let machine = &self.machine_config;
+        if let Some(balloon) = &self.balloon
+            && !machine.holds_balloon(balloon.amount_mib)
         {
             problems.push(Problem::new(
                 "balloon.amount_mib",

@@ -332,6 +332,14 @@ impl Running {
         read(&self.dir().join("console"))
     }
 
+    /// Waits until the monitor has said `text` so many `times`.
+    pub fn wait_for_messages(&mut self, text: &str, times: usize) {
+        while read(&self.dir().join("messages")).matches(text).count() < times {
+            self.bound(&format!("waiting for the message `{text}`"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// A directory of the guest's own.
     pub fn dir(&self) -> &Path {
         self.guest.as_ref().expect("a running guest").dir()

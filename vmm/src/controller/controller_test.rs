@@ -240,6 +240,25 @@ fn interfaces_do_not_share_what_they_cannot() {
             interface("b", "averyverylongnamefortap", None),
             "Invalid interface name",
         ),
+        (interface("b", "tap/1", None), "Invalid interface name"),
+        (
+            interface("b", "tap1", Some("01:00:00:00:00:00")),
+            "guest_mac: is a multicast",
+        ),
+        (
+            NetworkInterface {
+                mtu: Some(67),
+                ..interface("b", "tap1", None)
+            },
+            "mtu: must be from 68",
+        ),
+        (
+            NetworkInterface {
+                bridge: Some("b r".into()),
+                ..interface("b", "tap1", None)
+            },
+            "bridge: `b r` is not the name",
+        ),
     ] {
         let text = bench.refused_part(Configure::Network(other));
         assert!(text.contains(part), "{text}");
