@@ -13,6 +13,8 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/network.rs"]
+mod network;
 #[path = "jailer/process.rs"]
 mod process;
 #[path = "jailer/world.rs"]

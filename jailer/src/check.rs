@@ -39,6 +39,14 @@ pub struct Guest {
     pub interfaces: Vec<Interface>,
 }
 
+impl Guest {
+    /// The bridges it goes on.
+    pub fn bridges(&self) -> impl Iterator<Item = &str> {
+        let interfaces = self.config.network_interfaces.iter();
+        interfaces.filter_map(|interface| interface.bridge.as_deref())
+    }
+}
+
 /// Enters a mount namespace of its own and the network namespace asked for, which leaves no trace, and
 /// looks at everything from there.
 ///

@@ -51,6 +51,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
             .zip(taps)
             .map(|(interface, tap)| NetworkInterface {
                 bridge: None,
+                host: None,
                 tap_fd: Some(*tap),
                 ..interface
             })

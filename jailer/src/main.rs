@@ -25,6 +25,7 @@ mod signals;
 mod start;
 mod state;
 mod storage;
+mod tool;
 mod uids;
 mod undo;
 mod vmm;

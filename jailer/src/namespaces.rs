@@ -88,6 +88,18 @@ pub fn enter_network(path: &Path) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
 }
 
+/// Runs `action` in the network namespace `path`, and comes back.
+///
+/// # Errors
+/// What the host says.
+pub fn in_network<T>(path: &Path, action: impl FnOnce() -> T) -> io::Result<T> {
+    let home = File::open("/proc/thread-self/ns/net")?;
+    enter_network(path)?;
+    let result = action();
+    setns(home, CloneFlags::CLONE_NEWNET)?;
+    Ok(result)
+}
+
 /// Mounts `dir` on itself, with what is mounted below it, and opens it again: a root to pivot to.
 ///
 /// # Errors

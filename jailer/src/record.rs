@@ -146,8 +146,45 @@ impl Record {
         )?)
     }
 
+    /// The file into which a byte is written when the VMM is about to run, if images are in the record:
+    /// from then on they are the guest's, and are not removed.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn handover(&self) -> Result<Option<File>, Error> {
+        if self.made.images.is_empty() {
+            return Ok(None);
+        }
+        let name = self.handover_name();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = openat(
+            &self.directory,
+            name.as_str(),
+            flags | OFlag::O_NOFOLLOW,
+            mode,
+        );
+        let shown = self.directory.path().join(&name);
+        let file = file.map_err(Error::step(format!("write {}", shown.display())))?;
+        Ok(Some(file.into()))
+    }
+
+    fn handover_name(&self) -> String {
+        format!("{}.started", self.name)
+    }
+
+    /// Whether the images are a guest's that has run.
+    fn handed_over(&self) -> io::Result<bool> {
+        match self.directory.stat(&self.handover_name()) {
+            Ok(stat) => Ok(stat.st_size > 0),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     fn remove(&self) -> io::Result<()> {
-        for name in [self.name.clone(), format!("{}.new", self.name)] {
+        let own = format!("{}.new", self.name);
+        for name in [self.name.clone(), own, self.handover_name()] {
             match unlinkat(&self.directory, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(e) => return Err(e.into()),
@@ -167,7 +204,11 @@ impl Record {
                 group.display()
             )))?;
         }
-        for image in &self.made.images {
+        let shown = self.directory.path().join(self.handover_name());
+        let handed_over = self
+            .handed_over()
+            .map_err(Error::step(format!("look at {}", shown.display())))?;
+        for image in self.made.images.iter().filter(|_| !handed_over) {
             let shown = image.path.display();
             ignore_absent(image.remove()).map_err(Error::step(format!(
                 "remove the image {shown}, which no guest has had"

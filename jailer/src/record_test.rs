@@ -69,3 +69,27 @@ fn guests_of_one_name_in_two_places_have_two_records() {
         fingerprint(Path::new("/srv/other/bantam"))
     );
 }
+
+#[test]
+fn an_image_of_a_guest_that_ran_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    for ran in [true, false] {
+        std::fs::write(&path, "").unwrap();
+        let mut record = in_directory(directory.path());
+        assert!(record.handover().unwrap().is_none());
+        let images = vec![Image::new(path.clone(), &stat(&path).unwrap())];
+        record
+            .write(Made {
+                images,
+                ..Made::default()
+            })
+            .unwrap();
+        let mut handover = record.handover().unwrap().unwrap();
+        if ran {
+            handover.write_all(b"s").unwrap();
+        }
+        record.clear(|_| Ok(())).unwrap();
+        assert_eq!(path.exists(), ran);
+    }
+}

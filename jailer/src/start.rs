@@ -59,14 +59,18 @@ struct Made {
 fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Result<Made, Error> {
     let jail = chroot::Jail::claim(options, undo)?;
     let mut record = Record::open(&options.base, &options.exec_name, &options.id)?;
-    record.clear(network::clear)?;
+    let kept: Vec<&str> = plan.guest.iter().flat_map(check::Guest::bridges).collect();
+    record.clear(|made| network::clear(made, &kept))?;
     undo.keep_record(record);
     let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
     let detached = Detached::new(options.process)?;
     let proc = options.process.new_user_ns.then(namespaces::proc);
     let proc = proc.transpose().map_err(Error::step("open /proc"))?;
     let groups = plan.cgroups.directories();
-    undo.announce(|made| made.cgroups = groups)?;
+    undo.announce(|made| {
+        made.cgroups = groups;
+        made.netns = options.netns.clone().filter(|_| plan.guest.is_some());
+    })?;
     let vmm = match plan.guest {
         None => {
             plan.cgroups.enter(undo)?;
@@ -75,7 +79,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
         }
         Some(guest) => {
             let files = guest.files.make(options.owner, undo)?;
-            let taps = network::make(guest.interfaces, options.owner.uid, undo)?;
+            let taps = network::make(&options.id, guest.interfaces, options.owner.uid, undo)?;
             let jailed = jail_config::jailed(guest.config.clone(), &vmm::numbers(&taps));
             jail.furnish_guest(&jailed, undo)?;
             plan.cgroups.enter(undo)?;
@@ -84,7 +88,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
         }
     };
     Ok(Made {
-        vmm,
+        vmm: vmm.with_handover(undo.handover()?),
         pid_file,
         detached,
         proc,

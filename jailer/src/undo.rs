@@ -6,6 +6,7 @@
 
 use crate::error::{Error, warn};
 use crate::record::{Made, Record};
+use std::fs::File;
 use std::io;
 
 type Action = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -45,6 +46,14 @@ impl Undo {
         let mut made = record.made().clone();
         tell(&mut made);
         record.write(made)
+    }
+
+    /// See [`Record::handover`].
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn handover(&self) -> Result<Option<File>, Error> {
+        self.record.as_ref().map_or(Ok(None), Record::handover)
     }
 
     /// Records that `what` was made, and that `action` takes it back.

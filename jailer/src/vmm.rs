@@ -10,7 +10,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub struct Vmm {
     arguments: Vec<OsString>,
     lock: Lock,
     user: Option<Claim>,
+    handover: Option<File>,
     taps: Vec<OwnedFd>,
 }
 
@@ -71,6 +73,7 @@ impl Vmm {
             arguments,
             lock,
             user: None,
+            handover: None,
             taps,
         }
     }
@@ -78,6 +81,11 @@ impl Vmm {
     /// The VMM holds `user` until it ends.
     pub fn with_user(self, user: Option<Claim>) -> Self {
         Self { user, ..self }
+    }
+
+    /// Before it is executed, a byte goes to `handover`.
+    pub fn with_handover(self, handover: Option<File>) -> Self {
+        Self { handover, ..self }
     }
 
     /// Its path in the jail.
@@ -98,6 +106,9 @@ impl Vmm {
             self.user.iter().try_for_each(|user| inherit(&**user))?;
             self.taps.iter().try_for_each(inherit)?;
             let path = c_string(path.into())?;
+            if let Some(mut handover) = self.handover.as_ref() {
+                handover.write_all(b"s")?;
+            }
             Ok(nix::unistd::execve::<_, CString>(&path, &words?, &[])?)
         };
         execute().map_err(failed)

@@ -1,7 +1,7 @@
 //! Network interfaces.
 
 use crate::problem::{check_id, check_unique};
-use crate::{Problem, RateLimiter};
+use crate::{HostNetwork, Problem, RateLimiter};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -79,6 +79,9 @@ pub struct NetworkInterface {
     /// which is created if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
+    /// Bantam's own, for the jailer: the network around the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostNetwork>,
     /// Bantam's own, written by the jailer: the inherited descriptor of an open tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap_fd: Option<i32>,
@@ -216,6 +219,9 @@ pub(crate) fn check_interfaces(interfaces: &[NetworkInterface], problems: &mut V
                 .iter()
                 .map(|fault| Problem::new(format!("{key}.{}", fault.field()), fault.to_string())),
         );
+        if let Some(host) = &interface.host {
+            host.check(&format!("{key}.host"), interface, problems);
+        }
     }
     let ids = interfaces.iter().map(|n| n.iface_id.as_str());
     check_unique("network-interfaces", "iface_id", ids, problems);

@@ -38,10 +38,13 @@ impl Orphan {
         let pid = self.0;
         drop(self);
         let started = Instant::now();
-        // A zombie has let go of everything; who waits for it is another's business.
-        while fs::read_to_string(format!("/proc/{pid}/status"))
-            .is_ok_and(|s| !s.contains("State:\tZ"))
-        {
+        // A zombie without other threads has let go of everything; who waits for it is another's business.
+        let alive = || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            threads > 1 || status.is_ok_and(|status| !status.contains("State:\tZ"))
+        };
+        while alive() {
             assert!(started.elapsed() < PATIENCE, "{pid} does not end");
             std::thread::yield_now();
         }
