@@ -17,8 +17,10 @@ mod jail_config;
 mod namespaces;
 mod network;
 mod privileges;
+mod progress;
 mod signals;
 mod storage;
+mod tool;
 mod undo;
 mod vmm;
 

@@ -47,7 +47,6 @@ impl Undo {
     }
 
     /// Everything made is to stay.
-    #[cfg(test)]
     pub fn keep(mut self) {
         self.made.clear();
     }

@@ -136,6 +136,9 @@ impl Controller {
         if drive.is_root_device && self.config.drives.iter().any(other_root) {
             return Err(refused("A root block device already exists!".into()));
         }
+        if drive.pool.is_some() {
+            return Err(create(device_config::POOL_IS_THE_JAILER_S.into()));
+        }
         match (&drive.path_on_host, &drive.socket) {
             (Some(path), None) => Backing::look(path, drive.is_read_only)
                 .map_err(|e| create(format!("Virtio backend error: {}", logging::chain(&e))))?,
