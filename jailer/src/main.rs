@@ -54,6 +54,8 @@ fn main() -> ExitCode {
 
 /// Does what is no start by flags.
 fn run(command: commands::Command) -> ExitCode {
+    // Who reads our lists may have had enough.
+    signals::restore_pipe();
     match vmm::close_inherited().and_then(|()| command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -3,6 +3,7 @@
 
 use crate::dir::{Dir, ROOT};
 use crate::error::Error;
+use crate::storage::directory;
 use crate::tool::{self, Tool};
 use crate::undo::Undo;
 use resources::{PoolDefinition, PoolType};
@@ -83,9 +84,11 @@ pub fn disable(name: &str) -> Result<(), Error> {
 
 /// What must be there before the pool can start.
 fn drop_in(definition: &PoolDefinition) -> String {
-    let needs = |path: &Path| format!("RequiresMountsFor={}\n", escaped(path));
     let needs = match definition.kind {
-        PoolType::Dir => definition.target.as_deref().map_or(String::new(), needs),
+        PoolType::Dir => {
+            let target = directory::target(definition);
+            format!("RequiresMountsFor={}\n", escaped(&target))
+        }
         PoolType::Netfs => {
             "Wants=network-online.target\nAfter=network-online.target nss-lookup.target\n".into()
         }

@@ -29,6 +29,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Options of each mount; those of the definition come after and win.
 const OPTIONS: &str = "nosuid,nodev,noexec";
 
+/// The directory of the volumes of a pool that has one.
+pub fn target(definition: &PoolDefinition) -> PathBuf {
+    let target = definition.target.clone();
+    target.unwrap_or_else(|| Path::new(TARGETS).join(&definition.name))
+}
+
 /// A directory of volumes.
 #[derive(Debug)]
 pub struct Directory {
@@ -46,7 +52,6 @@ struct Remote {
 impl Directory {
     /// The directory that `definition` defines.
     pub fn new(definition: &PoolDefinition) -> Self {
-        let default = || Path::new(TARGETS).join(&definition.name);
         let remote = definition.source_host.as_ref().map(|host| {
             let path = definition.source_path.clone().unwrap_or_default();
             let host = match host.contains(':') {
@@ -63,7 +68,7 @@ impl Directory {
             }
         });
         Self {
-            target: definition.target.clone().unwrap_or_else(default),
+            target: target(definition),
             remote,
         }
     }

@@ -22,6 +22,8 @@ use std::time::Duration;
 const MAX_SIZE: u64 = 64 << 40;
 /// How long a conversion may take: 64 TiB at a few GiB/s.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// Most that a look at the header may write, in bytes.
+const MAX_ANSWER: u64 = 4096;
 /// Length of the header of version 3, in bytes (QEMU, docs/interop/qcow2.txt).
 const HEADER: usize = 104;
 /// `incompatible_features`, bit 2: the data is in another file.
@@ -64,7 +66,7 @@ pub fn disk_size(source: &Source, undo: &mut Undo) -> Result<u64, Error> {
     let root = definitions::runtime()?;
     let image = source.file.as_raw_fd();
     let tool = Tool::new("qemu-img", "qemu-utils")?.before(move || {
-        sandbox::enter(root.path(), None, 0)?;
+        sandbox::enter(root.path(), None, MAX_ANSWER)?;
         let said = probe(image);
         let (status, text, stream) = match &said {
             Ok(size) => (0, size.to_string(), 1),
