@@ -1,5 +1,6 @@
 //! Pools of type `disk`: a volume is a partition of a GPT, found by its name in that table. The table is
-//! sfdisk's to read and to write.
+//! sfdisk's to read and to write; the kernel is told by partx, of the one partition that changes, so that others
+//! may be in use.
 
 use crate::dir::Owner;
 use crate::error::Error;
@@ -26,7 +27,7 @@ const ALIGNMENT: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Disk {
     device: PathBuf,
 }
@@ -56,6 +57,23 @@ struct Partition {
     name: Option<String>,
 }
 
+impl Table {
+    /// Bytes of the largest gap between partitions, counted from where one could begin.
+    fn largest_gap(&self) -> u64 {
+        let unit = ALIGNMENT / self.sectorsize.clamp(1, ALIGNMENT);
+        let mut taken: Vec<_> = self.partitions.iter().map(|p| (p.start, p.size)).collect();
+        taken.push((self.lastlba.unwrap_or(0).saturating_add(1), 0));
+        taken.sort_unstable();
+        let (mut free, mut largest) = (self.firstlba.unwrap_or(0), 0);
+        for (start, size) in taken {
+            let first = free.next_multiple_of(unit);
+            largest = start.saturating_sub(first).max(largest);
+            free = start.saturating_add(size).max(free);
+        }
+        largest.saturating_mul(self.sectorsize)
+    }
+}
+
 fn sector() -> u64 {
     512
 }
@@ -77,12 +95,9 @@ impl Disk {
         }
     }
 
-    fn tool(&self) -> Result<Tool, Error> {
-        Tool::new("sfdisk", PACKAGE)
-    }
-
     fn table(&self) -> Result<Table, Error> {
-        let tool = self.tool()?.args(["--json", "--"]).args([&self.device]);
+        let tool = Tool::new("sfdisk", PACKAGE)?.args(["--json", "--"]);
+        let tool = tool.args([&self.device]);
         let failed = Error::step(format!("read the partitions of {}", self.device.display()));
         let report: Report =
             serde_json::from_str(&tool.run_to_end()?).map_err(|e| failed(io::Error::other(e)))?;
@@ -102,13 +117,47 @@ impl Disk {
         })
     }
 
-    /// Changes the table: the partitions that are in use stay as they are.
+    /// Changes the table, without a word to the kernel.
     fn change(&self, args: &[&str], script: &str, undo: &mut Undo) -> Result<(), Error> {
-        let tool = self
-            .tool()?
-            .args(["-q", "--no-reread", "-w", "never", "-W", "never"]);
-        let tool = tool.args(args).args([&self.device]).input(script);
+        let flags = [
+            "-q",
+            "--no-reread",
+            "--no-tell-kernel",
+            "-w",
+            "never",
+            "-W",
+            "never",
+        ];
+        let tool = Tool::new("sfdisk", PACKAGE)?.args(flags).args(args);
+        let tool = tool.args([&self.device]).input(script);
         tool.run(undo).map(drop)
+    }
+
+    /// Tells the kernel: `--add`, `--update` or `--delete` the partition `number`.
+    fn tell(&self, what: &str, number: &str, undo: &mut Undo) -> Result<(), Error> {
+        let tool = Tool::new("partx", "util-linux")?.args([what, "--nr", number]);
+        tool.args([&self.device]).run(undo).map(drop)
+    }
+
+    /// Removes the partition `number`, which nobody has open: the kernel refuses one that somebody has.
+    fn remove(&self, number: &str, undo: &mut Undo) -> Result<(), Error> {
+        if self.is_known(number) {
+            self.tell("--delete", number, undo)?;
+        }
+        let flags = ["-q", "--no-reread", "--no-tell-kernel", "--delete"];
+        let tool = Tool::new("sfdisk", PACKAGE)?.args(flags);
+        tool.args([&self.device]).args([number]).run(undo).map(drop)
+    }
+
+    /// Whether the kernel knows the partition `number`.
+    fn is_known(&self, number: &str) -> bool {
+        let table = self
+            .table()
+            .map(|table| table.partitions)
+            .unwrap_or_default();
+        table
+            .iter()
+            .any(|partition| partition.number() == number && partition.node.exists())
     }
 
     /// Whether it can be a pool.
@@ -235,18 +284,22 @@ impl Backend for Disk {
             return Err(volume_clash(name));
         }
         let mib = wanted.size.div_ceil(ALIGNMENT);
+        // sfdisk makes a smaller one and says nothing.
+        let gap = self.table()?.largest_gap() / ALIGNMENT;
+        if mib > gap {
+            let message =
+                format!("the largest gap on the disk has {gap} MiB, and it needs {mib} MiB");
+            return Err(Error::Problems(vec![Problem::new("--size", message)]));
+        }
         let script = format!("size={mib}MiB, type=L, name=\"{name}\"\n");
         self.change(&["--append"], &script, undo)?;
         let partition = self.known(name)?;
-        let (device, number) = (self.device.clone(), partition.number());
+        let (disk, number) = (self.clone(), partition.number());
         undo.made(format!("the partition {name}"), move || {
-            let tool = Tool::new("sfdisk", PACKAGE).map_err(io::Error::other)?;
-            let tool = tool.args(["-q", "--no-reread", "--delete"]).args([&device]);
-            tool.args([number])
-                .run_to_end()
-                .map(drop)
-                .map_err(io::Error::other)
+            let removed = disk.remove(&number, &mut Undo::new(|| Ok(())));
+            removed.map_err(|e| io::Error::other(crate::error::chain(&e)))
         })?;
+        self.tell("--add", &partition.number(), undo)?;
         let started = Instant::now();
         let file = loop {
             match open_device(&partition.node, OFlag::O_RDWR) {
@@ -264,8 +317,7 @@ impl Backend for Disk {
         let number = self.known(name)?.number();
         // The kernel keeps one that is open.
         drop(file);
-        let tool = self.tool()?.args(["-q", "--no-reread", "--delete"]);
-        tool.args([&self.device]).args([number]).run(undo).map(drop)
+        self.remove(&number, undo)
     }
 
     fn resize(&self, name: &str, file: &File, size: u64, undo: &mut Undo) -> Result<(), Error> {
@@ -290,11 +342,8 @@ impl Backend for Disk {
             return Err(Error::Problems(vec![Problem::new("--size", message)]));
         }
         let number = partition.number();
-        let tool = self
-            .tool()?
-            .args(["-q", "--no-reread", "-w", "never", "-W", "never"]);
-        let tool = tool.args(["-N", number.as_str()]).args([&self.device]);
-        tool.input(format!("size={mib}MiB\n")).run(undo)?;
+        self.change(&["-N", &number], &format!("size={mib}MiB\n"), undo)?;
+        self.tell("--update", &number, undo)?;
         device::zero_beyond(file, former, undo)
     }
 }

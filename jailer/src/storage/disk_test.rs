@@ -27,6 +27,8 @@ fn what_sfdisk_says_is_read() {
     let table = report.partitiontable;
     assert_eq!(table.partitions[0].name.as_deref(), Some("web1"));
     assert_eq!(table.partitions[1].name, None);
+    // The second partition ends at 22628, the next to begin at 24576.
+    assert_eq!(table.largest_gap(), (409_567 - 24_576) * 512);
 }
 
 #[test]

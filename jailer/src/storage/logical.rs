@@ -144,9 +144,10 @@ impl Backend for Logical {
         self.change("lvcreate", &args, undo)?;
         let again = full_name.clone();
         undo.made(format!("the logical volume {full_name}"), move || {
-            let tool = Tool::new("lvremove", PACKAGE).map_err(io::Error::other)?;
-            let tool = tool.args(["-q", "-y", "-f", &again]);
-            tool.run_to_end().map(drop).map_err(io::Error::other)
+            let args = ["-q", "-y", "-f", &again];
+            let tool = Tool::new("lvremove", PACKAGE).map(|tool| tool.args(args));
+            let removed = tool.and_then(Tool::run_to_end).map(drop);
+            removed.map_err(|e| io::Error::other(crate::error::chain(&e)))
         })?;
         let file = self.open(name, OFlag::O_RDWR);
         let file = file.map_err(Error::step(format!("open the new volume {full_name}")))?;

@@ -3,6 +3,7 @@
 
 use super::{Controller, refused};
 use crate::command::{CommandError, Configure, Reply};
+use crate::device_config;
 use crate::logging;
 use crate::metrics::Sink;
 use devices::block::backing::Backing;
