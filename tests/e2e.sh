@@ -10,13 +10,13 @@ export CARGO_TERM_COLOR=never
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 harness=tests/harness
 out=$PWD/target/e2e
-suites="boot lifecycle disk network devices bad_input jailer seccomp"
+suites="boot lifecycle disk network devices bad_input jailer storage seccomp"
 
 usage() {
     cat <<'END'
 usage: tests/e2e.sh [--soak] [SUITE[::TEST-PATTERN]]...
 
-Runs the end-to-end suites (boot lifecycle disk network devices bad_input jailer seccomp), or those named, on real KVM.
+Runs the end-to-end suites (boot lifecycle disk network devices bad_input jailer storage seccomp), or those named, on real KVM.
 
   --soak    the full counts that take hours on an emulated host
 

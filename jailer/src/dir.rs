@@ -6,7 +6,7 @@
 use crate::error::Error;
 use crate::undo::Undo;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
 use std::fs::File;
@@ -238,6 +238,23 @@ impl Dir {
                 self.path.join(name).display()
             ))(e)),
         }
+    }
+
+    /// Renames `from` to `to`, if there is no `to`.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        Ok(renameat2(&*self.fd, from, &*self.fd, to, flags)?)
+    }
+
+    /// Waits until its entries are on the disk.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(nix::unistd::fsync(&*self.fd)?)
     }
 
     /// What `name` is, itself if it is a link.

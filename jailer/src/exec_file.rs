@@ -2,7 +2,7 @@
 
 use crate::dir::{Dir, ROOT, by_descriptor};
 use crate::error::Error;
-use crate::storage::volume::share;
+use crate::storage::copy::share;
 use crate::undo::Undo;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{UnlinkatFlags, linkat};

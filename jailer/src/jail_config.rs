@@ -75,6 +75,7 @@ fn drive(drive: Drive) -> Drive {
         path_on_host: Some(in_root(DRIVES).join(&drive.drive_id)),
         size_mib: None,
         template: None,
+        pool: None,
         ..drive
     }
 }

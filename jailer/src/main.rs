@@ -20,6 +20,7 @@ mod landlocked;
 mod namespaces;
 mod network;
 mod privileges;
+mod progress;
 mod record;
 mod signals;
 mod start;
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
 
 /// Does what is no start by flags.
 fn run(command: commands::Command) -> ExitCode {
+    // Who reads our lists may have had enough.
+    signals::restore_pipe();
     match vmm::close_inherited().and_then(|()| command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use crate::null_as_default;
 use crate::problem::{check_id, check_unique};
-use crate::{Problem, RateLimiter};
+use crate::{Problem, RateLimiter, check_pool_name, check_volume_name};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -65,6 +65,9 @@ pub struct Drive {
     /// Bantam's own, for the jailer: if the image does not exist, start it as a copy of this file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PathBuf>,
+    /// Bantam's own, for the jailer: the storage pool in which [`Self::path_on_host`] is the name of a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 /// Largest image the jailer creates: 64 TiB, the largest ext4 and XFS files that hosts commonly allow
@@ -93,6 +96,18 @@ impl Drive {
                 );
             }
             Some(_) => {}
+        }
+        if let Some(pool) = &self.pool {
+            if let Err(message) = check_pool_name(pool) {
+                wrong("pool", &message);
+            }
+            let volume = self.path_on_host.as_ref().and_then(|path| path.to_str());
+            if let Some(Err(message)) = volume.filter(|v| !v.is_empty()).map(check_volume_name) {
+                wrong(
+                    "path_on_host",
+                    &format!("with `pool`, it names a volume: {message}"),
+                );
+            }
         }
         if self
             .size_mib

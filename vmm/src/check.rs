@@ -42,7 +42,10 @@ pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
     }
     for (i, drive) in config.drives.iter().enumerate() {
         let path = drive.path_on_host.as_deref();
-        // The jailer makes an image that is not there yet.
+        // The jailer finds volumes, and makes an image that is not there yet.
+        if drive.pool.is_some() {
+            continue;
+        }
         let made = drive.size_mib.is_some() || drive.template.is_some();
         let path = path.filter(|path| !(path.as_os_str().is_empty() || made && !path.exists()));
         if let Some(Err(e)) = path.map(|path| Backing::look(path, drive.is_read_only)) {

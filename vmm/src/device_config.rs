@@ -175,7 +175,15 @@ impl DeviceConfig {
     }
 }
 
+/// Why a drive with a pool is refused here.
+pub const POOL_IS_THE_JAILER_S: &str = "only the jailer finds volumes in pools: start this guest with it, or name the \
+     volume's path on this host (`jailer volume list` shows it) without `pool`";
+
 fn block(key: &str, drive: &Drive) -> Result<Box<dyn VirtioDevice>, MachineError> {
+    if drive.pool.is_some() {
+        let refused = MachineError::device(format!("{key}.pool"), true);
+        return Err(refused(std::io::Error::other(POOL_IS_THE_JAILER_S)));
+    }
     let path = drive.path_on_host.clone().unwrap_or_default();
     if drive.io_engine == resources::IoEngine::Async {
         log::warn!("{key}.io_engine: Async is served like Sync by this version");

@@ -6,10 +6,14 @@
 
 mod clean;
 mod pool;
+mod table;
 mod volume;
 
 use crate::error::Error;
+use crate::signals::{self, Held};
+use crate::undo::Undo;
 use argh::{FromArgs, SubCommands as _};
+use resources::Problem;
 use std::fmt::Write as _;
 
 /// What the command line asks for, and what to print instead of doing it.
@@ -80,6 +84,36 @@ impl Command {
             Self::Volume(volume) => volume.run(),
         }
     }
+}
+
+/// Changes something on the host: what `action` records is taken back if it fails or is interrupted.
+fn change(action: impl FnOnce(&mut Undo) -> Result<(), Error>) -> Result<(), Error> {
+    let held = Held::new()?;
+    let mut undo = Undo::new(signals::check);
+    let done = action(&mut undo);
+    if done.is_ok() {
+        undo.keep();
+    } else {
+        drop(undo);
+    }
+    // Then a signal that came meanwhile is not lost on who waits for our end by it.
+    drop(held);
+    done
+}
+
+fn need_root() -> Result<(), Error> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let message = "must be started by root for this, e.g. with sudo";
+    Err(Error::Problems(vec![Problem::new("jailer", message)]))
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|e| Error::step("write JSON")(std::io::Error::other(e)))?;
+    println!("{text}");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,12 @@
 //! `jailer pool`: storage pools, defined once, started at boot or by hand. The words are those of `virsh`.
 
-use crate::error::Error;
+use super::table::{Table, gib};
+use crate::error::{self, Error};
+use crate::storage::{autostart, definitions, pool as storage};
+use crate::undo::Undo;
 use argh::FromArgs;
+use resources::{PoolDefinition, PoolType, Problem};
+use serde::Serialize;
 
 /// storage pools: a directory, an NFS export, an LVM volume group or a disk that volumes are made in
 #[derive(Debug, FromArgs)]
@@ -154,7 +159,271 @@ impl Pool {
     /// # Errors
     /// [`Error`].
     pub fn run(self) -> Result<(), Error> {
-        let unsupported = std::io::Error::other("not supported by this version");
-        Err(Error::step(format!("{:?}", self.action))(unsupported))
+        match self.action {
+            Action::List(list) => return list.run(),
+            Action::Show(show) => return show.run(),
+            _ => super::need_root()?,
+        }
+        super::change(|undo| match self.action {
+            Action::Define(define) => define.run(undo),
+            Action::Undefine(undefine) => undefine.run(undo),
+            Action::Start(start) => start.run(undo),
+            Action::Stop(stop) => stop.run(undo),
+            Action::Autostart(autostart) => autostart.run(undo),
+            Action::List(_) | Action::Show(_) => Ok(()),
+        })
+    }
+}
+
+fn load(name: &str) -> Result<storage::Pool, Error> {
+    storage::Pool::load(name).map_err(Error::Problems)
+}
+
+impl Define {
+    fn run(self, undo: &mut Undo) -> Result<(), Error> {
+        let Some(kind) = PoolType::named(&self.kind) else {
+            let message = format!("`{}` is not dir, netfs, logical or disk", self.kind);
+            return Err(Error::Problems(vec![Problem::new("--type", message)]));
+        };
+        let definition = PoolDefinition {
+            name: self.name,
+            kind,
+            source_host: self.source_host,
+            source_path: self.source_path.map(Into::into),
+            source_dev: self.source_dev.map(Into::into),
+            source_name: self.source_name,
+            source_options: self.source_options,
+            target: self.target.map(Into::into),
+        };
+        let problems = definition.problems();
+        if !problems.is_empty() {
+            let flag = |p: Problem| match p.key.as_str() {
+                "name" => p,
+                key => Problem::new(format!("--{}", key.replace('_', "-")), p.message),
+            };
+            return Err(Error::Problems(problems.into_iter().map(flag).collect()));
+        }
+        let name = &definition.name;
+        let _held = definitions::hold(name, false, undo)?;
+        if definitions::path(name).exists() {
+            return Err(definitions::clash(name));
+        }
+        definitions::save(&definition, undo)?;
+        println!("Pool {name} defined; `jailer pool start {name}` starts it");
+        Ok(())
+    }
+}
+
+impl Undefine {
+    fn run(self, undo: &mut Undo) -> Result<(), Error> {
+        let name = &self.name;
+        // Also one whose definition is broken.
+        resources::check_pool_name(name)
+            .map_err(|message| Error::Problems(vec![Problem::new("pool", message)]))?;
+        if !definitions::path(name).exists() {
+            load(name)?;
+        }
+        let _held = definitions::hold(name, false, undo)?;
+        if load(name).is_ok_and(|pool| pool.is_active()) {
+            let message = format!("`{name}` is active: `jailer pool stop {name}` first");
+            return Err(Error::Problems(vec![Problem::new("pool", message)]));
+        }
+        autostart::disable(name)?;
+        definitions::remove(name)?;
+        definitions::unmark(name)?;
+        println!("Pool {name} undefined");
+        Ok(())
+    }
+}
+
+impl Start {
+    fn run(self, undo: &mut Undo) -> Result<(), Error> {
+        let name = &self.name;
+        let pool = load(name)?;
+        let _held = definitions::hold(name, false, undo)?;
+        if pool.is_active() {
+            println!("Pool {name} is active already");
+            return Ok(());
+        }
+        pool.backend.start(self.build, undo)?;
+        definitions::mark(name, undo)?;
+        println!("Pool {name} started");
+        Ok(())
+    }
+}
+
+impl Stop {
+    fn run(self, undo: &mut Undo) -> Result<(), Error> {
+        let name = &self.name;
+        let pool = load(name)?;
+        let _held = definitions::hold(name, false, undo)?;
+        if !pool.is_active() {
+            definitions::unmark(name)?;
+            println!("Pool {name} is not active");
+            return Ok(());
+        }
+        let used = pool.in_use()?;
+        if !used.is_empty() {
+            let message = format!("in use by guests: {}: stop these first", used.join(", "));
+            return Err(Error::Problems(vec![Problem::new("pool", message)]));
+        }
+        pool.backend.stop()?;
+        definitions::unmark(name)?;
+        println!("Pool {name} stopped");
+        Ok(())
+    }
+}
+
+impl Autostart {
+    fn run(self, undo: &mut Undo) -> Result<(), Error> {
+        let name = &self.name;
+        let pool = load(name)?;
+        let _held = definitions::hold(name, false, undo)?;
+        if self.disable {
+            autostart::disable(name)?;
+            println!("Pool {name} does not start with the host");
+        } else {
+            autostart::enable(&pool.definition, undo)?;
+            println!("Pool {name} starts with the host");
+        }
+        Ok(())
+    }
+}
+
+/// A pool as it is now.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    definition: PoolDefinition,
+    active: bool,
+    autostart: bool,
+    /// Why it cannot tell how full it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(flatten)]
+    usage: Option<Bytes>,
+}
+
+#[derive(Serialize)]
+struct Bytes {
+    capacity: u64,
+    allocation: u64,
+    available: u64,
+}
+
+impl Shown {
+    fn new(pool: storage::Pool) -> Self {
+        let active = pool.is_active();
+        let (usage, error) = match active.then(|| pool.backend.usage()) {
+            None => (None, None),
+            Some(Ok(usage)) => (Some(usage), None),
+            Some(Err(e)) => (None, Some(error::chain(&e))),
+        };
+        Self {
+            active,
+            autostart: autostart::is_enabled(pool.name()),
+            error,
+            usage: usage.map(|usage| Bytes {
+                capacity: usage.capacity,
+                allocation: usage.allocation,
+                available: usage.available,
+            }),
+            definition: pool.definition,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.active, &self.error) {
+            (false, _) => "inactive",
+            (true, None) => "active",
+            (true, Some(_)) => "failed",
+        }
+    }
+
+    fn size(&self, of: impl Fn(&Bytes) -> u64) -> String {
+        self.usage
+            .as_ref()
+            .map_or("-".into(), |usage| gib(of(usage)))
+    }
+}
+
+impl List {
+    fn run(self) -> Result<(), Error> {
+        let names = definitions::names();
+        let names = names.map_err(Error::step(format!("list {}", definitions::DEFINITIONS)))?;
+        let mut shown = Vec::new();
+        for name in names {
+            match load(&name) {
+                Ok(pool) => shown.push(Shown::new(pool)),
+                Err(e) => error::warn(&error::chain(&e)),
+            }
+        }
+        if self.json {
+            return super::print_json(&shown);
+        }
+        let mut table = Table::new([
+            "Name",
+            "State",
+            "Autostart",
+            "Type",
+            "Capacity",
+            "Allocation",
+            "Available",
+        ]);
+        for pool in &shown {
+            table.row([
+                pool.definition.name.clone(),
+                pool.state().into(),
+                if pool.autostart { "yes" } else { "no" }.into(),
+                pool.definition.kind.name().into(),
+                pool.size(|usage| usage.capacity),
+                pool.size(|usage| usage.allocation),
+                pool.size(|usage| usage.available),
+            ]);
+        }
+        table.print();
+        for pool in &shown {
+            if let Some(message) = &pool.error {
+                error::warn(&format!("{}: {message}", pool.definition.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Show {
+    fn run(self) -> Result<(), Error> {
+        let pool = load(&self.name)?;
+        let shown = Shown::new(pool);
+        if self.json {
+            return super::print_json(&shown);
+        }
+        let definition = &shown.definition;
+        let path =
+            |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string());
+        for (key, value) in [
+            ("Name", Some(definition.name.clone())),
+            ("Type", Some(definition.kind.name().into())),
+            ("State", Some(shown.state().into())),
+            (
+                "Autostart",
+                Some(if shown.autostart { "yes" } else { "no" }.into()),
+            ),
+            ("Source host", definition.source_host.clone()),
+            ("Source path", path(&definition.source_path)),
+            ("Source device", path(&definition.source_dev)),
+            ("Source name", definition.source_name.clone()),
+            ("Options", definition.source_options.clone()),
+            ("Target", path(&definition.target)),
+            ("Capacity", Some(shown.size(|usage| usage.capacity))),
+            ("Allocation", Some(shown.size(|usage| usage.allocation))),
+            ("Available", Some(shown.size(|usage| usage.available))),
+            ("Error", shown.error.clone()),
+        ] {
+            if let Some(value) = value {
+                println!("{:<15}{value}", format!("{key}:"));
+            }
+        }
+        Ok(())
     }
 }

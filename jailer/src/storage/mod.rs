@@ -3,27 +3,40 @@
 //! They are opened once, before anything is made, and held by descriptor from then on. No byte of
 //! an image is looked at here: a guest wrote it.
 
+pub mod autostart;
+pub mod copy;
+pub mod definitions;
+pub mod device;
+mod directory;
+mod disk;
+pub mod lock;
+mod logical;
+pub mod pool;
+pub mod qcow2;
+mod sandbox;
 pub mod volume;
 
-use crate::dir::{Owner, by_descriptor, kind};
+use crate::dir::{Owner, kind};
 use crate::error::{Error, warn};
 use crate::privileges;
 use crate::undo::Undo;
-use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, fcntl, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::fchownat;
+use pool::Pool;
 use resources::{Drive, Problem, VmConfig};
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use volume::NewVolume;
+use volume::{NewVolume, Wanted};
 
 /// A file of the host that the guest's jail gets.
 #[derive(Debug)]
 pub struct HostFile {
     fd: OwnedFd,
+    /// Whether it is given to the guest's user when the guest starts.
+    give: bool,
     /// Whether the jail may only read it.
     pub read_only: bool,
     /// Whether it is a block device.
@@ -42,7 +55,22 @@ pub enum Image {
     /// An image or a block device that exists.
     Existing(HostFile),
     /// An image to make.
-    New(NewVolume),
+    New(Box<NewImage>),
+}
+
+/// An image to make, beside other images or in a pool.
+#[derive(Debug)]
+pub struct NewImage {
+    place: Place,
+    /// Names it, to find two drives that ask for the same.
+    path: PathBuf,
+    read_only: bool,
+}
+
+#[derive(Debug)]
+enum Place {
+    Path(NewVolume),
+    Pool(Pool, String, Wanted),
 }
 
 /// All files that a guest needs.
@@ -94,12 +122,13 @@ impl Files<Image> {
         let mut drives = Vec::new();
         for image in self.drives {
             drives.push(match image {
-                Image::Existing(file) => file,
-                Image::New(volume) => HostFile {
-                    read_only: volume.read_only,
-                    device: false,
-                    fd: volume.create(owner, undo)?,
-                },
+                Image::Existing(file) => {
+                    if file.give {
+                        give(&file.fd, owner, undo)?;
+                    }
+                    file
+                }
+                Image::New(image) => image.make(owner, undo)?,
             });
         }
         Ok(Files {
@@ -108,6 +137,43 @@ impl Files<Image> {
             drives,
         })
     }
+}
+
+impl NewImage {
+    fn make(self, owner: Owner, undo: &mut Undo) -> Result<HostFile, Error> {
+        let (fd, device) = match self.place {
+            Place::Path(volume) => (volume.create(owner, undo)?, false),
+            Place::Pool(pool, name, wanted) => {
+                pool.backend.create(&name, wanted, owner, undo)?;
+                let fd: OwnedFd = pool.open(&name, OFlag::O_PATH)?.into();
+                let device = fstat(&fd).is_ok_and(|stat| kind(&stat) == SFlag::S_IFBLK);
+                if device {
+                    give(&fd, owner, undo)?;
+                }
+                (fd, device)
+            }
+        };
+        Ok(HostFile {
+            fd,
+            give: false,
+            read_only: self.read_only,
+            device,
+        })
+    }
+}
+
+/// Makes a pool's volume the guest's own. A start that fails gives it back.
+fn give(fd: &OwnedFd, owner: Owner, undo: &mut Undo) -> Result<(), Error> {
+    let failed = || format!("give a volume to user {}", owner.uid);
+    let held = fd.try_clone().map_err(Error::step(failed()))?;
+    let former = fstat(fd).map_err(Error::step(failed()))?;
+    let own = |fd: &OwnedFd, uid, gid| {
+        fchownat(fd, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).map_err(io::Error::from)
+    };
+    own(fd, owner.uid, owner.gid).map_err(Error::step(failed()))?;
+    undo.made("the owner of a volume", move || {
+        own(&held, former.st_uid.into(), former.st_gid.into())
+    })
 }
 
 /// Opens `path` to look at it and to mount it, not to read it: no device or pipe behind it stirs.
@@ -136,6 +202,7 @@ fn boot_file(
     match found {
         Ok(fd) => Some(HostFile {
             fd,
+            give: false,
             read_only: true,
             device: false,
         }),
@@ -147,6 +214,9 @@ fn boot_file(
 }
 
 fn disk(key: &str, drive: &Drive, owner: Owner, problems: &mut Vec<Problem>) -> Option<Image> {
+    if let Some(pool) = &drive.pool {
+        return in_pool(key, drive, pool, owner, problems);
+    }
     // Its absence is refused when the configuration is read.
     let path = drive.path_on_host.clone().unwrap_or_default();
     match open(&path) {
@@ -154,11 +224,67 @@ fn disk(key: &str, drive: &Drive, owner: Owner, problems: &mut Vec<Problem>) -> 
             .map_err(|problem| problems.push(problem))
             .ok(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            NewVolume::check(key, drive, path, problems).map(Image::New)
+            let volume = NewVolume::check(key, drive, path.clone(), problems)?;
+            Some(Image::New(Box::new(NewImage {
+                place: Place::Path(volume),
+                path,
+                read_only: drive.is_read_only,
+            })))
         }
         Err(e) => {
             let message = format!("cannot open {}: {e}", path.display());
             problems.push(Problem::new(format!("{key}.path_on_host"), message));
+            None
+        }
+    }
+}
+
+/// The volume of a drive with `pool`. Names were checked when the configuration was read.
+fn in_pool(
+    key: &str,
+    drive: &Drive,
+    pool: &str,
+    owner: Owner,
+    problems: &mut Vec<Problem>,
+) -> Option<Image> {
+    let path = drive.path_on_host.clone().unwrap_or_default();
+    let name = path.to_str().unwrap_or_default();
+    let mut wrong = |key: String, message: String| problems.push(Problem::new(key, message));
+    let pool = match Pool::active(pool) {
+        Ok(pool) => pool,
+        Err(found) => {
+            found
+                .into_iter()
+                .for_each(|p| wrong(format!("{key}.pool"), p.message));
+            return None;
+        }
+    };
+    if let Err(message) = pool.check_name(name) {
+        wrong(format!("{key}.path_on_host"), message);
+        return None;
+    }
+    let opened = pool.backend.open(name, OFlag::O_PATH).and_then(|fd| {
+        let stat = fstat(&fd)?;
+        Ok((fd, stat))
+    });
+    match opened {
+        Ok((fd, stat)) => {
+            let path = pool.backend.path(name).unwrap_or(path);
+            existing(key, drive, &path, fd, &stat, owner)
+                .map_err(|problem| problems.push(problem))
+                .ok()
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let wanted = Wanted::by_drive(key, drive, problems)?;
+            Some(Image::New(Box::new(NewImage {
+                path: Path::new(pool.name()).join(name),
+                place: Place::Pool(pool, name.into(), wanted),
+                read_only: drive.is_read_only,
+            })))
+        }
+        Err(e) => {
+            let message = format!("cannot open the volume {name} of {}: {e}", pool.name());
+            wrong(format!("{key}.path_on_host"), message);
             None
         }
     }
@@ -183,8 +309,14 @@ fn existing(
             )));
         }
     };
-    accessible(&fd, path, owner, !drive.is_read_only).map_err(wrong)?;
-    if in_use(&fd, drive.is_read_only) {
+    let write = !drive.is_read_only;
+    let give = match accessible(&fd, path, owner, write) {
+        Ok(()) => false,
+        // What is in a pool is managed: the guest that writes it has it.
+        Err(_) if drive.pool.is_some() && write => true,
+        Err(message) => return Err(wrong(message)),
+    };
+    if lock::in_use(&fd, drive.is_read_only) {
         return Err(wrong(format!(
             "{} is in use by another process: a writable drive is one guest's alone, a read-only one \
              can be shared with `is_read_only`",
@@ -200,34 +332,10 @@ fn existing(
     }
     Ok(Image::Existing(HostFile {
         fd,
+        give,
         read_only: drive.is_read_only,
         device,
     }))
-}
-
-/// Whether another process's lock is in the way of the one that the VMM will set. What cannot be told
-/// here the VMM will tell.
-fn in_use(fd: &OwnedFd, shared: bool) -> bool {
-    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
-    let (Ok(kind), Ok(whence), Ok(unlocked)) = (
-        libc::c_short::try_from(kind),
-        libc::c_short::try_from(libc::SEEK_SET),
-        libc::c_short::try_from(libc::F_UNLCK),
-    ) else {
-        return false;
-    };
-    let mut lock = libc::flock {
-        l_type: kind,
-        l_whence: whence,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    let mut options = OpenOptions::new();
-    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
-    options.open(by_descriptor(fd)).is_ok_and(|file| {
-        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && lock.l_type != unlocked
-    })
 }
 
 /// Whether `owner` can open the file, or how to get there.
@@ -269,7 +377,7 @@ fn check_shared(drives: &[Drive], images: &[Option<Image>], problems: &mut Vec<P
                 Ok(stat) => Identity::Node(stat.st_dev, stat.st_ino),
                 Err(_) => continue,
             },
-            Some(Image::New(volume)) => Identity::Path(&volume.path),
+            Some(Image::New(image)) => Identity::Path(&image.path),
             None => continue,
         };
         let new = matches!(identity, Identity::Path(_));

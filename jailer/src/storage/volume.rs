@@ -1,4 +1,5 @@
-//! A volume that does not exist yet: an image in a directory, empty or from a template.
+//! A volume that does not exist yet: an image in a directory, empty or from another image. Made for a guest's
+//! drive when it starts, and by `jailer volume`.
 //!
 //! It appears under its name only when it is whole, so that a jailer killed on the way leaves no
 //! half of one, and never in place of a file that came there meanwhile.
@@ -6,44 +7,120 @@
 use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
 use crate::record::Image;
+use crate::storage::copy::Source;
+use crate::storage::qcow2;
 use crate::undo::Undo;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, copy_file_range, openat, renameat2};
+use nix::fcntl::{
+    AT_FDCWD, AtFlags, FallocateFlags, OFlag, RenameFlags, fallocate, openat, renameat2,
+};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statvfs::fstatvfs;
-use nix::unistd::{UnlinkatFlags, Whence, fchown, linkat, lseek, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchown, linkat, unlinkat};
 use resources::{Drive, Problem};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Bytes copied between two looks for a signal.
-const COPY_CHUNK: u64 = 64 << 20;
 /// Disks are made of sectors of this size, in bytes.
 const SECTOR: u64 = 512;
+
+/// What a new volume begins with.
+#[derive(Debug)]
+pub enum Content {
+    /// Zeroes.
+    Empty,
+    /// A copy of this.
+    Copy(Source),
+    /// What is in this qcow2 image, whose disk has [`Source::size`] bytes.
+    Qcow2(Source),
+}
+
+impl Content {
+    fn source(&self) -> Option<&Source> {
+        match self {
+            Self::Empty => None,
+            Self::Copy(source) | Self::Qcow2(source) => Some(source),
+        }
+    }
+}
+
+/// A volume that is wanted, wherever it is to be.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The key or the command that asked for it, for messages.
+    pub key: String,
+    /// Size in bytes, a multiple of [`SECTOR`].
+    pub size: u64,
+    /// What it begins with.
+    pub content: Content,
+    /// Whether it takes all its space at once.
+    pub preallocate: bool,
+}
+
+impl Wanted {
+    /// What `key`'s `field`, a size in bytes, and `content` ask for: without a size the content's.
+    ///
+    /// # Errors
+    /// The content does not fit.
+    pub fn new(
+        key: &str,
+        field: &str,
+        size: Option<u64>,
+        content: Content,
+    ) -> Result<Self, Problem> {
+        let least = content.source().map_or(0, |source| source.size);
+        let size = size.unwrap_or_else(|| least.next_multiple_of(SECTOR));
+        if size < least {
+            let mib = least.div_ceil(1 << 20);
+            let message = format!("is less than its template, which needs {mib} MiB");
+            return Err(Problem::new(field, message));
+        }
+        Ok(Self {
+            key: key.into(),
+            size,
+            content,
+            preallocate: false,
+        })
+    }
+
+    /// What `drive` at `key` asks for if its volume is not there; `None` if that is wrong or nothing.
+    pub fn by_drive(key: &str, drive: &Drive, problems: &mut Vec<Problem>) -> Option<Self> {
+        let content = match &drive.template {
+            None => Content::Empty,
+            Some(path) => match Source::open(path) {
+                Ok(source) => Content::Copy(source),
+                Err(message) => {
+                    problems.push(Problem::new(format!("{key}.template"), message));
+                    return None;
+                }
+            },
+        };
+        if drive.size_mib.is_none() && drive.template.is_none() {
+            let shown = drive.path_on_host.clone().unwrap_or_default();
+            let message = format!(
+                "{} does not exist: create it, or add `size_mib` and the jailer does",
+                shown.display()
+            );
+            problems.push(Problem::new(format!("{key}.path_on_host"), message));
+            return None;
+        }
+        let size = drive.size_mib.map(|mib| mib << 20);
+        Self::new(key, &format!("{key}.size_mib"), size, content)
+            .map_err(|problem| problems.push(problem))
+            .ok()
+    }
+}
 
 /// An image to make.
 #[derive(Debug)]
 pub struct NewVolume {
-    key: String,
+    wanted: Wanted,
     /// Where it is to be.
     pub path: PathBuf,
-    /// Whether the guest may only read it.
-    pub read_only: bool,
     directory: Dir,
     name: String,
-    /// Size in bytes.
-    size: u64,
-    template: Option<Template>,
-}
-
-#[derive(Debug)]
-struct Template {
-    file: File,
-    path: PathBuf,
-    size: u64,
 }
 
 impl NewVolume {
@@ -54,65 +131,42 @@ impl NewVolume {
         path: PathBuf,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
-        let before = problems.len();
-        let mut wrong = |field: &str, message: String| {
-            problems.push(Problem::new(format!("{key}.{field}"), message));
-        };
+        let field = format!("{key}.path_on_host");
+        let wanted = Wanted::by_drive(key, drive, problems);
+        let mut wrong = |message: String| problems.push(Problem::new(&field, message));
         let shown = path.display();
-        if drive.size_mib.is_none() && drive.template.is_none() {
-            wrong(
-                "path_on_host",
-                format!("{shown} does not exist: create it, or add `size_mib` and the jailer does"),
-            );
-        }
-        let template = drive.template.as_ref().and_then(|path| {
-            Template::open(path)
-                .map_err(|message| wrong("template", message))
-                .ok()
-        });
-        let template_size = template.as_ref().map_or(0, |t| t.size);
-        let size = drive
-            .size_mib
-            .map_or(template_size.next_multiple_of(SECTOR), |mib| mib << 20);
-        if size < template_size {
-            let least = template_size.div_ceil(1 << 20);
-            wrong(
-                "size_mib",
-                format!("is less than its template, which needs {least}"),
-            );
-        }
-        let directory = match open_parent(&path) {
-            Ok(directory) => Some(directory),
-            Err(e) => {
-                wrong(
-                    "path_on_host",
-                    format!("cannot create {shown}: its directory: {e}; `mkdir -p` it"),
-                );
-                None
-            }
-        };
-        if let Some(message) = directory
-            .as_ref()
-            .and_then(|directory| no_room(directory, template.as_ref()))
-        {
-            wrong("path_on_host", format!("cannot create {shown}: {message}"));
-        }
+        let directory = open_parent(&path)
+            .map_err(|e| {
+                wrong(format!(
+                    "cannot create {shown}: its directory: {e}; `mkdir -p` it"
+                ));
+            })
+            .ok();
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_none() {
-            wrong("path_on_host", format!("{shown} is not the name of a file"));
-        }
-        let name = name.unwrap_or_default().to_owned();
-        if problems.len() > before {
+        let Some(name) = name.map(str::to_owned) else {
+            wrong(format!("{shown} is not the name of a file"));
             return None;
+        };
+        Self::new(directory?, &name, &field, wanted?)
+            .map_err(|problem| problems.push(problem))
+            .ok()
+    }
+
+    /// The image `name` in `directory`.
+    ///
+    /// # Errors
+    /// There is no room for it, told as a problem with `field`.
+    pub fn new(directory: Dir, name: &str, field: &str, wanted: Wanted) -> Result<Self, Problem> {
+        let path = directory.path().join(name);
+        if let Some(message) = no_room(&directory, &wanted) {
+            let message = format!("cannot create {}: {message}", path.display());
+            return Err(Problem::new(field, message));
         }
-        Some(Self {
-            key: key.into(),
-            read_only: drive.is_read_only,
-            directory: directory?,
-            name,
-            size,
-            template,
+        Ok(Self {
+            wanted,
             path,
+            directory,
+            name: name.into(),
         })
     }
 
@@ -122,7 +176,8 @@ impl NewVolume {
     /// [`Error`], naming the key and the image.
     pub fn create(self, owner: Owner, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let shown = self.path.display();
-        let failed = |what: String| Error::step::<io::Error>(format!("{what} ({})", self.key));
+        let failed =
+            |what: String| Error::step::<io::Error>(format!("{what} ({})", self.wanted.key));
         let (file, temporary) = self
             .open_unnamed()
             .map_err(failed(format!("create the image {shown}")))?;
@@ -130,18 +185,27 @@ impl NewVolume {
             self.directory
                 .record(undo, name, UnlinkatFlags::NoRemoveDir)?;
         }
-        if let Some(template) = &self.template {
-            let from = template.path.display();
-            template
-                .copy_to(&file, undo)?
-                .map_err(failed(format!("copy the template {from} to {shown}")))?;
+        match &self.wanted.content {
+            Content::Empty => {}
+            Content::Copy(source) => {
+                let from = source.path.display();
+                source
+                    .copy_to(&file, undo)?
+                    .map_err(failed(format!("copy {from} to {shown}")))?;
+            }
+            Content::Qcow2(source) => qcow2::convert(source, qcow2::Target::File(&file), undo)?,
         }
+        let size = self.wanted.size;
         let finished = file
-            .set_len(self.size)
+            .set_len(size)
+            .and_then(|()| match self.wanted.preallocate {
+                true => allocate(&file, size),
+                false => Ok(()),
+            })
             .and_then(|()| Ok(fchown(&file, Some(owner.uid), Some(owner.gid))?))
             .and_then(|()| Ok(fchmod(&file, Mode::S_IRUSR | Mode::S_IWUSR)?))
             .and_then(|()| file.sync_all());
-        let mib = self.size >> 20;
+        let mib = size >> 20;
         finished.map_err(failed(format!("make the image {shown} of {mib} MiB")))?;
         undo.checkpoint()?;
 
@@ -220,138 +284,43 @@ fn open_parent(path: &Path) -> io::Result<Dir> {
     Ok(directory)
 }
 
-/// What is in the way if the template cannot be shared and its copy does not fit.
-fn no_room(directory: &Dir, template: Option<&Template>) -> Option<String> {
-    let template = template?;
-    let (from, to) = (fstat(&template.file).ok()?, directory.own_stat().ok()?);
-    if from.st_dev == to.st_dev {
-        // It may be shared, which only the attempt can tell.
-        return None;
-    }
-    let needed = u64::try_from(from.st_blocks).ok()?.checked_mul(512)?;
+/// Takes the space of all of `file` from the file system.
+fn allocate(file: &File, size: u64) -> io::Result<()> {
+    let len = i64::try_from(size).map_err(io::Error::other)?;
+    fallocate(file, FallocateFlags::empty(), 0, len).map_err(|e| match e {
+        Errno::EOPNOTSUPP => {
+            let message = "this file system cannot preallocate: make it without";
+            io::Error::new(io::ErrorKind::Unsupported, message)
+        }
+        e => e.into(),
+    })
+}
+
+/// What is in the way if it takes more space than there is, as far as that can be told.
+fn no_room(directory: &Dir, wanted: &Wanted) -> Option<String> {
+    let needed = match &wanted.content {
+        _ if wanted.preallocate => wanted.size,
+        Content::Copy(source) => {
+            let (from, to) = (fstat(&source.file).ok()?, directory.own_stat().ok()?);
+            if from.st_dev == to.st_dev {
+                // It may be shared, which only the attempt can tell.
+                return None;
+            }
+            u64::try_from(from.st_blocks).ok()?.checked_mul(512)?
+        }
+        Content::Empty | Content::Qcow2(_) => return None,
+    };
     let space = fstatvfs(directory).ok()?;
     let free = space
         .blocks_available()
         .checked_mul(space.fragment_size())?;
     (needed > free).then(|| {
         format!(
-            "the copy of its template needs {} MiB and {} MiB are free",
+            "it needs {} MiB and {} MiB are free",
             needed >> 20,
             free >> 20
         )
     })
-}
-
-impl Template {
-    fn open(path: &Path) -> Result<Self, String> {
-        let shown = path.display();
-        let open = || -> io::Result<_> {
-            // A FIFO in its place must not hang the start.
-            let mut options = OpenOptions::new();
-            let mut file = options
-                .read(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .open(path)?;
-            let kind = file.metadata()?.file_type();
-            // A block device has no length in its metadata.
-            let size = file.seek(SeekFrom::End(0))?;
-            Ok((file, kind, size))
-        };
-        match open() {
-            Ok((_, kind, _)) if !kind.is_file() && !kind.is_block_device() => {
-                Err(format!("{shown} is neither a file nor a block device"))
-            }
-            Ok((file, _, size)) => Ok(Self {
-                file,
-                path: path.into(),
-                size,
-            }),
-            Err(e) => Err(format!("cannot open {shown}: {e}")),
-        }
-    }
-
-    /// Fills `to`, which is empty, with the template: sharing its blocks where the file system can,
-    /// else copying what is not a hole. The outer error is a signal's.
-    fn copy_to(&self, to: &File, undo: &mut Undo) -> Result<io::Result<()>, Error> {
-        if share(&self.file, to) {
-            return Ok(Ok(()));
-        }
-        let mut at = 0;
-        while at < self.size {
-            undo.checkpoint()?;
-            match self.next_extent(at).and_then(|(start, end)| {
-                copy_range(&self.file, to, start, end)?;
-                Ok(end)
-            }) {
-                Ok(end) => at = end,
-                Err(e) => return Ok(Err(e)),
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// The next data at or after `at`, of at most [`COPY_CHUNK`] bytes: start and end. Empty at
-    /// the template's end if there is no more.
-    fn next_extent(&self, at: u64) -> io::Result<(u64, u64)> {
-        let chunk = |start: u64, end: u64| (start, end.min(start.saturating_add(COPY_CHUNK)));
-        let offset = i64::try_from(at).map_err(io::Error::other)?;
-        let start = match lseek(&self.file, offset, Whence::SeekData) {
-            Ok(start) => u64::try_from(start).map_err(io::Error::other)?,
-            Err(Errno::ENXIO) => return Ok((self.size, self.size)),
-            // It knows no holes: a block device.
-            Err(Errno::EINVAL) => return Ok(chunk(at, self.size)),
-            Err(e) => return Err(e.into()),
-        };
-        let hole = lseek(
-            &self.file,
-            i64::try_from(start).map_err(io::Error::other)?,
-            Whence::SeekHole,
-        )?;
-        let end = u64::try_from(hole).map_err(io::Error::other)?;
-        Ok(chunk(start, end.min(self.size)))
-    }
-}
-
-/// Makes `to` share all blocks of `from`; `false` if the file system cannot.
-#[expect(unsafe_code, reason = "FICLONE is an ioctl")]
-pub fn share(from: &File, to: &File) -> bool {
-    // SAFETY: the argument is a descriptor.
-    unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) == 0 }
-}
-
-/// Copies the bytes from `start` to `end` to the same place.
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    let signed = |n: u64| i64::try_from(n).map_err(io::Error::other);
-    let (mut source, mut target) = (signed(start)?, signed(start)?);
-    while source < signed(end)? {
-        let left = usize::try_from(signed(end)? - source).map_err(io::Error::other)?;
-        match copy_file_range(from, Some(&mut source), to, Some(&mut target), left) {
-            Ok(0) => return Err(io::Error::other("the template became shorter")),
-            Ok(_) => {}
-            // Between file systems, or from a device, the bytes go through us.
-            Err(Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
-                let at = u64::try_from(source).map_err(io::Error::other)?;
-                return copy_bytes(from, to, at, end);
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(())
-}
-
-fn copy_bytes(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = start;
-    while at < end {
-        let left = usize::try_from(end - at).unwrap_or(usize::MAX);
-        let len = buffer.len().min(left);
-        let part = buffer.get_mut(..len).unwrap_or_default();
-        from.read_exact_at(part, at)?;
-        to.write_all_at(part, at)?;
-        at += len as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::{Controller, refused};
 use crate::command::{CommandError, Configure, Reply};
+use crate::device_config;
 use crate::logging;
 use crate::metrics::Sink;
 use devices::block::backing::Backing;
@@ -132,6 +133,9 @@ impl Controller {
         let other_root = |other: &Drive| other.is_root_device && other.drive_id != drive.drive_id;
         if drive.is_root_device && self.config.drives.iter().any(other_root) {
             return Err(refused("A root block device already exists!".into()));
+        }
+        if drive.pool.is_some() {
+            return Err(create(device_config::POOL_IS_THE_JAILER_S.into()));
         }
         match (&drive.path_on_host, &drive.socket) {
             (Some(path), None) => Backing::look(path, drive.is_read_only)

@@ -1,0 +1,56 @@
+//! New volumes that are block devices: what was there before is overwritten before a guest gets to see it.
+
+use crate::error::Error;
+use crate::storage::copy::zero;
+use crate::storage::lock;
+use crate::storage::qcow2;
+use crate::storage::volume::{Content, Wanted};
+use crate::undo::Undo;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
+
+/// Size of a device in bytes.
+///
+/// # Errors
+/// What the host says.
+pub fn size(device: &File) -> Result<u64, Error> {
+    let mut device = device;
+    let size = device.seek(SeekFrom::End(0));
+    size.map_err(Error::step("measure the volume"))
+}
+
+/// Makes all of the new volume `device` what is wanted; it is on the disk when this returns.
+///
+/// # Errors
+/// [`Error`].
+pub fn fill(device: &File, wanted: &Wanted, undo: &mut Undo) -> Result<(), Error> {
+    let failed = || Error::step::<io::Error>(format!("fill the volume ({})", wanted.key));
+    if !lock::lock(device, false).map_err(failed())? {
+        return Err(failed()(io::Error::other("somebody uses it already")));
+    }
+    let size = size(device)?;
+    match &wanted.content {
+        Content::Empty => zero(device, 0, size, undo)?.map_err(failed())?,
+        Content::Copy(source) => {
+            source
+                .copy_to_device(device, size, undo)?
+                .map_err(failed())?;
+        }
+        Content::Qcow2(source) => {
+            zero(device, source.size, size, undo)?.map_err(failed())?;
+            qcow2::convert(source, qcow2::Target::Device(device), undo)?;
+        }
+    }
+    device.sync_all().map_err(failed())
+}
+
+/// Zeroes what a volume has gained beyond its `former` size.
+///
+/// # Errors
+/// [`Error`].
+pub fn zero_beyond(device: &File, former: u64, undo: &mut Undo) -> Result<(), Error> {
+    let now = size(device)?;
+    let failed = "zero what the volume has gained";
+    zero(device, former.min(now), now, undo)?.map_err(Error::step(failed))?;
+    device.sync_all().map_err(Error::step(failed))
+}

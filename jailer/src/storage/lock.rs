@@ -1,0 +1,53 @@
+//! Locks on images: those that a guest's VMM holds for as long as it runs, and ours while we change one. They
+//! are of the open file (OFD), end with it however that ends, and hold between the clients of an NFS server.
+
+use crate::dir::by_descriptor;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+fn whole(kind: libc::c_int) -> io::Result<libc::flock> {
+    let short = |n: libc::c_int| libc::c_short::try_from(n).map_err(io::Error::other);
+    Ok(libc::flock {
+        l_type: short(kind)?,
+        l_whence: short(libc::SEEK_SET)?,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    })
+}
+
+fn kind(shared: bool) -> libc::c_int {
+    if shared { libc::F_RDLCK } else { libc::F_WRLCK }
+}
+
+/// Whether another's lock is in the way of one that the VMM would set. `fd` may be a descriptor for looking
+/// only. What cannot be told here the VMM will tell.
+pub fn in_use(fd: &impl AsFd, shared: bool) -> bool {
+    let (Ok(mut lock), Ok(unlocked)) =
+        (whole(kind(shared)), libc::c_short::try_from(libc::F_UNLCK))
+    else {
+        return false;
+    };
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(by_descriptor(fd)).is_ok_and(|file| {
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_ok() && lock.l_type != unlocked
+    })
+}
+
+/// Locks `file` as the VMM would: shared, for which it must be open for reading, or alone, for which it must
+/// be open for writing. `false` if another's lock is in the way.
+///
+/// # Errors
+/// What the host says.
+pub fn lock(file: &File, shared: bool) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind(shared))?)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
