@@ -12,6 +12,7 @@ mod cpu_config;
 mod deprecated;
 mod drive;
 mod files;
+mod host;
 mod host_network;
 mod logger;
 mod machine;
@@ -35,6 +36,7 @@ pub use cpu_config::{CpuConfig, CpuConfigOrPath};
 pub use deprecated::deprecated;
 pub use drive::{CacheType, Drive, IoEngine};
 pub use files::{open_regular, read_bounded};
+pub use host::{Host, Seed};
 pub use host_network::HostNetwork;
 pub use logger::{Level, Logger};
 pub use machine::{

@@ -116,8 +116,8 @@ fn what_is_configured_is_shown() {
     let (kernel, image) = (bench.file("kernel"), bench.file("image"));
     bench.set(Configure::BootSource(BootSource {
         kernel_image_path: kernel.clone(),
-        initrd_path: None,
         boot_args: Some("console=ttyS0".into()),
+        ..BootSource::default()
     }));
     bench.set(Configure::Drive(drive("a", &image)));
     bench.set(Configure::Machine(MachineConfig {

@@ -216,6 +216,7 @@ impl Controller {
             .config
             .problems()
             .iter()
+            .chain(&self.config.jailers())
             .map(ToString::to_string)
             .collect();
         if !problems.is_empty() {
