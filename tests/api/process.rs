@@ -1,15 +1,19 @@
 //! What clients read from the process: exit statuses, standard output, names, messages, metrics.
 
-use crate::monitor::{Monitor, kernel, said_by_guest, starts_with_time, wait_until};
-use nix::fcntl::{OFlag, open};
+use crate::client::Client;
+use crate::monitor::{Monitor, PATIENCE, kernel, said_by_guest, starts_with_time, wait_until};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn pid(monitor: &Monitor) -> Pid {
     Pid::from_raw(monitor.child.id().try_into().unwrap())
@@ -304,6 +308,97 @@ fn messages_and_metrics_go_to_fifos_whose_reader_came_first() {
     client.get("/").expect(200);
     client.put("/actions", r#"{"action_type": "FlushMetrics"}"#);
     client.get("/").expect(200);
+}
+
+/// The number in the line of the Prometheus text that begins with `name`.
+fn prometheus(client: &mut Client, name: &str) -> u64 {
+    let text = client.get("/metrics/prometheus").expect(200).body;
+    let line = text.lines().find(|line| line.starts_with(name));
+    let number = line.and_then(|line| line.rsplit_once(' '));
+    number
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+        .1
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
+    let (mut output, end) = std::io::pipe().unwrap();
+    // Soon full: the kernel says so when its second page is begun.
+    fcntl(&end, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
+    let mut monitor = Monitor::with(|command, dir| {
+        command
+            .stdout(end.try_clone().unwrap())
+            .stdin(Stdio::piped());
+        command.arg("--metrics-path").arg(dir.join("metrics"));
+    });
+    let (mut client, mut listener) = (monitor.client(), monitor.client());
+    listener.send(b"GET /events HTTP/1.1\r\n\r\n");
+    assert_eq!(listener.head().0, 200);
+    monitor.start_guest();
+
+    let is_full = || {
+        poll(
+            &mut [PollFd::new(end.as_fd(), PollFlags::POLLOUT)],
+            PollTimeout::ZERO,
+        ) == Ok(0)
+    };
+    let mut count = || prometheus(&mut client, "bantam_uart_write_count");
+    let mut written = 0;
+    wait_until("a guest that stands", || {
+        let before = std::mem::replace(&mut written, count());
+        std::thread::sleep(Duration::from_millis(100));
+        (is_full() && written == before).then_some(())
+    });
+    let mut input = monitor.child.stdin.take().unwrap();
+    // Lost, for the port waits with the guest; nobody waits for the port.
+    input.write_all(b"typed").unwrap();
+    for state in ["Paused", "Resumed", "Paused", "Resumed"] {
+        let body = json!({"state": state}).to_string();
+        client.patch("/vm", &body).expect(204);
+        let shown = client.get("/").json()["state"].clone();
+        assert_eq!(
+            shown,
+            if state == "Paused" {
+                "Paused"
+            } else {
+                "Running"
+            }
+        );
+    }
+    client
+        .put("/actions", r#"{"action_type": "FlushMetrics"}"#)
+        .expect(204);
+    assert!(monitor.read("metrics").lines().count() >= 2);
+    for event in ["started", "paused", "resumed", "paused", "resumed"] {
+        let line: Value = serde_json::from_str(&listener.line()).unwrap();
+        assert_eq!(line["event"], event, "{line}");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let after = prometheus(&mut client, "bantam_uart_write_count");
+    // A byte for each time that it was let go, and what KVM collects.
+    assert!(after - written < 100, "{written} bytes, then {after}");
+
+    // Nothing that it said is lost, and it goes on when somebody reads.
+    let (mut text, mut said) = (Vec::new(), String::new());
+    let deadline = Instant::now() + PATIENCE;
+    while !said.contains("RX:!\n") {
+        assert!(Instant::now() < deadline, "{said}");
+        let mut chunk = [0; 4096];
+        let len = output.read(&mut chunk).unwrap();
+        text.extend_from_slice(&chunk[..len]);
+        said = said_by_guest(&String::from_utf8_lossy(&text));
+        if said.len() as u64 > after {
+            input.write_all(b"!").unwrap();
+        }
+    }
+    let ticks = said.lines().filter_map(|line| line.strip_prefix("tick "));
+    let mut ticks: Vec<_> = ticks.map(|n| u64::from_str_radix(n, 16)).collect();
+    // It may end within a line.
+    ticks.pop();
+    let whole = (1..=ticks.len() as u64).map(Ok);
+    assert!(ticks.into_iter().eq(whole), "{said}");
 }
 
 /// Groups that a line of metrics always has.
