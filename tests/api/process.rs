@@ -1,6 +1,5 @@
 //! What clients read from the process: exit statuses, standard output, names, messages, metrics.
 
-use crate::client::Client;
 use crate::monitor::{Monitor, PATIENCE, kernel, said_by_guest, starts_with_time, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -310,18 +309,6 @@ fn messages_and_metrics_go_to_fifos_whose_reader_came_first() {
     client.get("/").expect(200);
 }
 
-/// The number in the line of the Prometheus text that begins with `name`.
-fn prometheus(client: &mut Client, name: &str) -> u64 {
-    let text = client.get("/metrics/prometheus").expect(200).body;
-    let line = text.lines().find(|line| line.starts_with(name));
-    let number = line.and_then(|line| line.rsplit_once(' '));
-    number
-        .unwrap_or_else(|| panic!("no {name} in {text}"))
-        .1
-        .parse()
-        .unwrap()
-}
-
 #[test]
 fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
     let (mut output, end) = std::io::pipe().unwrap();
@@ -344,7 +331,7 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
             PollTimeout::ZERO,
         ) == Ok(0)
     };
-    let mut count = || prometheus(&mut client, "bantam_uart_write_count");
+    let mut count = || client.count("bantam_uart_write_count");
     let mut written = 0;
     wait_until("a guest that stands", || {
         let before = std::mem::replace(&mut written, count());
@@ -376,7 +363,7 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
         assert_eq!(line["event"], event, "{line}");
     }
     std::thread::sleep(Duration::from_secs(1));
-    let after = prometheus(&mut client, "bantam_uart_write_count");
+    let after = client.count("bantam_uart_write_count");
     // A byte for each time that it was let go, and what KVM collects.
     assert!(after - written < 100, "{written} bytes, then {after}");
 
@@ -399,86 +386,4 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
     ticks.pop();
     let whole = (1..=ticks.len() as u64).map(Ok);
     assert!(ticks.into_iter().eq(whole), "{said}");
-}
-
-/// Groups that a line of metrics always has.
-const GROUPS: [&str; 22] = [
-    "api_server",
-    "balloon",
-    "block",
-    "deprecated_api",
-    "get_api_requests",
-    "i8042",
-    "uart",
-    "latencies_us",
-    "logger",
-    "mmds",
-    "net",
-    "patch_api_requests",
-    "put_api_requests",
-    "seccomp",
-    "vcpu",
-    "vmm",
-    "signals",
-    "vsock",
-    "entropy",
-    "pmem",
-    "interrupts",
-    "memory_hotplug",
-];
-
-#[test]
-fn a_line_of_metrics_has_the_groups_that_clients_know() {
-    let monitor = Monitor::start();
-    let mut client = monitor.client();
-    let put = |client: &mut crate::client::Client, path: &str, body: Value| {
-        client.put(path, &body.to_string()).expect(204);
-    };
-    put(
-        &mut client,
-        "/metrics",
-        json!({"metrics_path": monitor.path("metrics")}),
-    );
-    put(
-        &mut client,
-        "/vsock",
-        json!({"guest_cid": 3, "uds_path": monitor.path("v.sock"), "vsock_id": "v"}),
-    );
-    for (id, image) in [("a", "disk.img"), ("b", "other.img")] {
-        let drive =
-            json!({"drive_id": id, "is_root_device": false, "path_on_host": monitor.path(image)});
-        put(&mut client, &format!("/drives/{id}"), drive);
-    }
-    monitor.boot();
-    client
-        .put("/actions", r#"{"action_type": "Nothing"}"#)
-        .expect(400);
-    put(
-        &mut client,
-        "/actions",
-        json!({"action_type": "FlushMetrics"}),
-    );
-
-    let text = monitor.read("metrics");
-    let lines: Vec<Value> = text
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 2, "one at the start, one on request: {text}");
-    for line in &lines {
-        assert!(line["utc_timestamp_ms"].is_u64(), "{line}");
-        for group in GROUPS.iter().chain(&["block_a", "block_b"]) {
-            assert!(line[group].is_object(), "{group}: {line}");
-        }
-    }
-    // What is counted is told once: a line has what is new since the last.
-    let sum = |group: &str, name: &str| -> Vec<u64> {
-        lines
-            .iter()
-            .map(|line| line[group][name].as_u64().unwrap())
-            .collect()
-    };
-    assert_eq!(sum("deprecated_api", "deprecated_http_api_calls"), [1, 0]);
-    assert_eq!(sum("put_api_requests", "drive_count"), [2, 0]);
-    assert_eq!(sum("put_api_requests", "actions_fails"), [0, 1]);
 }
