@@ -10,9 +10,7 @@ use crate::storage::copy::Source;
 use crate::storage::qcow2;
 use crate::undo::Undo;
 use nix::errno::Errno;
-use nix::fcntl::{
-    AT_FDCWD, AtFlags, FallocateFlags, OFlag, RenameFlags, fallocate, openat, renameat2,
-};
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fchown, linkat, unlinkat};
@@ -239,7 +237,7 @@ impl NewVolume {
                 let flags = AtFlags::AT_SYMLINK_FOLLOW;
                 linkat(AT_FDCWD, &by_descriptor(file), dir, name, flags)?;
             }
-            Some(from) => renameat2(dir, from, dir, name, RenameFlags::RENAME_NOREPLACE)?,
+            Some(from) => dir.rename_new(from, name)?,
         }
         Ok(())
     }
