@@ -2,7 +2,7 @@
 
 use crate::harness::{Guest, announce, image, journal, needs_kvm, sh};
 use crate::host::Host;
-use crate::world::{GID, UID, contains, jailer};
+use crate::world::{GID, UID, contains, expect, jailer};
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::Path;
@@ -194,5 +194,30 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
     let said = host.fails("pool start nas", 152);
     sh(&format!("umount {target}"));
     contains(&said, &["other is mounted", "already"]);
-    assert!(jailer().exists());
+}
+
+#[test]
+fn an_interrupted_mount_leaves_nothing() {
+    needs_kvm();
+    let host = Host::new();
+    // Packets to this server go nowhere.
+    sh(
+        "modprobe nfsv4; modprobe dummy; ip link add d0 type dummy; ip link set d0 up
+        ip addr add 192.0.2.1/24 dev d0; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev d0",
+    );
+    host.ok("pool define gone --type netfs --source-host 192.0.2.9 --source-path /images");
+    let mut command = Command::new(jailer());
+    command.args(["pool", "start", "gone"]).stdin(Stdio::null());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(child.try_wait().unwrap().is_none());
+    let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    let interrupted = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(interrupted.elapsed() < Duration::from_secs(15));
+    contains(&expect(&output, 1), &["stopped by SIGINT"]);
+    assert!(!Path::new("/var/lib/bantam/pools/gone").exists());
+    contains(&host.ok("pool list"), &["gone  inactive"]);
+    assert!(!sh("ps -e -o comm").contains("mount.nfs"));
 }

@@ -147,7 +147,8 @@ impl Backend for Logical {
         let flags = ["-q", "-y", "-Wn", "-Zn", "-n", name, "-L", &size];
         let args: Vec<&str> = flags.into_iter().chain([self.group.as_str()]).collect();
         let full_name = format!("{}/{name}", self.group);
-        self.change("lvcreate", &args, undo)?;
+        // Not interrupted: then nobody would know whether it was made.
+        self.change("lvcreate", &args, &mut Undo::new(|| Ok(())))?;
         let (group, again) = (self.clone(), full_name.clone());
         undo.made(format!("the logical volume {full_name}"), move || {
             let (args, mut undo) = (["-q", "-y", "-f", &again], Undo::new(|| Ok(())));
