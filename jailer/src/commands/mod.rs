@@ -92,7 +92,7 @@ fn change(action: impl FnOnce(&mut Undo) -> Result<(), Error>) -> Result<(), Err
     } else {
         drop(undo);
     }
-    // Then a signal that came meanwhile is not lost on who waits for our end by it.
+    // A signal that came meanwhile ends us here, so that who waits for us sees that it did.
     drop(held);
     done
 }
