@@ -138,7 +138,10 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
         "volume import --pool nas root --from {}",
         root.display()
     ));
+    // Half of one, left by a command that was killed.
+    fs::write(exported.join(".data.12345.new"), "half").unwrap();
     host.ok("volume create --pool nas data --size 64M");
+    assert!(!exported.join(".data.12345.new").exists());
     sh("mkfs.ext4 -q /var/lib/bantam/pools/nas/data");
     let data = exported.join("data");
 
