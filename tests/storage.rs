@@ -280,6 +280,37 @@ fn bad_input_is_told_and_changes_nothing() {
 }
 
 #[test]
+fn commands_at_once_lose_nothing_and_double_nothing() {
+    let host = Host::new();
+    host.dir_pool("web", &host.world.path("images"));
+    let started = |words: String| {
+        let mut command = Command::new(world::jailer());
+        command.args(words.split_whitespace()).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut same = Vec::new();
+    let mut each = Vec::new();
+    for n in 0..20 {
+        same.push(started("volume create --pool web same --size 1".into()));
+        same.push(started("pool define other --type dir".into()));
+        each.push(started(format!("volume create --pool web v{n} --size 1")));
+        each.push(started(format!("pool define p{n} --type dir")));
+    }
+    let succeeded = |commands: Vec<std::process::Child>| {
+        let done = commands
+            .into_iter()
+            .map(|mut c| c.wait().unwrap().success());
+        done.filter(|success| *success).count()
+    };
+    assert_eq!(succeeded(same), 2);
+    assert_eq!(succeeded(each), 40);
+    assert_eq!(fs::read_dir(host.world.path("images")).unwrap().count(), 21);
+    assert_eq!(fs::read_dir("/etc/bantam/pools").unwrap().count(), 22);
+    assert_eq!(host.json("pool list").as_array().unwrap().len(), 22);
+}
+
+#[test]
 fn a_guest_gets_its_volume_and_nobody_else_does() {
     let host = Host::new();
     let world = &host.world;

@@ -9,6 +9,7 @@ mod table;
 mod volume;
 
 use crate::error::Error;
+use crate::privileges;
 use crate::signals::{self, Held};
 use crate::undo::Undo;
 use argh::{FromArgs, SubCommands as _};
@@ -84,6 +85,8 @@ impl Command {
 
 /// Changes something on the host: what `action` records is taken back if it fails or is interrupted.
 fn change(action: impl FnOnce(&mut Undo) -> Result<(), Error>) -> Result<(), Error> {
+    // What an image is open to is tried as another user, who must not have the superuser's groups.
+    privileges::drop_groups().map_err(Error::step("leave the groups of the superuser"))?;
     let held = Held::new()?;
     let mut undo = Undo::new(signals::check);
     let done = action(&mut undo);
