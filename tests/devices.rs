@@ -13,7 +13,7 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::{Guest, Running, announce, needs_kvm, network, rounds};
+use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
@@ -221,6 +221,54 @@ fn a_guest_short_of_memory_takes_it_from_the_balloon() {
     assert_eq!(ended.value("inflated"), "yes");
     assert_eq!(ended.value("held"), "104857600");
     assert_eq!(ended.value("killed"), "0");
+}
+
+#[test]
+fn fio_sees_the_limits_of_disks() {
+    needs_kvm();
+    announce("fio");
+    // Eight at once, so that the limit and not the disk is what they wait for.
+    let guest = guest(
+        "mount -o ro /dev/disk/by-id/virtio-fio /mnt
+         fio() {
+             echo $1=$(/mnt/fio --name=$1 --filename=/dev/disk/by-id/virtio-$1 --rw=$2 --bs=$3 --ioengine=io_uring \
+                 --iodepth=8 --direct=1 --thread --time_based --runtime=8 \
+                 --output-format=terse --terse-version=3 | cut -d ';' -f 5,8,48)
+         }
+         fio ops randread 4k
+         fio bytes write 64k
+         fio none randread 4k
+         exit 3",
+    );
+    let disk = |guest: Guest, id: &str, limit: Value| {
+        let path = guest.dir().join(format!("{id}.img"));
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(8 << 20)
+            .unwrap();
+        guest.drive(id, &path, json!({"rate_limiter": limit}))
+    };
+    let guest = guest.drive("fio", &image("fio.ext4"), json!({"is_read_only": true}));
+    let guest = disk(
+        guest,
+        "ops",
+        json!({"ops": {"size": 40, "refill_time": 1000}}),
+    );
+    let bytes = json!({"bandwidth": {"size": 1 << 20, "refill_time": 1000}});
+    let guest = disk(guest, "bytes", bytes);
+    let ended = disk(guest, "none", Value::Null).run().expect(3);
+    // Errors, reads a second, KiB written a second.
+    let seen = |id: &str| -> Vec<u64> {
+        let values = ended.value(id).split(';').map(|n| n.parse().unwrap());
+        values.collect()
+    };
+    let (ops, bytes, none) = (seen("ops"), seen("bytes"), seen("none"));
+    assert_eq!((ops[0], bytes[0], none[0]), (0, 0, 0), "{}", ended.console);
+    // In eight seconds a full bucket and what comes into it: nine eighths of the rate. What is under way at the end
+    // is waited for and counted too.
+    assert!((30..=52).contains(&ops[1]), "{}", ended.console);
+    assert!((700..=1400).contains(&bytes[2]), "{}", ended.console);
+    assert!(none[1] > 2 * ops[1], "{}", ended.console);
 }
 
 #[test]

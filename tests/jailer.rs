@@ -13,6 +13,10 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/network.rs"]
+mod network;
+#[path = "jailer/process.rs"]
+mod process;
 #[path = "jailer/world.rs"]
 mod world;
 
@@ -298,8 +302,8 @@ fn bad_arguments_are_153_and_make_nothing() {
     let world = World::new();
     world.config("exit", &json!({}));
     let before = world.state();
-    let text = expect(&output(world.jailer("g1").arg("--daemonize")), 153);
-    contains(&text, &["--daemonize is not supported"]);
+    let text = expect(&output(world.jailer("g1").args(["--cgroup", "x"])), 153);
+    contains(&text, &["--cgroup x: write"]);
     expect(&output(Command::new(jailer()).args(["--id", "g1"])), 153);
     assert_eq!(world.state(), before);
 }

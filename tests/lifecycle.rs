@@ -17,7 +17,8 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
-use std::fs::File;
+use serde_json::json;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -227,9 +228,9 @@ fn without_a_terminal_sigterm_kills() {
     running.wait().expect(-(Signal::SIGTERM as i32));
 }
 
-/// A reset again and again: each machine goes as a whole before the next comes.
+/// A reset again and again: each machine goes as a whole before the next comes, and after five the next waits.
 #[test]
-fn a_guest_that_starts_again_leaves_nothing_behind() {
+fn a_guest_that_starts_again_and_again_waits_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let mut code = payload::print("x");
     // mov al, 0xfe; out 0x64, al; jmp $: a reset through the keyboard controller.
@@ -238,23 +239,31 @@ fn a_guest_that_starts_again_leaves_nothing_behind() {
     let mut running = Guest::bare(&kernel)
         .mem_mib(32)
         .scratch("data", 1 << 20)
-        .machine(serde_json::json!({"on_reboot": "restart"}))
+        .machine(json!({"on_reboot": "restart"}))
+        .api()
         .start();
-    let count = |what: &str, pid: u32| {
-        std::fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count)
+    // While it waits nothing comes and goes.
+    let count = |running: &mut harness::Running, lives| {
+        running.wait_for(&"x".repeat(lives));
+        running.wait_for_messages(&format!("it starts again in {} s", 1 << (lives - 6)), 1);
+        std::thread::sleep(Duration::from_millis(100));
+        let count = |what| fs::read_dir(format!("/proc/{}/{what}", running.child.id()));
+        ["fd", "task"].map(|what| count(what).map_or(0, Iterator::count))
     };
-    running.wait_for("xxx");
-    let pid = running.child.id();
-    // What comes and goes with a machine, at whatever moment one looks.
-    let most = |what: &str| {
-        let looks = (0..40).map(|_| {
-            std::thread::sleep(Duration::from_millis(2));
-            count(what, pid)
-        });
-        looks.max().unwrap()
-    };
-    let (files, tasks) = (most("fd"), most("task"));
-    running.wait_for(&"x".repeat(60));
-    assert!(most("fd") <= files + 4, "descriptors: {files} and more");
-    assert!(most("task") <= tasks + 4, "threads: {tasks} and more");
+    let first = count(&mut running, 6);
+    assert!(first[0] > 0 && first[1] > 0);
+    assert_eq!(count(&mut running, 8), first, "descriptors and threads");
+    assert_eq!(running.console(), "x".repeat(8));
+    // It answers meanwhile, and what it is told lasts.
+    running.api("PATCH", "/vm", json!({"state": "Paused"}));
+    let update =
+        json!({"drive_id": "data", "rate_limiter": {"ops": {"size": 1, "refill_time": 1}}});
+    running.api("PATCH", "/drives/data", update);
+    running.api("PATCH", "/vm", json!({"state": "Resumed"}));
+    assert_eq!(running.console(), "x".repeat(8));
+    running.api("PATCH", "/vm", json!({"state": "Paused"}));
+    running.wait_for_messages("the guest was started", 9);
+    assert_eq!(running.console(), "x".repeat(8));
+    running.api("PATCH", "/vm", json!({"state": "Resumed"}));
+    running.wait_for(&"x".repeat(9));
 }

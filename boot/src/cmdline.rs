@@ -8,9 +8,10 @@
 //! Devices are described in ACPI, and [`crate::load`] adds nothing to the line. A kernel without ACPI needs one
 //! parameter per window ([`CommandLine::append_virtio_mmio`]). It must not be given to every kernel: one built with
 //! both ACPI and `CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES` makes two platform devices of each window, of which one fails
-//! with EBUSY and an error on the console; and since the number is taken as a Linux interrupt number, not as an
-//! I/O APIC pin, the twin would not work under hardware-reduced ACPI anyway. So: only when
-//! [`CommandLine::disables_acpi`], or when the user asks for a kernel from before ACPI support.
+//! with EBUSY and an error on the console (the compatible monitor gives it to every kernel, and documents the errors
+//! as a caveat); and since the number is taken as a Linux interrupt number, not as an I/O APIC pin, the twin would
+//! not work under hardware-reduced ACPI anyway. So: only when [`CommandLine::disables_acpi`]. A kernel that was built
+//! without ACPI does not know `acpi=off`, and passes over it: whoever boots one adds it.
 
 use thiserror::Error;
 

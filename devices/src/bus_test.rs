@@ -71,7 +71,7 @@ fn no_access_of_any_port_upsets_its_neighbours() {
     let run = |accesses: Vec<(u64, usize, Option<u64>)>| {
         let (sink, events) = recorded_events();
         let mut bus = Bus::default();
-        let serial = SerialPort::new(irq(), Box::new(std::io::sink()));
+        let serial = SerialPort::new(irq(), Box::new(std::io::sink()), Default::default());
         let devices: [(u64, u64, SharedDevice); 6] = [
             (0, 8, Arc::new(Mutex::new(serial))),
             (

@@ -55,6 +55,8 @@ metric_set! {
         read_count: Counter,
         /// Bytes written.
         write_count: Counter,
+        /// Of these, bytes above the limit of the output, which were lost.
+        rate_limiter_dropped_bytes: Counter,
     }
 }
 
@@ -67,20 +69,16 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// Writes what the guest sends to `output` and interrupts it through `irq`.
-    pub fn new(irq: EventFd, output: Box<dyn Write + Send>) -> Self {
+    /// Writes what the guest sends to `output`, interrupts it through `irq`, and counts in `metrics`, as `output`
+    /// may.
+    pub fn new(irq: EventFd, output: Box<dyn Write + Send>, metrics: Arc<SerialMetrics>) -> Self {
         let empty = Arc::new(InputEmpty::default());
         Self {
             uart: Serial::with_events(Line(irq), empty.clone(), output),
             empty,
             pending: VecDeque::new(),
-            metrics: Arc::default(),
+            metrics,
         }
-    }
-
-    /// The counters.
-    pub fn metrics(&self) -> Arc<SerialMetrics> {
-        self.metrics.clone()
     }
 
     /// Gives the guest `bytes`; what its FIFO does not hold follows as it reads. Returns how many were

@@ -40,7 +40,7 @@ impl Write for Broken {
 fn port(output: impl Write + Send + 'static) -> (SerialPort, EventFd) {
     let irq = EventFd::new(EFD_NONBLOCK).unwrap();
     let line = irq.try_clone().unwrap();
-    (SerialPort::new(line, Box::new(output)), irq)
+    (SerialPort::new(line, Box::new(output), Arc::default()), irq)
 }
 
 fn read(port: &mut SerialPort, register: u64) -> u8 {

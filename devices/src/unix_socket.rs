@@ -22,6 +22,19 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether [`listen`] could do with what is at `path`, without doing it; of its directory it tells nothing.
+///
+/// # Errors
+/// What it would say: `AddrInUse` if something is in the way, or the path is too long.
+pub fn look(path: &Path) -> io::Result<()> {
+    UnixAddr::new(path)?;
+    match path.symlink_metadata() {
+        Ok(_) if !is_dead(path) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Puts a new socket in the place of that at `path`, where there is one all the while: a second process that
 /// does the same never finds the place free.
 fn replace(path: &Path) -> io::Result<UnixListener> {
@@ -71,10 +84,16 @@ mod tests {
     fn only_a_socket_that_nobody_listens_at_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
+        look(&path).unwrap();
         let alive = listen(&path).unwrap();
-        let refused = || listen(&path).unwrap_err().kind();
+        let refused = || {
+            let kind = listen(&path).unwrap_err().kind();
+            assert_eq!(look(&path).unwrap_err().kind(), kind);
+            kind
+        };
         assert_eq!(refused(), io::ErrorKind::AddrInUse);
         drop(alive);
+        look(&path).unwrap();
         drop(listen(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "a file").unwrap();

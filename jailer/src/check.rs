@@ -1,5 +1,6 @@
 //! Everything that can be known to go wrong, found before anything is made and told at once.
 
+use crate::cgroup;
 use crate::chroot;
 use crate::cli::Options;
 use crate::error::{Error, warn};
@@ -21,6 +22,8 @@ pub struct Plan {
     pub exec: ExecFile,
     /// The guest, if the jailer is to prepare one.
     pub guest: Option<Guest>,
+    /// The control groups.
+    pub cgroups: cgroup::Plan,
     /// The mount namespace to go back to.
     pub home: Home,
 }
@@ -34,6 +37,14 @@ pub struct Guest {
     pub files: Files<Image>,
     /// Its interfaces.
     pub interfaces: Vec<Interface>,
+}
+
+impl Guest {
+    /// The bridges it goes on.
+    pub fn bridges(&self) -> impl Iterator<Item = &str> {
+        let interfaces = self.config.network_interfaces.iter();
+        interfaces.filter_map(|interface| interface.bridge.as_deref())
+    }
 }
 
 /// Enters a mount namespace of its own and the network namespace asked for, which leaves no trace, and
@@ -57,6 +68,7 @@ pub fn check(options: &Options) -> Result<Plan, Error> {
         .ok();
     check_base(options, &mut problems);
     check_kvm(&mut problems);
+    let cgroups = cgroup::check(&options.cgroup, &options.id, &mut problems);
     let guest = options
         .config_file
         .as_deref()
@@ -65,6 +77,7 @@ pub fn check(options: &Options) -> Result<Plan, Error> {
         (Some(home), Some(exec)) if problems.is_empty() => Ok(Plan {
             exec,
             guest: guest.flatten(),
+            cgroups,
             home,
         }),
         _ => Err(Error::Problems(problems)),

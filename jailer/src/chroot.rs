@@ -5,7 +5,7 @@
 //! process sees.
 
 use crate::cli::Options;
-use crate::dir::{Dir, Owner, ROOT};
+use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::Error;
 use crate::exec_file::ExecFile;
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
@@ -14,23 +14,47 @@ use crate::storage::{Files, HostFile};
 use crate::undo::Undo;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, makedev};
+use nix::sys::stat::{Mode, SFlag, fstat, makedev, stat};
 use nix::unistd::{Gid, Uid};
 use resources::VmConfig;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// In the guest's directory, outside its root: locked for as long as the guest runs.
-const LOCK: &str = "jail.lock";
+pub const LOCK: &str = "jail.lock";
 
 /// Device numbers that Linux fixes (devices.txt): KVM, TUN, urandom.
 const KVM: (u64, u64) = (10, 232);
 const TUN: (u64, u64) = (10, 200);
 const URANDOM: (u64, u64) = (1, 9);
+/// The device of page faults that a process handles itself: its number is the host's choice.
+const USERFAULTFD: &str = "/dev/userfaultfd";
 
 /// A lock that ends with the process, also when that has become the VMM.
 pub type Lock = Arc<Flock<File>>;
+
+/// The file that tells which process the VMM is.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl PidFile {
+    /// Writes it: bare digits, as clients parse the whole file.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn write(self, process: u32) -> Result<(), Error> {
+        let text = process.to_string();
+        let written = self
+            .file
+            .map_or(Ok(()), |mut file| file.write_all(text.as_bytes()));
+        written.map_err(Error::step(format!("write {}", self.path.display())))
+    }
+}
 
 /// A jail that this process has for itself.
 #[derive(Debug)]
@@ -65,11 +89,12 @@ impl Jail {
         })
     }
 
-    /// Puts in what every VMM needs: its own file, devices, a directory for sockets.
+    /// Puts in what every VMM needs: its own file, devices, a directory for sockets, and a file to tell
+    /// its process by, which is empty yet.
     ///
     /// # Errors
     /// [`Error`], naming the file.
-    pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<(), Error> {
+    pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<PidFile, Error> {
         let (root, owner) = (&self.root, self.owner);
         exec.place(root, name, undo)?;
         let dev = root.make_own_dir(undo, "dev", 0o755, ROOT)?;
@@ -81,11 +106,20 @@ impl Jail {
         ] {
             dir.make_device(undo, name, makedev(major, minor), owner)?;
         }
+        if let Ok(stat) = stat(USERFAULTFD)
+            && kind(&stat) == SFlag::S_IFCHR
+        {
+            dev.make_device(undo, "userfaultfd", stat.st_rdev, owner)?;
+        }
         root.make_own_dir(undo, "run", 0o700, owner)?;
-        // Bare digits: clients parse the whole file.
-        let pid = std::process::id().to_string();
-        root.make_file(undo, &format!("{name}.pid"), 0o644, ROOT, |file| {
-            file.write_all(pid.as_bytes())
+        let (name, mut opened) = (format!("{name}.pid"), None);
+        root.make_file(undo, &name, 0o644, ROOT, |file| {
+            opened = Some(file.try_clone()?);
+            Ok(())
+        })?;
+        Ok(PidFile {
+            path: root.path().join(name),
+            file: opened,
         })
     }
 
@@ -153,7 +187,10 @@ fn open_base(options: &Options, undo: &mut Undo) -> Result<Dir, Error> {
 
 /// Locks `directory` for this process and the VMM that it becomes, which inherits the open file. It
 /// is a plain file, as an open directory would be a way out of the jail.
-fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
+///
+/// # Errors
+/// [`Error`]: a guest runs there.
+pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     let shown = directory.path().join(LOCK);
     let failed = |e: Errno| {
         let step = match e {

@@ -4,10 +4,12 @@
 use argh::FromArgs;
 use nix::unistd::{Gid, Uid};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::cgroup;
 use crate::commands::{self, Command};
 use crate::dir::Owner;
+use crate::uids;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub struct Options {
     pub exec_name: String,
     /// Whom the VMM runs as.
     pub owner: Owner,
+    /// Where to take [`Self::owner`] from instead, if it is to be one that no other guest has.
+    pub allot: Option<uids::Range>,
     /// Where jails are.
     pub base: PathBuf,
     /// Whether the user named [`Self::base`]: the default is created if absent.
@@ -41,8 +45,23 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Limits of the VMM's process.
     pub limits: Limits,
+    /// Control groups of the VMM's process.
+    pub cgroup: cgroup::Wish,
+    /// How the VMM's process is related to the jailer's.
+    pub process: Process,
     /// Arguments of the VMM, untouched.
     pub pass_through: Vec<OsString>,
+}
+
+/// How the VMM's process is related to the jailer's, which it is if nothing here is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// In a session of its own, without a terminal, while the jailer ends.
+    pub daemonize: bool,
+    /// The first process of a new PID namespace.
+    pub new_pid_ns: bool,
+    /// The superuser of a new user namespace, who is [`Options::owner`] outside.
+    pub new_user_ns: bool,
 }
 
 /// Limits of the VMM's process (setrlimit(2)).
@@ -54,7 +73,8 @@ pub struct Limits {
     pub fsize: Option<u64>,
 }
 
-const DEFAULT_BASE: &str = "/srv/jailer";
+/// Where jails are if nothing else is said.
+pub const DEFAULT_BASE: &str = "/srv/jailer";
 const DEFAULT_NO_FILE: u64 = 2048;
 
 /// Names that the jail itself uses in its root.
@@ -82,12 +102,15 @@ struct Arguments {
     /// the VMM, a static program
     #[argh(option)]
     exec_file: Option<PathBuf>,
-    /// user the VMM runs as
+    /// user the VMM runs as: a number, or `auto` for one of --uid-range that no running guest has
     #[argh(option)]
-    uid: Option<u32>,
-    /// group the VMM runs as
+    uid: Option<String>,
+    /// group the VMM runs as; with `--uid auto` that of the same number
     #[argh(option)]
     gid: Option<u32>,
+    /// users that `--uid auto` may take (FIRST-LAST, 64200-65199)
+    #[argh(option)]
+    uid_range: Option<String>,
     /// directory of jails (/srv/jailer)
     #[argh(option)]
     chroot_base_dir: Option<PathBuf>,
@@ -100,19 +123,22 @@ struct Arguments {
     /// limit of the VMM's process: no-file=N open files (2048) or fsize=N bytes per file; may be repeated
     #[argh(option)]
     resource_limit: Vec<String>,
-    /// not supported by this version
+    /// leave the terminal: the VMM gets a session of its own and /dev/null, and the jailer ends
     #[argh(switch)]
     daemonize: bool,
-    /// not supported by this version
+    /// run the VMM as the first process of a PID namespace of its own
     #[argh(switch)]
     new_pid_ns: bool,
-    /// not supported by this version
+    /// run the VMM as the superuser of a user namespace of its own, who is --uid outside
+    #[argh(switch)]
+    new_user_ns: bool,
+    /// value of a control group that is made for the VMM, e.g. cpu.weight=50; may be repeated
     #[argh(option)]
     cgroup: Vec<String>,
-    /// not supported by this version
+    /// version of the control groups: 1 or 2 (1 where it is mounted, else 2)
     #[argh(option)]
     cgroup_version: Option<String>,
-    /// not supported by this version
+    /// control group under which the VMM's is made (name of the VMM's file)
     #[argh(option)]
     parent_cgroup: Option<String>,
     /// print the version
@@ -167,40 +193,11 @@ impl Arguments {
             let version = env!("CARGO_PKG_VERSION");
             return Ok(Action::Print(format!("Bantam jailer v{version}\n")));
         }
-        let unsupported = [
-            ("--daemonize", self.daemonize),
-            ("--new-pid-ns", self.new_pid_ns),
-            ("--cgroup", !self.cgroup.is_empty()),
-            ("--cgroup-version", self.cgroup_version.is_some()),
-            ("--parent-cgroup", self.parent_cgroup.is_some()),
-        ];
-        if let Some((flag, _)) = unsupported.into_iter().find(|(_, given)| *given) {
-            return Err(format!(
-                "{flag} is not supported by this version: remove it"
-            ));
-        }
         let id = needed("--id", self.id)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
-            return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
-        }
+        check_id(&id)?;
         let exec_file = needed("--exec-file", self.exec_file)?;
-        let exec_name = exec_file.file_name().and_then(|name| name.to_str());
-        let exec_name = exec_name.unwrap_or_default().to_owned();
-        if exec_name.is_empty() || RESERVED.contains(&exec_name.as_str()) {
-            return Err(format!(
-                "--exec-file {}: its name cannot name a jail: rename the file",
-                exec_file.display()
-            ));
-        }
-        let uid = needed("--uid", self.uid)?;
-        let gid = needed("--gid", self.gid)?;
-        for (flag, number) in [("--uid", uid), ("--gid", gid)] {
-            // The kernel's "leave it as it is".
-            if number == u32::MAX {
-                return Err(format!("{flag} {number}: must be less than {number}"));
-            }
-        }
+        let exec_name = exec_name(&exec_file)?;
+        let (uid, gid, allot) = user(self.uid, self.gid, self.uid_range.as_deref())?;
         if self.config_file.is_some() && pass_through.iter().any(|word| word == "--config-file") {
             return Err(
                 "--config-file is given before and after `--`: before it, paths are the host's, \
@@ -208,10 +205,23 @@ impl Arguments {
                     .into(),
             );
         }
+        let cgroup = cgroup::Wish::parse(
+            &self.cgroup,
+            self.cgroup_version.as_deref(),
+            self.parent_cgroup.as_deref(),
+            &exec_name,
+        )?;
         Ok(Action::Start(Box::new(Options {
             id,
             exec_file,
             exec_name,
+            allot,
+            cgroup,
+            process: Process {
+                daemonize: self.daemonize,
+                new_pid_ns: self.new_pid_ns,
+                new_user_ns: self.new_user_ns,
+            },
             owner: Owner {
                 uid: Uid::from_raw(uid),
                 gid: Gid::from_raw(gid),
@@ -224,6 +234,64 @@ impl Arguments {
             pass_through,
         })))
     }
+}
+
+/// Whether `id` can name a guest.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_id(id: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
+    }
+    Ok(())
+}
+
+/// The name of the VMM `path`, which names its jails.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn exec_name(path: &Path) -> Result<String, String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or_default();
+    if name.is_empty() || RESERVED.contains(&name) {
+        return Err(format!(
+            "--exec-file {}: its name cannot name a jail: rename the file",
+            path.display()
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// The user, the group, and where to take them from instead.
+fn user(
+    uid: Option<String>,
+    gid: Option<u32>,
+    range: Option<&str>,
+) -> Result<(u32, u32, Option<uids::Range>), String> {
+    let uid = needed("--uid", uid)?;
+    if uid == "auto" {
+        if let Some(gid) = gid {
+            return Err(format!(
+                "--gid {gid}: leave it out, with `--uid auto` the group has the user's number"
+            ));
+        }
+        return Ok((0, 0, Some(uids::Range::parse(range)?)));
+    }
+    if range.is_some() {
+        return Err("--uid-range is for `--uid auto`".into());
+    }
+    let number = uid.parse::<u32>();
+    let uid = number.map_err(|_| format!("--uid {uid}: write a number, or `auto`"))?;
+    let gid = needed("--gid", gid)?;
+    for (flag, number) in [("--uid", uid), ("--gid", gid)] {
+        // The kernel's "leave it as it is".
+        if number == u32::MAX {
+            return Err(format!("{flag} {number}: must be less than {number}"));
+        }
+    }
+    Ok((uid, gid, None))
 }
 
 fn needed<T>(flag: &str, value: Option<T>) -> Result<T, String> {

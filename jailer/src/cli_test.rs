@@ -56,6 +56,15 @@ fn every_supported_flag_is_taken() {
         "no-file=64",
         "--resource-limit",
         "fsize=100",
+        "--daemonize",
+        "--new-pid-ns",
+        "--new-user-ns",
+        "--cgroup",
+        "cpu.weight=5",
+        "--cgroup-version",
+        "2",
+        "--parent-cgroup",
+        "all/mine",
     ];
     let words: Vec<_> = LEAST.into_iter().chain(more).collect();
     // `no-file=64` is a value, not a flag with a value.
@@ -65,6 +74,25 @@ fn every_supported_flag_is_taken() {
     assert_eq!(options.netns, Some("/run/netns/a".into()));
     assert_eq!(options.limits.no_file, 64);
     assert_eq!(options.limits.fsize, Some(100));
+    let process = options.process;
+    assert!(process.daemonize && process.new_pid_ns && process.new_user_ns);
+    assert_ne!(options.cgroup, cgroup::Wish::default());
+}
+
+#[test]
+fn a_user_can_be_left_to_the_jailer() {
+    let words = [
+        "--id",
+        "a",
+        "--exec-file",
+        "x",
+        "--uid",
+        "auto",
+        "--uid-range",
+        "5-6",
+    ];
+    let numbers: Vec<_> = options(&words).allot.unwrap().numbers().collect();
+    assert_eq!(numbers, [5, 6]);
 }
 
 #[test]
@@ -75,11 +103,27 @@ fn what_is_wrong_is_told() {
         (LEAST[..6].to_vec(), "--gid is missing"),
         (with(&["--nonsense"]), "--nonsense"),
         (with(&["--netns=/x"]), "write `--netns /x`"),
-        (with(&["--daemonize"]), "--daemonize is not supported"),
-        (with(&["--new-pid-ns"]), "--new-pid-ns is not supported"),
-        (with(&["--cgroup", "a=b"]), "--cgroup is not supported"),
-        (with(&["--cgroup-version", "2"]), "--cgroup-version is not"),
-        (with(&["--parent-cgroup", "p"]), "--parent-cgroup is not"),
+        (with(&["--cgroup", "a=b"]), "--cgroup a=b"),
+        (with(&["--cgroup-version", "3"]), "--cgroup-version 3"),
+        (with(&["--parent-cgroup", "/p"]), "--parent-cgroup /p"),
+        (with(&["--uid-range", "1-2"]), "is for `--uid auto`"),
+        (
+            vec![
+                "--id",
+                "a",
+                "--exec-file",
+                "x",
+                "--uid",
+                "auto",
+                "--gid",
+                "1",
+            ],
+            "--gid 1: leave it out",
+        ),
+        (
+            vec!["--id", "a", "--exec-file", "x", "--uid", "me", "--gid", "1"],
+            "--uid me",
+        ),
         (with(&["--resource-limit", "cpu=1"]), "no-file=N"),
         (
             with(&["--config-file", "a", "--", "--config-file", "b"]),

@@ -272,6 +272,25 @@ impl Dir {
         Ok(fstatat(&*self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
     }
 
+    /// The names in the directory, in order. One that is no text is left out: nobody here made it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let fd = openat(&*self.fd, ".", DIRECTORY, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in nix::dir::Dir::from_fd(fd)?.iter() {
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Records that this run made `name`.
     ///
     /// # Errors

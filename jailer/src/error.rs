@@ -11,6 +11,9 @@ pub enum Error {
     /// What was found before anything was made: all of it.
     #[error("nothing was made, because{}", list(.0))]
     Problems(Vec<Problem>),
+    /// The command line cannot be used.
+    #[error("{0}")]
+    Arguments(String),
     /// The host refused a step.
     #[error("cannot {step}")]
     Step {
@@ -20,6 +23,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The process that was to become the VMM could not.
+    #[error("{0}")]
+    Child(String),
     /// A signal asked the jailer to end.
     #[error("stopped by {0}")]
     Stopped(Signal),
@@ -38,7 +44,8 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Problems(_) => BAD_CONFIGURATION,
-            Self::Step { .. } | Self::Stopped(_) => HOST_FAILURE,
+            Self::Arguments(_) => BAD_ARGUMENTS,
+            Self::Step { .. } | Self::Child(_) | Self::Stopped(_) => HOST_FAILURE,
         }
     }
 }

@@ -32,17 +32,20 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
         pmem,
         memory_hotplug,
         serial,
+        host: _,
     } = config;
     let BootSource {
         kernel_image_path: _,
         initrd_path,
         boot_args,
+        image_drive: _,
     } = boot_source;
     VmConfig {
         boot_source: BootSource {
             kernel_image_path: in_root(KERNEL),
             initrd_path: initrd_path.map(|_| in_root(INITRD)),
             boot_args,
+            image_drive: None,
         },
         drives: drives.into_iter().map(drive).collect(),
         machine_config,
@@ -51,6 +54,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
             .zip(taps)
             .map(|(interface, tap)| NetworkInterface {
                 bridge: None,
+                host: None,
                 tap_fd: Some(*tap),
                 ..interface
             })
@@ -66,6 +70,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
         metrics,
         vsock,
         serial,
+        host: None,
     }
 }
 

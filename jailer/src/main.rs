@@ -1,37 +1,38 @@
 //! `jailer`: prepares a guest on the host as root, takes every privilege away from itself and becomes the
 //! guest's VMM by exec, so that its process id is the guest's from the start.
 //!
-//! [`check`] finds everything wrong before anything is made; [`make`] makes it, each step recorded in
-//! [`undo`], so that a start that fails leaves nothing behind; [`become_vmm`] takes the privileges
-//! away. No daemon stays.
+//! Flags start a guest as Firecracker's jailer does ([`start`]); words are commands ([`commands`]).
+//! No daemon stays.
 
+mod cgroup;
 mod check;
 mod chroot;
+mod clean;
 mod cli;
 mod commands;
+mod detach;
 mod dir;
 mod error;
 mod exec_file;
 mod guardian;
 mod jail_config;
+mod landlocked;
 mod namespaces;
 mod network;
 mod privileges;
 mod progress;
+mod record;
 mod signals;
+mod start;
+mod state;
 mod storage;
 mod tool;
+mod uids;
 mod undo;
 mod vmm;
 
-use check::Plan;
-use cli::Options;
-use error::Error;
-use signals::Held;
-use std::convert::Infallible;
 use std::process::ExitCode;
-use undo::Undo;
-use vmm::{Started, Vmm};
+use vmm::Started;
 
 fn main() -> ExitCode {
     let started = Started::now();
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
             return ExitCode::from(error::BAD_ARGUMENTS);
         }
     };
-    let Err(error) = start(&options, started);
+    let Err(error) = start::start(options, started);
     eprintln!("jailer: error: {}", error::chain(&error));
     ExitCode::from(error.status())
 }
@@ -64,44 +65,3 @@ fn run(command: commands::Command) -> ExitCode {
         }
     }
 }
-
-/// Does not return if all goes well: the process is the VMM by then.
-fn start(options: &Options, started: Started) -> Result<Infallible, Error> {
-    vmm::close_inherited()?;
-    let plan = check::check(options)?;
-    let held = Held::new()?;
-    let mut undo = Undo::new(signals::check);
-    let vmm = make(options, started, plan, &mut undo)?;
-    guardian::run_last(undo, move || become_vmm(options, &vmm, held))
-}
-
-/// Makes everything on the host, and goes into the jail.
-fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Result<Vmm, Error> {
-    let jail = chroot::Jail::claim(options, undo)?;
-    jail.furnish(&plan.exec, &options.exec_name, undo)?;
-    let Some(guest) = plan.guest else {
-        let lock = jail.enter(None, plan.home, undo)?;
-        return Ok(Vmm::new(options, started, lock, Vec::new(), false));
-    };
-    let files = guest.files.make(options.owner, undo)?;
-    let taps = network::make(guest.interfaces, options.owner.uid, undo)?;
-    let jailed = jail_config::jailed(guest.config.clone(), &vmm::numbers(&taps));
-    jail.furnish_guest(&jailed, undo)?;
-    let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
-    Ok(Vmm::new(options, started, lock, taps, true))
-}
-
-/// Takes the privileges away and executes the VMM.
-fn become_vmm(options: &Options, vmm: &Vmm, held: Held) -> Result<Infallible, Error> {
-    let (uid, gid) = (options.owner.uid, options.owner.gid);
-    privileges::limit(options.limits).map_err(Error::step("set --resource-limit"))?;
-    privileges::drop_all(options.owner)
-        .map_err(Error::step(format!("become user {uid} and group {gid}")))?;
-    signals::restore_pipe();
-    drop(held);
-    vmm.execute()
-}
-
-#[cfg(test)]
-#[path = "main_test.rs"]
-mod main_test;

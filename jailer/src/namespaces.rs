@@ -1,12 +1,14 @@
 //! Namespaces: the jailer's own view of mounts, and the network it was told to start in.
 
-use crate::dir::{Dir, by_descriptor};
+use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
+use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 use nix::unistd::{fchdir, pivot_root};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -46,6 +48,37 @@ pub fn own_mounts() -> Result<Home, Error> {
     Ok(Home(home))
 }
 
+/// A handle of /proc, which stays when the process has entered its jail.
+///
+/// # Errors
+/// What the host says.
+pub fn proc() -> io::Result<Dir> {
+    Dir::open(Path::new("/proc"))
+}
+
+/// Goes into a user namespace in which `owner`, whom this thread is already, is the superuser. `proc` is
+/// a handle of /proc.
+///
+/// # Errors
+/// What the host says; `EINVAL` if the process has other threads.
+pub fn enter_user(owner: Owner, proc: &Dir) -> io::Result<()> {
+    // Becoming another user took away this process's own files in /proc.
+    nix::sys::prctl::set_dumpable(true)?;
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    // user_namespaces(7): the groups' map is an unprivileged process's only if it gives up setgroups(2).
+    for (name, text) in [
+        ("setgroups", "deny".to_owned()),
+        ("gid_map", format!("0 {} 1", owner.gid)),
+        ("uid_map", format!("0 {} 1", owner.uid)),
+    ] {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let path = format!("self/{name}");
+        let file = openat(proc, path.as_str(), flags, Mode::empty())?;
+        File::from(file).write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// Enters the network namespace `path`.
 ///
 /// # Errors
@@ -53,6 +86,18 @@ pub fn own_mounts() -> Result<Home, Error> {
 pub fn enter_network(path: &Path) -> io::Result<()> {
     let namespace = File::open(path)?;
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Runs `action` in the network namespace `path`, and comes back.
+///
+/// # Errors
+/// What the host says.
+pub fn in_network<T>(path: &Path, action: impl FnOnce() -> T) -> io::Result<T> {
+    let home = File::open("/proc/thread-self/ns/net")?;
+    enter_network(path)?;
+    let result = action();
+    setns(home, CloneFlags::CLONE_NEWNET)?;
+    Ok(result)
 }
 
 /// Mounts `dir` on itself, with what is mounted below it, and opens it again: a root to pivot to.

@@ -5,7 +5,8 @@
 //! and the one that takes back a failed start keeps its privileges (see `guardian.rs`).
 
 use crate::cli::Limits;
-use crate::dir::Owner;
+use crate::dir::{Dir, Owner, ROOT};
+use crate::namespaces;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use std::io;
@@ -41,11 +42,19 @@ const NO_CAPABILITIES: Capabilities = [CapabilityWord {
     inheritable: 0,
 }; 2];
 
-/// Becomes `owner` with no capability and no way to any, and makes sure of it.
+/// Becomes `owner` with no capability and no way to any, and makes sure of it. With `user_ns`, a handle
+/// of /proc, `owner` is the superuser of a user namespace of its own, and the process has one thread.
 ///
 /// # Errors
 /// What the host says, or that a privilege is left.
-pub fn drop_all(owner: Owner) -> io::Result<()> {
+pub fn drop_all(mut owner: Owner, user_ns: Option<&Dir>) -> io::Result<()> {
+    drop_groups()?;
+    if let Some(proc) = user_ns {
+        become_user(owner)?;
+        // There it has every capability again, over nothing of ours; they are dropped below.
+        namespaces::enter_user(owner, proc)?;
+        owner = ROOT;
+    }
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
     prctl(
         libc::PR_CAP_AMBIENT,
@@ -60,12 +69,14 @@ pub fn drop_all(owner: Owner) -> io::Result<()> {
             Err(e) => return Err(e),
         }
     }
-    drop_groups()?;
-    let (uid, gid) = (owner.uid.as_raw(), owner.gid.as_raw());
-    set_ids(libc::SYS_setresgid, gid)?;
-    set_ids(libc::SYS_setresuid, uid)?;
+    become_user(owner)?;
     set_capabilities(&NO_CAPABILITIES)?;
     verify(owner)
+}
+
+fn become_user(owner: Owner) -> io::Result<()> {
+    set_ids(libc::SYS_setresgid, owner.gid.as_raw())?;
+    set_ids(libc::SYS_setresuid, owner.uid.as_raw())
 }
 
 /// Tries to get back what [`drop_all`] took away.

@@ -34,6 +34,10 @@ pub struct Tool {
     meanwhile: Box<dyn FnMut()>,
 }
 
+/// Held while a program is started: its process has all descriptors of ours until it is the program.
+#[cfg(test)]
+pub static STARTING: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
 type Before = Box<dyn FnMut() -> io::Result<()> + Send + Sync>;
 
 /// Whether `name` is there.
@@ -145,6 +149,8 @@ impl Tool {
     }
 
     fn spawn(&mut self) -> io::Result<(Child, File, File)> {
+        #[cfg(test)]
+        let _others = STARTING.read();
         let file =
             || -> io::Result<File> { Ok(memfd_create(c"output", MFdFlags::MFD_CLOEXEC)?.into()) };
         let (mut input, output, messages) = (file()?, file()?, file()?);

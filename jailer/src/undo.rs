@@ -5,6 +5,8 @@
 //! that came meanwhile stops the start.
 
 use crate::error::{Error, warn};
+use crate::record::{Made, Record};
+use std::fs::File;
 use std::io;
 
 type Action = Box<dyn FnOnce() -> io::Result<()> + Send>;
@@ -14,6 +16,8 @@ type Check = Box<dyn FnMut() -> Result<(), Error> + Send>;
 pub struct Undo {
     made: Vec<(String, Action)>,
     check: Check,
+    /// What outlives this process if it is killed.
+    record: Option<Record>,
 }
 
 impl Undo {
@@ -22,7 +26,34 @@ impl Undo {
         Self {
             made: Vec::new(),
             check: Box::new(check),
+            record: None,
         }
+    }
+
+    /// From now on, what [`Self::announce`] tells is written into `record`.
+    pub fn keep_record(&mut self, record: Record) {
+        self.record = Some(record);
+    }
+
+    /// Writes down, before it is made, what outlives this process.
+    ///
+    /// # Errors
+    /// [`Error`], naming the record.
+    pub fn announce(&mut self, tell: impl FnOnce(&mut Made)) -> Result<(), Error> {
+        let Some(record) = &mut self.record else {
+            return Ok(());
+        };
+        let mut made = record.made().clone();
+        tell(&mut made);
+        record.write(made)
+    }
+
+    /// See [`Record::handover`].
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn handover(&self) -> Result<Option<File>, Error> {
+        self.record.as_ref().map_or(Ok(None), Record::handover)
     }
 
     /// Records that `what` was made, and that `action` takes it back.
@@ -54,12 +85,19 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        let mut all = true;
         while let Some((what, action)) = self.made.pop() {
             match action() {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => warn(&format!("cannot take back {what}: {e}; remove it by hand")),
+                Err(e) => {
+                    all = false;
+                    warn(&format!("cannot take back {what}: {e}; remove it by hand"));
+                }
             }
+        }
+        if all && let Some(Err(e)) = self.record.as_mut().map(|r| r.write(Made::default())) {
+            warn(&crate::error::chain(&e));
         }
     }
 }

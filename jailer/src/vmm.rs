@@ -4,12 +4,14 @@ use crate::chroot::Lock;
 use crate::cli::Options;
 use crate::error::Error;
 use crate::jail_config;
+use crate::uids::Claim;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
@@ -43,6 +45,8 @@ pub struct Vmm {
     started: Started,
     arguments: Vec<OsString>,
     lock: Lock,
+    user: Option<Claim>,
+    handover: Option<File>,
     taps: Vec<OwnedFd>,
 }
 
@@ -68,8 +72,25 @@ impl Vmm {
             started,
             arguments,
             lock,
+            user: None,
+            handover: None,
             taps,
         }
+    }
+
+    /// The VMM holds `user` until it ends.
+    pub fn with_user(self, user: Option<Claim>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Before it is executed, a byte goes to `handover`.
+    pub fn with_handover(self, handover: Option<File>) -> Self {
+        Self { handover, ..self }
+    }
+
+    /// Its path in the jail.
+    pub fn path(&self) -> String {
+        format!("/{}", self.name)
     }
 
     /// Executes it, with no environment.
@@ -77,13 +98,17 @@ impl Vmm {
     /// # Errors
     /// [`Error`], naming the file.
     pub fn execute(&self) -> Result<Infallible, Error> {
-        let path = format!("/{}", self.name);
+        let path = self.path();
         let failed = Error::step::<io::Error>(format!("execute {path} in the jail"));
         let execute = || {
             let words: io::Result<Vec<CString>> = self.words().into_iter().map(c_string).collect();
             inherit(&**self.lock)?;
+            self.user.iter().try_for_each(|user| inherit(&**user))?;
             self.taps.iter().try_for_each(inherit)?;
             let path = c_string(path.into())?;
+            if let Some(mut handover) = self.handover.as_ref() {
+                handover.write_all(b"s")?;
+            }
             Ok(nix::unistd::execve::<_, CString>(&path, &words?, &[])?)
         };
         execute().map_err(failed)
@@ -92,7 +117,7 @@ impl Vmm {
     /// The command line, its first word the VMM itself. The times are what compatible jailers give.
     fn words(&self) -> Vec<OsString> {
         let used = Started::now().cpu.saturating_sub(self.started.cpu);
-        let mut words: Vec<OsString> = vec![format!("/{}", self.name).into()];
+        let mut words: Vec<OsString> = vec![self.path().into()];
         for (flag, value) in [
             ("--id", self.id.clone()),
             ("--start-time-us", self.started.monotonic.to_string()),

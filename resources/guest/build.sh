@@ -9,7 +9,7 @@ GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
     cat <<'END'
-usage: build.sh [--out DIR] [--debian] [FLAVOUR]...
+usage: build.sh [--out DIR] [--debian] [--fio] [FLAVOUR]...
 
 Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into DIR:
   vmlinuz-FLAVOUR      the distribution's bzImage
@@ -19,6 +19,8 @@ Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into D
   version-FLAVOUR      the kernel's RELEASE, PACKAGE and VERSION
 and with --debian:
   debian-FLAVOUR.ext4  raw ext4: Debian bookworm with systemd and a login on ttyS0
+and with --fio:
+  fio.ext4             raw ext4: fio, linked statically, for tests
 
 What is up to date is left alone. DIR is target/guest of this checkout unless --out or
 BANTAM_GUEST_DIR says otherwise. BANTAM_DEBIAN_MIRROR names a mirror.
@@ -27,6 +29,7 @@ END
 
 OUT=${BANTAM_GUEST_DIR:-$GUEST_DIR/../../target/guest}
 debian=
+fio=
 flavours=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -36,6 +39,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --debian) debian=yes ;;
+        --fio) fio=yes ;;
         -h | --help)
             usage
             exit 0
@@ -49,6 +53,7 @@ flavours=${flavours:-cloud}
 
 need cpio mke2fs debugfs depmod dpkg-deb lz4 xz zstd gcc flock
 [ -z "$debian" ] || need mmdebstrap
+[ -z "$fio" ] || need make tar
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
@@ -70,6 +75,11 @@ ROOT_MODULES="$BOOT_MODULES virtio_balloon virtio_console virtio_pmem nd_pmem
 # Sparse: what it costs is what is in it. Room for a guest to write.
 ROOT_SIZE=256M
 DEBIAN_SIZE=2G
+FIO_SIZE=8M
+# Debian's own fio loads 63 libraries, Ceph's among them: 80 MB. What tests need of it fits in two.
+FIO_OPTIONS="--build-static --disable-native --disable-numa --disable-rdma --disable-rados --disable-rbd
+    --disable-http --disable-gfapi --disable-pmem --disable-libnfs --disable-xnvme --disable-libzbc --disable-dfs
+    --disable-tcmalloc --disable-lex"
 DEBIAN_PACKAGES=systemd-sysv,udev,dbus,busybox-static,e2fsprogs,iproute2,iputils-ping,kmod
 
 # outdated OUTPUT INPUT...: whether OUTPUT is missing or was made from other inputs. An input is a
@@ -234,6 +244,30 @@ debian() {
     image "$tree" "$work/debian.ext4" "$DEBIAN_SIZE" debian-root "$work/debian-owners"
     rm -rf "$tree"
 }
+
+fio() {
+    say "build fio from Debian's source (half a minute or so)"
+    fetch_source fio "$work/fio"
+    (
+        cd "$work/fio"
+        # shellcheck disable=SC2086  # a list
+        ./configure $FIO_OPTIONS && make -j2 fio
+    ) >"$OUT/fio.log" 2>&1 || {
+        tail -n 5 "$OUT/fio.log" >&2
+        die "cannot build fio (see $OUT/fio.log)"
+    }
+    mkdir "$work/fio-image"
+    strip -o "$work/fio-image/fio" "$work/fio/fio"
+    image "$work/fio-image" "$work/fio.ext4" "$FIO_SIZE" bantam-fio
+}
+
+if [ -n "$fio" ]; then
+    printf '%s\n' "$FIO_OPTIONS" "$FIO_SIZE" >"$work/fio-options"
+    if outdated fio.ext4 "$work/fio-options"; then
+        fio
+        finished "$work/fio.ext4" fio.ext4
+    fi
+fi
 
 for flavour in $flavours; do
     package=$OUT/packages/$flavour

@@ -129,6 +129,44 @@ unpack_package() {
     dpkg-deb -x "$found" "$3" || die "cannot unpack $found"
 }
 
+# fetch_source PACKAGE DIRECTORY: a bookworm package's source as its authors released it. The list of sources is
+# kept apart, as hardly anybody needs it; the archive, once there, is used again.
+fetch_source() {
+    sources=$OUT/apt/source
+    mkdir -p "$sources/archives" "$sources/cache/archives/partial" "$sources/state/lists/partial"
+    found=$(source_archive "$1" "$sources/archives")
+    if [ -z "$found" ]; then
+        say "download the source of $1"
+        printf 'deb-src [signed-by=%s] %s bookworm main\n' "$GUEST_KEYRING" "$(mirror)" >"$sources/sources.list"
+        : >>"$sources/state/status"
+        rm -rf "$sources/incoming"
+        mkdir "$sources/incoming"
+        (
+            cd "$sources/incoming"
+            source_apt -o APT::Update::Error-Mode=any update && source_apt source --download-only --only-source "$1"
+        ) >"$sources/download.log" 2>&1 || {
+            tail -n 5 "$sources/download.log" >&2
+            die "cannot download the source of $1"
+        }
+        mv -f "$(source_archive "$1" "$sources/incoming")" "$sources/archives/"
+        rm -rf "$sources/incoming" "$sources/state/lists"
+        found=$(source_archive "$1" "$sources/archives")
+    fi
+    mkdir -p "$2"
+    tar -xf "$found" -C "$2" --strip-components=1 || die "cannot unpack $found"
+}
+
+# apt with the list of sources. Of an option that is given twice the later holds.
+source_apt() {
+    private_apt apt-get -o Dir::State="$sources/state" -o Dir::State::status="$sources/state/status" \
+        -o Dir::Cache="$sources/cache" -o Dir::Etc::SourceList="$sources/sources.list" "$@"
+}
+
+# The authors' archive of PACKAGE in DIRECTORY, if it is there; not their signature beside it.
+source_archive() {
+    find "$2" -maxdepth 1 -name "${1}_*.orig.tar.*" ! -name '*.asc' | sort | tail -n 1
+}
+
 # copy_modules SOURCE DESTINATION MODULE...: kernel modules with what they depend on, uncompressed
 # (busybox loads no others), and their modules.dep. SOURCE and DESTINATION are roots with one
 # lib/modules/RELEASE. A module built into the kernel, or that this kernel does not have, is left out.

@@ -6,8 +6,9 @@ use crate::network::check_interfaces;
 use crate::null_as_default;
 use crate::pmem::check_pmem;
 use crate::{
-    Balloon, BootSource, CpuConfigOrPath, CpuTemplate, Drive, Logger, MachineConfig, MemoryHotplug,
-    Metrics, MmdsConfig, NetworkInterface, Pmem, Problem, RateLimiter, Serial, Vsock,
+    Balloon, BootSource, CpuConfigOrPath, CpuTemplate, Drive, Host, Logger, MachineConfig,
+    MemoryHotplug, Metrics, MmdsConfig, NetworkInterface, Pmem, Problem, RateLimiter, Serial,
+    Vsock,
 };
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -21,12 +22,13 @@ use std::path::{Path, PathBuf};
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Sections there are; any other is ignored, with a warning.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "balloon",
     "boot-source",
     "cpu-config",
     "drives",
     "entropy",
+    "host",
     "logger",
     "machine-config",
     "memory-hotplug",
@@ -139,6 +141,9 @@ pub struct VmConfig {
     /// Its console.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<Serial>,
+    /// Bantam's own, for the jailer: the guest on this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
 }
 
 /// A configuration that was read and checked.
@@ -210,7 +215,10 @@ impl VmConfig {
     /// Everything wrong with the values, as far as it can be told without the host.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.boot_source.check(&mut problems);
+        self.boot_source.check(&self.drives, &mut problems);
+        if let Some(host) = &self.host {
+            host.check(&mut problems);
+        }
         self.machine_config.check(&mut problems);
         check_drives(&self.drives, &mut problems);
         check_interfaces(&self.network_interfaces, &mut problems);
@@ -223,9 +231,9 @@ impl VmConfig {
         if let Some(vsock) = &self.vsock {
             vsock.check(&mut problems);
         }
-        if self
-            .balloon
-            .is_some_and(|balloon| u64::from(balloon.amount_mib) > self.machine_config.mem_size_mib)
+        let machine = &self.machine_config;
+        if let Some(balloon) = &self.balloon
+            && !machine.holds_balloon(balloon.amount_mib)
         {
             problems.push(Problem::new(
                 "balloon.amount_mib",
@@ -237,6 +245,22 @@ impl VmConfig {
         }
         problems.extend(self.unserved());
         problems
+    }
+
+    /// What only the jailer does, and would be left undone without it.
+    pub fn jailers(&self) -> Vec<Problem> {
+        let mut keys = Vec::new();
+        keys.extend(self.host.is_some().then(|| "host".to_owned()));
+        let image = self.boot_source.image_drive.is_some();
+        keys.extend(image.then(|| "boot-source.image_drive".to_owned()));
+        for (i, interface) in self.network_interfaces.iter().enumerate() {
+            let host = interface.host.is_some();
+            keys.extend(host.then(|| format!("network-interfaces[{i}].host")));
+        }
+        let message =
+            "is the jailer's work: start the guest with `jailer --config-file`, or remove it";
+        let problems = keys.into_iter().map(|key| Problem::new(key, message));
+        problems.collect()
     }
 
     /// What this version takes and checks, but does not serve: a guest that started without it would be

@@ -153,6 +153,17 @@ fn values_out_of_range_are_all_told_at_once() {
         ],
     );
     refused(
+        &with(
+            r#""network-interfaces":[{"iface_id":"a","host_dev_name":"t","guest_mac":"06:00:00:00:00:01","tap_fd":3},
+                {"iface_id":"b","host_dev_name":"t","guest_mac":"06:00:00:00:00:01","tap_fd":3}]"#,
+        ),
+        &[
+            "network-interfaces[1].guest_mac: `06:00:00:00:00:01` is already used by the interface `a`",
+            "network-interfaces[1].host_dev_name: `t` is already used by the interface `a`",
+            "network-interfaces[1].tap_fd: is already used by the interface `a`",
+        ],
+    );
+    refused(
         &with(r#""machine-config":{"vcpu_count":33,"mem_size_mib":64}"#),
         &["is 33"],
     );

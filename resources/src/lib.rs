@@ -12,6 +12,8 @@ mod cpu_config;
 mod deprecated;
 mod drive;
 mod files;
+mod host;
+mod host_network;
 mod logger;
 mod machine;
 mod memory_hotplug;
@@ -34,12 +36,16 @@ pub use cpu_config::{CpuConfig, CpuConfigOrPath};
 pub use deprecated::deprecated;
 pub use drive::{CacheType, Drive, IoEngine};
 pub use files::{open_regular, read_bounded};
+pub use host::{Host, Seed};
+pub use host_network::HostNetwork;
 pub use logger::{Level, Logger};
-pub use machine::{CpuTemplate, HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig, OnReboot};
+pub use machine::{
+    CpuTemplate, HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig, MachineFault, OnReboot,
+};
 pub use memory_hotplug::MemoryHotplug;
 pub use metrics::Metrics;
 pub use mmds::{DEFAULT_MMDS_ADDRESS, MmdsConfig, MmdsConfigError, MmdsVersion};
-pub use network::{MacAddress, NetworkInterface};
+pub use network::{BadName, InterfaceFault, MacAddress, NetworkInterface};
 pub use pmem::Pmem;
 pub use pool::{PoolDefinition, PoolType, check_pool_name, check_volume_name};
 pub use problem::Problem;

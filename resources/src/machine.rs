@@ -48,7 +48,7 @@ pub enum OnReboot {
     /// The process ends.
     #[default]
     Exit,
-    /// It starts again from its kernel, in the same process.
+    /// It starts again from its kernel, in the same process; after a while, if it reboots over and over.
     Restart,
 }
 
@@ -122,26 +122,67 @@ impl MachineConfig {
         self.mem_size_mib << 20
     }
 
+    /// Whether a balloon of `amount_mib` can be asked of the guest.
+    pub fn holds_balloon(&self, amount_mib: u32) -> bool {
+        u64::from(amount_mib) <= self.mem_size_mib
+    }
+
+    /// Everything that no machine can be.
+    pub fn faults(&self) -> Vec<MachineFault> {
+        let (vcpus, mib) = (self.vcpu_count, self.mem_size_mib);
+        let faults = [
+            (
+                !(1..=MAX_VCPUS).contains(&vcpus),
+                MachineFault::Vcpus(vcpus),
+            ),
+            (
+                self.smt && vcpus > 1 && vcpus % 2 == 1,
+                MachineFault::HalfCore,
+            ),
+            (
+                !(MIN_MEM_MIB..=MAX_MEM_MIB).contains(&mib),
+                MachineFault::Memory(mib),
+            ),
+            (
+                self.huge_pages == HugePages::Hugetlb2M && mib % 2 == 1,
+                MachineFault::HalfPage,
+            ),
+        ];
+        let faults = faults.into_iter().filter(|(is, _)| *is);
+        faults.map(|(_, fault)| fault).collect()
+    }
+
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
-        let mut wrong = |field: &str, message: String| {
-            problems.push(Problem::new(format!("machine-config.{field}"), message));
-        };
-        if !(1..=MAX_VCPUS).contains(&self.vcpu_count) {
-            let message = format!("is {}: must be from 1 to {MAX_VCPUS}", self.vcpu_count);
-            wrong("vcpu_count", message);
-        }
-        if self.smt && self.vcpu_count > 1 && self.vcpu_count % 2 == 1 {
-            wrong("vcpu_count", "must be 1 or even when smt is true".into());
-        }
-        if !(MIN_MEM_MIB..=MAX_MEM_MIB).contains(&self.mem_size_mib) {
-            let message = format!(
-                "is {}: must be from {MIN_MEM_MIB} to {MAX_MEM_MIB} MiB",
-                self.mem_size_mib
-            );
-            wrong("mem_size_mib", message);
-        }
-        if self.huge_pages == HugePages::Hugetlb2M && self.mem_size_mib % 2 == 1 {
-            wrong("mem_size_mib", "must be even when huge_pages is 2M".into());
+        problems.extend(self.faults().iter().map(|fault| {
+            let key = format!("machine-config.{}", fault.field());
+            Problem::new(key, fault.to_string())
+        }));
+    }
+}
+
+/// Why a machine cannot be; the text goes with [`Self::field`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MachineFault {
+    /// None or too many.
+    #[error("is {0}: must be from 1 to {MAX_VCPUS}")]
+    Vcpus(u8),
+    /// A core with one thread beside cores with two.
+    #[error("must be 1 or even when smt is true")]
+    HalfCore,
+    /// Too little or too much, in MiB.
+    #[error("is {0}: must be from {MIN_MEM_MIB} to {MAX_MEM_MIB} MiB")]
+    Memory(u64),
+    /// Memory that ends within a page.
+    #[error("must be even when huge_pages is 2M")]
+    HalfPage,
+}
+
+impl MachineFault {
+    /// The key whose value it is.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Vcpus(_) | Self::HalfCore => "vcpu_count",
+            Self::Memory(_) | Self::HalfPage => "mem_size_mib",
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Network interfaces.
 
 use crate::problem::{check_id, check_unique};
-use crate::{Problem, RateLimiter};
+use crate::{HostNetwork, Problem, RateLimiter};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Longest name of a Linux network device: IFNAMSIZ without its terminator.
 const MAX_DEV_NAME: usize = 15;
+/// Smallest packet that every IPv4 host must be able to send (RFC 791).
+const MIN_MTU: u16 = 68;
 
 /// An Ethernet address, written `06:00:ac:10:00:02`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,70 +79,150 @@ pub struct NetworkInterface {
     /// which is created if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
+    /// Bantam's own, for the jailer: the network around the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostNetwork>,
     /// Bantam's own, written by the jailer: the inherited descriptor of an open tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap_fd: Option<i32>,
 }
 
-fn check_dev_name(key: String, name: &str, problems: &mut Vec<Problem>) {
+/// Why an interface cannot be; the text goes with [`Self::field`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InterfaceFault {
+    /// The tap.
+    #[error(transparent)]
+    Tap(BadName),
+    /// The bridge.
+    #[error(transparent)]
+    Bridge(BadName),
+    /// The largest packet.
+    #[error("must be from {MIN_MTU} to 65535")]
+    Mtu,
+    /// An address of many.
+    #[error("is a multicast address: the first byte must be even")]
+    Multicast,
+    /// A descriptor that is the terminal's.
+    #[error("is not a descriptor the jailer hands over: remove the key")]
+    Descriptor,
+    /// The tap is that of the interface `of`.
+    #[error("`{name}` is already used by the interface `{of}`")]
+    SharedTap {
+        /// The tap.
+        name: String,
+        /// Whose.
+        of: String,
+    },
+    /// The address is that of the interface `of`.
+    #[error("`{mac}` is already used by the interface `{of}`")]
+    SharedMac {
+        /// The address.
+        mac: MacAddress,
+        /// Whose.
+        of: String,
+    },
+    /// The descriptor is that of the interface of this id.
+    #[error("is already used by the interface `{0}`")]
+    SharedDescriptor(String),
+}
+
+/// A name that no network device can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not the name of a network device: at most {MAX_DEV_NAME} bytes, without spaces, `/`, `:` or `%`"
+)]
+pub struct BadName(String);
+
+fn check_dev_name(name: &str) -> Result<(), BadName> {
     let bad = |c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control();
-    if name.is_empty() || name.len() > MAX_DEV_NAME || name.contains(bad) || name.starts_with('.') {
-        let message = format!(
-            "`{name}` is not the name of a network device: at most {MAX_DEV_NAME} bytes, \
-             without spaces, `/`, `:` or `%`"
-        );
-        problems.push(Problem::new(key, message));
+    match name.is_empty()
+        || name.len() > MAX_DEV_NAME
+        || name.contains(bad)
+        || name.starts_with('.')
+    {
+        true => Err(BadName(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+impl InterfaceFault {
+    /// The key whose value it is.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Tap(_) | Self::SharedTap { .. } => "host_dev_name",
+            Self::Bridge(_) => "bridge",
+            Self::Mtu => "mtu",
+            Self::Multicast | Self::SharedMac { .. } => "guest_mac",
+            Self::Descriptor | Self::SharedDescriptor(_) => "tap_fd",
+        }
     }
 }
 
 impl NetworkInterface {
-    fn check(&self, key: &str, problems: &mut Vec<Problem>) {
-        check_id(&format!("{key}.iface_id"), &self.iface_id, problems);
-        check_dev_name(
-            format!("{key}.host_dev_name"),
-            &self.host_dev_name,
-            problems,
+    /// Everything that this cannot be, by itself and beside `others`; its id is not looked at.
+    pub fn faults<'a>(
+        &self,
+        others: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Vec<InterfaceFault> {
+        let mut faults = Vec::new();
+        faults.extend(
+            check_dev_name(&self.host_dev_name)
+                .err()
+                .map(InterfaceFault::Tap),
         );
-        if let Some(bridge) = &self.bridge {
-            check_dev_name(format!("{key}.bridge"), bridge, problems);
-        }
-        if self.mtu.is_some_and(|mtu| mtu < 68) {
-            problems.push(Problem::new(
-                format!("{key}.mtu"),
-                "must be from 68 to 65535",
-            ));
-        }
-        if self.guest_mac.is_some_and(|mac| mac.0[0] & 1 == 1) {
-            let message = "is a multicast address: the first byte must be even";
-            problems.push(Problem::new(format!("{key}.guest_mac"), message));
-        }
+        let bridge = self.bridge.as_deref().map(check_dev_name);
+        faults.extend(bridge.and_then(Result::err).map(InterfaceFault::Bridge));
         // 0 to 2 are the terminal's.
-        if self.tap_fd.is_some_and(|fd| fd < 3) {
-            problems.push(Problem::new(
-                format!("{key}.tap_fd"),
-                "is not a descriptor the jailer hands over: remove the key",
-            ));
+        let descriptor = self.tap_fd.is_some_and(|fd| fd < 3);
+        for (is, fault) in [
+            (
+                self.mtu.is_some_and(|mtu| mtu < MIN_MTU),
+                InterfaceFault::Mtu,
+            ),
+            (
+                self.guest_mac.is_some_and(|mac| mac.0[0] & 1 == 1),
+                InterfaceFault::Multicast,
+            ),
+            (descriptor, InterfaceFault::Descriptor),
+        ] {
+            faults.extend(is.then_some(fault));
         }
+        let of = |same: fn(&Self, &Self) -> bool| {
+            let mut others = others.clone();
+            others
+                .find(|other| same(self, other))
+                .map(|other| other.iface_id.clone())
+        };
+        if let (Some(mac), Some(of)) = (self.guest_mac, of(|a, b| a.guest_mac == b.guest_mac)) {
+            faults.push(InterfaceFault::SharedMac { mac, of });
+        }
+        if let Some(of) = of(|a, b| a.host_dev_name == b.host_dev_name) {
+            let name = self.host_dev_name.clone();
+            faults.push(InterfaceFault::SharedTap { name, of });
+        }
+        // Each is owned, and closed, by its interface.
+        if let (Some(_), Some(of)) = (self.tap_fd, of(|a, b| a.tap_fd == b.tap_fd)) {
+            faults.push(InterfaceFault::SharedDescriptor(of));
+        }
+        faults
     }
 }
 
 /// Checks the whole section.
 pub(crate) fn check_interfaces(interfaces: &[NetworkInterface], problems: &mut Vec<Problem>) {
     for (i, interface) in interfaces.iter().enumerate() {
-        interface.check(&format!("network-interfaces[{i}]"), problems);
+        let key = format!("network-interfaces[{i}]");
+        check_id(&format!("{key}.iface_id"), &interface.iface_id, problems);
+        let faults = interface.faults(interfaces.iter().take(i));
+        problems.extend(
+            faults
+                .iter()
+                .map(|fault| Problem::new(format!("{key}.{}", fault.field()), fault.to_string())),
+        );
+        if let Some(host) = &interface.host {
+            host.check(&format!("{key}.host"), interface, problems);
+        }
     }
     let ids = interfaces.iter().map(|n| n.iface_id.as_str());
     check_unique("network-interfaces", "iface_id", ids, problems);
-    let taps = interfaces.iter().map(|n| n.host_dev_name.as_str());
-    check_unique("network-interfaces", "host_dev_name", taps, problems);
-    // Each is owned, and closed, by its interface.
-    for (i, interface) in interfaces.iter().enumerate() {
-        let earlier = || interfaces.iter().take(i);
-        if interface.tap_fd.is_some() && earlier().any(|other| other.tap_fd == interface.tap_fd) {
-            problems.push(Problem::new(
-                format!("network-interfaces[{i}].tap_fd"),
-                "is already used by another interface",
-            ));
-        }
-    }
 }

@@ -65,6 +65,15 @@ impl Client {
         self.call("PATCH", path, Some(body))
     }
 
+    /// What Prometheus is told under `name`.
+    pub fn count(&mut self, name: &str) -> u64 {
+        let text = self.get("/metrics/prometheus").expect(200).body;
+        let line = text.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.rsplit_once(' '));
+        let (_, number) = number.unwrap_or_else(|| panic!("no {name} in {text}"));
+        number.parse().unwrap()
+    }
+
     /// Asks, and checks the answer against the OpenAPI file.
     pub fn call(&mut self, method: &str, path: &str, body: Option<&str>) -> Answer {
         self.send(request(method, path, body).as_bytes());

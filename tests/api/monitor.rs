@@ -109,12 +109,17 @@ impl Monitor {
 
     /// Has the small guest start, and waits for its first words.
     pub fn boot(&self) {
+        self.start_guest();
+        self.wait_for("tick 0000000000000001");
+    }
+
+    /// Has the small guest start.
+    pub fn start_guest(&self) {
         let mut client = self.client();
         let source = format!(r#"{{"kernel_image_path": "{}"}}"#, self.path("guest.elf"));
         client.put("/boot-source", &source).expect(204);
         let start = r#"{"action_type": "InstanceStart"}"#;
         client.put("/actions", start).expect(204);
-        self.wait_for("tick 0000000000000001");
     }
 
     pub fn dir(&self) -> &Path {

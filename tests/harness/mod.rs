@@ -52,7 +52,7 @@ pub fn image(name: &str) -> PathBuf {
     let path = dir.join(name);
     assert!(
         path.exists(),
-        "{} is missing: run `make guest`",
+        "{} is missing: run `resources/guest/build.sh --fio cloud generic backport`",
         path.display()
     );
     path.canonicalize().unwrap()
@@ -330,6 +330,14 @@ impl Running {
     /// What the guest has written so far.
     pub fn console(&self) -> String {
         read(&self.dir().join("console"))
+    }
+
+    /// Waits until the monitor has said `text` so many `times`.
+    pub fn wait_for_messages(&mut self, text: &str, times: usize) {
+        while read(&self.dir().join("messages")).matches(text).count() < times {
+            self.bound(&format!("waiting for the message `{text}`"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// A directory of the guest's own.

@@ -35,7 +35,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().display();
         sh(&format!(
-            "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base"
+            "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base; \
+             mkdir -p /run/bantam; mount -t tmpfs -o mode=700 tmpfs /run/bantam"
         ));
         let world = Self { dir };
         // Prints that it is up, and halts until it is killed.

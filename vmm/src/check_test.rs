@@ -1,5 +1,6 @@
 use super::*;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 fn found(config: &str, dir: &Path) -> String {
     let file = dir.join("vm.json");
@@ -75,4 +76,100 @@ fn a_kernel_that_would_be_waited_for_is_refused() {
         dir.path(),
     );
     assert!(text.contains("is not a regular file"), "{text}");
+}
+
+/// A file that names six places in DIR.
+fn with_places(places: [&str; 6]) -> String {
+    let [log, metrics, prometheus, out, console, vsock] = places;
+    format!(
+        r#"{{"boot-source":{{"kernel_image_path":"DIR/kernel"}},"drives":[],
+        "logger":{{"log_path":"DIR/{log}"}},
+        "metrics":{{"metrics_path":"DIR/{metrics}","prometheus_path":"DIR/{prometheus}"}},
+        "serial":{{"serial_out_path":"DIR/{out}","socket":"DIR/{console}"}},
+        "vsock":{{"guest_cid":3,"uds_path":"DIR/{vsock}"}}}}"#
+    )
+}
+
+const KEYS: [&str; 6] = [
+    "logger.log_path",
+    "metrics.metrics_path",
+    "metrics.prometheus_path",
+    "serial.serial_out_path",
+    "serial.socket",
+    "vsock.uds_path",
+];
+
+#[test]
+fn a_place_whose_directory_is_missing_or_none_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
+    for (place, why) in [
+        ("none/x", "/none does not exist"),
+        ("kernel/x", "/kernel is not a directory"),
+    ] {
+        let text = found(&with_places([place; 6]), dir.path());
+        for (line, key) in text.lines().zip(KEYS) {
+            let good = line.contains(&format!("{key}: ")) && line.contains(why);
+            assert!(good, "{key}: {why}: {line}");
+        }
+        assert_eq!(text.lines().count(), 6, "{text}");
+    }
+}
+
+#[test]
+fn what_is_in_the_way_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    let _alive = unix_socket::listen(&dir.path().join("alive")).unwrap();
+    let text = found(
+        &with_places(["d", "d", "d", "d", "kernel", "alive"]),
+        dir.path(),
+    );
+    for (line, key) in text.lines().zip(KEYS) {
+        let good = line.contains(key) && line.contains("something else, or is in use");
+        assert!(good, "{key}: {line}");
+    }
+    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(fs::read(dir.path().join("kernel")).unwrap(), [0; 512]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let path = dir.path().join("x");
+    let told = look_at_directory(&path).map_err(|e| e.to_string());
+    // The superuser can.
+    match fs::write(&path, "") {
+        Ok(()) => assert_eq!(told, Ok(())),
+        Err(_) => assert!(told.unwrap_err().contains("cannot write to the directory")),
+    }
+}
+
+#[test]
+fn what_is_there_and_can_be_used_is_no_problem_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("kernel"), [0; 512]).unwrap();
+    fs::write(path("log"), "before").unwrap();
+    nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    drop(unix_socket::listen(&path("dead")).unwrap());
+    let text = found(
+        &with_places(["log", "fifo", "log", "new1", "dead", "new2"]),
+        dir.path(),
+    );
+    assert_eq!(text, "");
+    assert_eq!(fs::read(path("log")).unwrap(), b"before");
+    assert!(!path("new1").exists() && !path("new2").exists());
+}
+
+#[test]
+fn places_in_a_jail_that_is_to_be_made_are_not_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
+    let drive =
+        r#""drives":[{"drive_id":"a","is_root_device":false,"path_on_host":"DIR/a","size_mib":5}]"#;
+    let config = with_places(["none/x"; 6]).replace(r#""drives":[]"#, drive);
+    assert_eq!(found(&config, dir.path()), "");
 }

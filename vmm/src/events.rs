@@ -18,6 +18,11 @@ pub enum Event {
     Resumed,
     /// It rebooted, and starts again in the same process.
     Rebooted,
+    /// It rebooted too often in too short a time: it waits before it starts again.
+    RebootDelayed {
+        /// How long.
+        seconds: u64,
+    },
     /// A drive has another file, or other limits.
     DriveChanged {
         /// Which.

@@ -5,6 +5,7 @@
 //! thread for each vCPU and one event loop for the devices, and ends with an
 //! [`exit_status::Outcome`]. KVM's ioctls are issued in [`machine`] and [`vcpu`] only.
 
+pub mod alarm;
 pub mod allocator;
 pub mod api;
 pub mod boot_timer;

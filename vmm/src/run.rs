@@ -155,6 +155,11 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         for warning in &loaded.warnings {
             log::warn!("{warning}");
         }
+        let problems = loaded.config.jailers();
+        if !problems.is_empty() {
+            let path = file.clone();
+            return Err(ConfigError::Invalid { path, problems }.into());
+        }
         controller.adopt(loaded.config)?;
         controller.boot().map_err(in_place)?;
     }

@@ -4,6 +4,7 @@
 //! Each command is a file: its arguments, its help, and a `run` that does it. A new one is a line in
 //! [`Command`] and an arm in [`Command::run`].
 
+mod clean;
 mod pool;
 mod table;
 mod volume;
@@ -29,6 +30,8 @@ pub enum Parsed {
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
 pub enum Command {
+    /// Remove what a guest left.
+    Clean(clean::Clean),
     /// Storage pools.
     Pool(pool::Pool),
     /// Disk images in them.
@@ -77,6 +80,7 @@ impl Command {
     /// [`Error`], told so that a user can mend it.
     pub fn run(self) -> Result<(), Error> {
         match self {
+            Self::Clean(clean) => clean.run(),
             Self::Pool(pool) => pool.run(),
             Self::Volume(volume) => volume.run(),
         }

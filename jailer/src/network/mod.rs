@@ -2,16 +2,21 @@
 //!
 //! A tap with the key `bridge` is made here and lives as long as a descriptor of it is open, which
 //! the VMM inherits; nothing needs to be taken away at its end. A bridge that was created stays, as
-//! other guests may be on it by then.
+//! other guests may be on it by then, until the last of them is cleaned up, as do packet filter rules.
 
-pub mod bridge;
-pub mod device;
-pub mod tap;
+mod bridge;
+mod device;
+mod netlink;
+mod rules;
+mod tap;
 
 use crate::error::Error;
+use crate::namespaces;
+use crate::record::Made;
 use crate::undo::Undo;
 use device::Control;
-use resources::{NetworkInterface, Problem};
+use resources::{HostNetwork, NetworkInterface, Problem};
+use rules::Guarded;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -30,6 +35,10 @@ pub enum Interface {
         bridge: String,
         /// Largest packet in bytes, the device's default if absent.
         mtu: Option<u16>,
+        /// What is around it.
+        around: HostNetwork,
+        /// What it may send from, if that is guarded.
+        guarded: Option<Guarded>,
     },
 }
 
@@ -115,19 +124,58 @@ fn check_one<'a>(
         name: name.clone(),
         bridge: bridge.clone(),
         mtu: interface.mtu,
+        guarded: guarded(key, interface)?,
+        around: interface.host.clone().unwrap_or_default(),
     })
 }
 
-/// Makes what [`check`] found missing; the taps' descriptors, in order.
+/// What the rules of `interface` are made from.
+fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, Problem> {
+    let around = interface.host.as_ref();
+    let wanted = around.filter(|host| host.spoof_guard || host.nat);
+    let Some(around) = wanted else {
+        return Ok(None);
+    };
+    if crate::tool::find("nft").is_none() {
+        let message = "needs the program nft: `apt install nftables`";
+        return Err(Problem::new(format!("{key}.host"), message));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    for name in [Some(&interface.host_dev_name), interface.bridge.as_ref()] {
+        if let Some(name) = name.filter(|name| !name.chars().all(plain)) {
+            let message = format!("rules cannot name `{name}`: use letters, digits, `-`, `_`, `.`");
+            return Err(Problem::new(format!("{key}.host"), message));
+        }
+    }
+    let mac = interface.guest_mac.filter(|_| around.spoof_guard);
+    Ok(mac.map(|mac| Guarded {
+        tap: interface.host_dev_name.clone(),
+        mac,
+        addresses: around.addresses.clone(),
+    }))
+}
+
+/// Makes what [`check`] found missing for the guest `id`; the taps' descriptors, in order.
 ///
 /// # Errors
 /// [`Error`], naming the key and the device.
 pub fn make(
+    id: &str,
     interfaces: Vec<Interface>,
     owner: nix::unistd::Uid,
     undo: &mut Undo,
 ) -> Result<Vec<OwnedFd>, Error> {
     let mut taps = Vec::new();
+    let mut all_guarded = Vec::new();
+    for interface in &interfaces {
+        if let Interface::New { guarded, .. } = interface {
+            all_guarded.extend(guarded.clone());
+        }
+    }
+    // Before there is a tap whose packets they are about.
+    if !all_guarded.is_empty() {
+        rules::guard(id, &all_guarded, undo)?;
+    }
     for interface in interfaces {
         taps.push(match interface {
             Interface::Existing(tap) => tap,
@@ -136,17 +184,59 @@ pub fn make(
                 name,
                 bridge,
                 mtu,
+                around,
+                ..
             } => {
                 let control = Control::open()
                     .map_err(Error::step("open a socket to make network devices"))?;
-                bridge::ensure(control, &key, &bridge, undo)?;
+                let mut held = bridge::Held::new(&bridge)?;
+                let listed = bridge.clone();
+                undo.announce(|made| made.bridges.push(listed))?;
+                held.ensure(control, &key, &around.bridge_addresses, undo)?;
+                if around.nat {
+                    rules::translate(&bridge, &around.bridge_addresses, undo)?;
+                }
                 let tap = tap::create(&key, &name, owner)?;
                 undo.checkpoint()?;
-                tap::join(&key, &name, &bridge, mtu)?;
+                tap::join(&key, &name, &bridge, mtu, around.isolated)?;
                 undo.checkpoint()?;
                 tap
             }
         });
     }
     Ok(taps)
+}
+
+/// Removes what a guest left in the network: `made` is its record. Bridges in `kept` are to be used again.
+///
+/// # Errors
+/// [`Error`], naming what cannot be removed.
+pub fn clear(made: &Made, kept: &[&str]) -> Result<(), Error> {
+    if made.tables.is_empty() && made.bridges.is_empty() {
+        return Ok(());
+    }
+    let Some(path) = &made.netns else {
+        return clear_here(made, kept);
+    };
+    if !path.exists() {
+        // What was in it has gone with it.
+        return Ok(());
+    }
+    namespaces::in_network(path, || clear_here(made, kept))
+        .map_err(Error::step(format!("enter {}", path.display())))?
+}
+
+fn clear_here(made: &Made, kept: &[&str]) -> Result<(), Error> {
+    for table in &made.tables {
+        rules::remove(table)?;
+    }
+    let unused = made
+        .bridges
+        .iter()
+        .filter(|name| !kept.contains(&name.as_str()));
+    for name in unused {
+        let control = Control::open().map_err(Error::step("open a socket"))?;
+        bridge::Held::new(name)?.remove_unused(&control)?;
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The tap: made for one guest, gone with the last descriptor of it.
 
 use super::device::{Control, request};
+use super::netlink;
 use crate::error::Error;
 use nix::unistd::Uid;
 use std::fs::{File, OpenOptions};
@@ -13,6 +14,8 @@ pub const TUN: &str = "/dev/net/tun";
 
 /// What the VMM expects: Ethernet frames, no packet information, a virtio-net header before each.
 const DIALECT: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+/// The tap has several queues.
+const MULTI_QUEUE: libc::c_int = libc::IFF_MULTI_QUEUE;
 /// Fail if the tap exists.
 const EXCLUSIVE: libc::c_int = libc::IFF_TUN_EXCL;
 
@@ -21,7 +24,11 @@ const EXCLUSIVE: libc::c_int = libc::IFF_TUN_EXCL;
 /// # Errors
 /// What the host says; see [`explain`].
 pub fn attach(name: &str) -> io::Result<OwnedFd> {
-    open(name, DIALECT)
+    match open(name, DIALECT) {
+        // It was made with several queues; the guest has one of them.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => open(name, DIALECT | MULTI_QUEUE),
+        attached => attached,
+    }
 }
 
 /// What [`attach`]'s error means.
@@ -59,19 +66,34 @@ pub fn create(key: &str, name: &str, owner: Uid) -> Result<OwnedFd, Error> {
 ///
 /// # Errors
 /// [`Error`], naming both and `key`.
-pub fn join(key: &str, name: &str, bridge: &str, mtu: Option<u16>) -> Result<(), Error> {
+pub fn join(
+    key: &str,
+    name: &str,
+    bridge: &str,
+    mtu: Option<u16>,
+    isolated: bool,
+) -> Result<(), Error> {
     let control = Control::open().map_err(Error::step("open a socket to make network devices"))?;
     if let Some(mtu) = mtu {
         let refused = format!("give the tap {name} packets of {mtu} bytes ({key}.mtu)");
         control.set_mtu(name, mtu).map_err(Error::step(refused))?;
     }
-    let joined = control
+    let index = control
         .index(name)
-        .and_then(|index| index.ok_or_else(|| io::ErrorKind::NotFound.into()))
-        .and_then(|index| control.add_port(bridge, index));
+        .and_then(|index| index.ok_or_else(|| io::ErrorKind::NotFound.into()));
+    let index = index.map_err(Error::step(format!("find the tap {name}")))?;
+    let joined = control.add_port(bridge, index);
     joined.map_err(Error::step(format!(
         "put the tap {name} on the bridge {bridge} ({key}.bridge)"
     )))?;
+    if isolated {
+        let isolated = u32::try_from(index).map_err(io::Error::other);
+        isolated
+            .and_then(netlink::isolate)
+            .map_err(Error::step(format!(
+                "keep the tap {name} from other isolated ones ({key}.host.isolated)"
+            )))?;
+    }
     control
         .set_up(name, true)
         .map_err(Error::step(format!("switch on the tap {name} ({key})")))

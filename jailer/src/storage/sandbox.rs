@@ -54,7 +54,7 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
     ] {
         setrlimit(resource, limit, limit)?;
     }
-    privileges::drop_all(NOBODY)
+    privileges::drop_all(NOBODY, None)
 }
 
 /// Only a child is in the new namespace of processes. The parent waits for it and ends as it did.

@@ -6,6 +6,7 @@
 
 use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
+use crate::record::Image;
 use crate::storage::copy::Source;
 use crate::storage::{lock, qcow2};
 use crate::undo::Undo;
@@ -206,6 +207,10 @@ impl NewVolume {
         finished.map_err(failed(format!("make the image {shown} of {mib} MiB")))?;
         undo.checkpoint()?;
 
+        let path = std::path::absolute(&self.path);
+        let image = path.and_then(|path| Ok(Image::new(path, &fstat(&file)?)));
+        let image = image.map_err(failed(format!("look at the image {shown}")))?;
+        undo.announce(|made| made.images.push(image))?;
         self.name_it(&file, temporary.as_deref())
             .map_err(failed(format!("name the image {shown}")))?;
         self.record_named(&file, undo)?;

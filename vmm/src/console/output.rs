@@ -2,6 +2,7 @@
 
 use devices::lock;
 use devices::rate_limiter::Bucket;
+use devices::serial::SerialMetrics;
 use devices::timer::now;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -128,6 +129,8 @@ pub struct Output {
     limit: Option<Arc<Mutex<Bucket>>>,
     attached: Option<Arc<Mutex<Attached>>>,
     waiting: Arc<Waiting>,
+    /// Of the port that writes.
+    metrics: Arc<SerialMetrics>,
 }
 
 /// Output for a pipe or a terminal that is full: whoever writes waits, as on a real line that is held up.
@@ -157,7 +160,16 @@ impl Output {
             limit: limit.map(|bucket| Arc::new(Mutex::new(bucket))),
             attached: config.socket.as_ref().map(|_| Arc::default()),
             waiting: Arc::default(),
+            metrics: Arc::default(),
         })
+    }
+
+    /// The same for a port that counts in `metrics`.
+    pub fn counting(&self, metrics: Arc<SerialMetrics>) -> Self {
+        Self {
+            metrics,
+            ..self.clone()
+        }
     }
 
     /// Those who are attached; `None` without a socket.
@@ -232,6 +244,7 @@ impl Write for Output {
             let wanted = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if lock(limit).take(wanted, now()).is_err() {
                 // Lost, as on a line that nobody holds up.
+                self.metrics.rate_limiter_dropped_bytes.add(wanted);
                 return Ok(bytes.len());
             }
         }

@@ -8,12 +8,9 @@ use crate::logging;
 use crate::metrics::Sink;
 use devices::block::backing::Backing;
 use resources::{
-    Balloon, BootSource, CpuConfigOrPath, Drive, HugePages, MAX_VCPUS, MachineConfig, MmdsConfig,
-    NetworkInterface, Pmem, Vsock, open_regular,
+    Balloon, BootSource, CpuConfigOrPath, Drive, InterfaceFault, MachineConfig, MachineFault,
+    MmdsConfig, NetworkInterface, Pmem, Vsock, open_regular,
 };
-
-/// Longest name of a Linux network device.
-const MAX_DEV_NAME: usize = 15;
 
 /// Puts `item` in the place of the one with the same key, or at the end.
 fn upsert<T>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> &str) {
@@ -100,7 +97,7 @@ impl Controller {
     }
 
     fn set_balloon(&mut self, balloon: Balloon) -> Result<(), CommandError> {
-        if u64::from(balloon.amount_mib) > self.config.machine_config.mem_size_mib {
+        if !self.config.machine_config.holds_balloon(balloon.amount_mib) {
             return Err(refused(
                 "Balloon config",
                 "Amount of pages requested is too large.",
@@ -156,21 +153,26 @@ impl Controller {
 
     fn set_machine(&mut self, mut config: MachineConfig) -> Result<(), CommandError> {
         let refused = |why| Err(refused("Machine config", why));
-        let vcpus = config.vcpu_count;
-        if vcpus == 0 || vcpus > MAX_VCPUS || (config.smt && vcpus > 1 && vcpus % 2 == 1) {
-            return refused(
-                "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even \
-                 number if SMT is enabled.",
-            );
-        }
-        let odd = config.huge_pages == HugePages::Hugetlb2M && config.mem_size_mib % 2 == 1;
-        if config.mem_size_mib == 0 || odd {
-            return refused(
-                "The memory size (MiB) is either 0, or not a multiple of the configured page size.",
-            );
+        // The texts are the compatible monitor's, to the letter.
+        for fault in config.faults() {
+            match fault {
+                MachineFault::Vcpus(_) | MachineFault::HalfCore => {
+                    return refused(
+                        "The number of vCPUs must be greater than 0, less than 32 and must be 1 or an even \
+                         number if SMT is enabled.",
+                    );
+                }
+                // Any other size can be put, and is told of when the guest is to start.
+                MachineFault::Memory(1..) => {}
+                MachineFault::Memory(0) | MachineFault::HalfPage => {
+                    return refused(
+                        "The memory size (MiB) is either 0, or not a multiple of the configured page size.",
+                    );
+                }
+            }
         }
         let balloon = self.config.balloon.map_or(0, |balloon| balloon.amount_mib);
-        if config.mem_size_mib < balloon.into() {
+        if !config.holds_balloon(balloon) {
             return refused(
                 "The memory size (MiB) is smaller than the previously set balloon device target size.",
             );
@@ -195,26 +197,22 @@ impl Controller {
     }
 
     fn set_network(&mut self, interface: NetworkInterface) -> Result<(), CommandError> {
-        let refused = |why: String| refused("Network config", why);
-        let name = &interface.host_dev_name;
-        if name.is_empty() || name.len() > MAX_DEV_NAME {
-            return Err(refused(
-                "Could not create the network device: Open tap device failed: Invalid interface name"
-                    .into(),
-            ));
-        }
         let others = self.config.network_interfaces.iter();
-        let mut others = others.filter(|other| other.iface_id != interface.iface_id);
-        if let Some(mac) = interface.guest_mac
-            && others.clone().any(|other| other.guest_mac == Some(mac))
-        {
-            return Err(refused(format!("The MAC address is already in use: {mac}")));
-        }
-        if others.any(|other| other.host_dev_name == *name) {
-            return Err(refused(format!(
-                "Could not create the network device: Open tap device failed: {name} is another \
-                 interface's"
-            )));
+        let others = others.filter(|other| other.iface_id != interface.iface_id);
+        if let Some(fault) = interface.faults(others).first() {
+            let no_tap = "Could not create the network device: Open tap device failed:";
+            // The first texts are the compatible monitor's.
+            let why = match fault {
+                InterfaceFault::Tap(_) => format!("{no_tap} Invalid interface name"),
+                InterfaceFault::SharedMac { mac, .. } => {
+                    format!("The MAC address is already in use: {mac}")
+                }
+                InterfaceFault::SharedTap { name, .. } => {
+                    format!("{no_tap} {name} is another interface's")
+                }
+                _ => format!("{}: {fault}", fault.field()),
+            };
+            return Err(refused("Network config", why));
         }
         let list = &mut self.config.network_interfaces;
         upsert(list, interface, |interface| &interface.iface_id);

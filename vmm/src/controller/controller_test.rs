@@ -116,8 +116,8 @@ fn what_is_configured_is_shown() {
     let (kernel, image) = (bench.file("kernel"), bench.file("image"));
     bench.set(Configure::BootSource(BootSource {
         kernel_image_path: kernel.clone(),
-        initrd_path: None,
         boot_args: Some("console=ttyS0".into()),
+        ..BootSource::default()
     }));
     bench.set(Configure::Drive(drive("a", &image)));
     bench.set(Configure::Machine(MachineConfig {
@@ -245,6 +245,25 @@ fn interfaces_do_not_share_what_they_cannot() {
         (
             interface("b", "averyverylongnamefortap", None),
             "Invalid interface name",
+        ),
+        (interface("b", "tap/1", None), "Invalid interface name"),
+        (
+            interface("b", "tap1", Some("01:00:00:00:00:00")),
+            "guest_mac: is a multicast",
+        ),
+        (
+            NetworkInterface {
+                mtu: Some(67),
+                ..interface("b", "tap1", None)
+            },
+            "mtu: must be from 68",
+        ),
+        (
+            NetworkInterface {
+                bridge: Some("b r".into()),
+                ..interface("b", "tap1", None)
+            },
+            "bridge: `b r` is not the name",
         ),
     ] {
         let text = bench.refused_part(Configure::Network(other));

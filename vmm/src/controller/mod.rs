@@ -3,9 +3,11 @@
 //! Lives on the main thread, beside the event loop. What may be done when is decided here, by the phase, and
 //! nowhere else.
 
+mod brake;
 mod configure;
 mod operate;
 mod query;
+mod restart;
 
 use crate::command::{Command, CommandError, Metadata, Reply};
 use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
@@ -24,7 +26,8 @@ use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
 use devices::virtio::worker::Loop;
-use resources::{OnReboot, VmConfig};
+use resources::VmConfig;
+use restart::Restart;
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,10 +78,7 @@ pub struct Controller {
     described: bool,
     /// Some was put before the start.
     has_metadata: bool,
-    /// The guest is to be started again.
-    restarts: bool,
-    /// And to be held then, as it was before.
-    stays_paused: bool,
+    restart: Restart,
     /// The console's user wants the end.
     quit: Arc<AtomicBool>,
 }
@@ -112,8 +112,7 @@ impl Controller {
             serial: CurrentSerial::default(),
             described: false,
             has_metadata: false,
-            restarts: false,
-            stays_paused: false,
+            restart: Restart::default(),
             quit: Arc::default(),
         }
     }
@@ -217,6 +216,7 @@ impl Controller {
             .config
             .problems()
             .iter()
+            .chain(&self.config.jailers())
             .map(ToString::to_string)
             .collect();
         if !problems.is_empty() {
@@ -249,7 +249,7 @@ impl Controller {
         }
         // A guest that starts again is not timed.
         self.process.timed_from = None;
-        self.phase = match std::mem::take(&mut self.stays_paused) {
+        self.phase = match self.restart.started() {
             true => Phase::Paused(machine),
             false => {
                 machine.resume();
@@ -328,10 +328,6 @@ impl Controller {
         Ok(machine.wait_until_confined()?)
     }
 
-    fn restarts_in_place(&self) -> bool {
-        self.config.machine_config.on_reboot == OnReboot::Restart
-    }
-
     /// To be called after each turn of the event loop: how the process ends, if the guest has ended.
     ///
     /// # Errors
@@ -343,7 +339,7 @@ impl Controller {
         if self.reporter.is_due() {
             self.report();
         }
-        if std::mem::take(&mut self.restarts) {
+        if self.restart.is_due() {
             self.boot()?;
             // Commands may have come meanwhile.
             event_loop::wake(&self.process.event_loop);
@@ -352,38 +348,13 @@ impl Controller {
             return Ok(None);
         };
         if self.restarts_in_place() && outcome == Outcome::Guest(GuestEvent::Reset) {
-            self.restart();
+            self.rebooted()?;
             return Ok(None);
         }
         self.process.events.tell_end(outcome);
         // What another vCPU wrote last may still be on its way.
         self.machine().inspect(|machine| machine.drain_console());
         Ok(Some(outcome))
-    }
-
-    /// Whether the guest is on its way from one machine to the next: no command is carried out then.
-    pub fn is_restarting(&self) -> bool {
-        self.restarts
-    }
-
-    /// Takes the machine apart. The next turn of the loop forgets its devices, and so closes what they had of
-    /// the host; then they can be made anew.
-    fn restart(&mut self) {
-        log::info!("the guest reboots: it starts again");
-        self.process.events.tell(Event::Rebooted);
-        // Its devices' last counts go with it, and the next machine's begin at zero.
-        self.report();
-        self.reporter.forget_devices();
-        self.stays_paused = matches!(self.phase, Phase::Paused(_));
-        *lock(&self.serial) = None;
-        if let Phase::Running(machine) | Phase::Paused(machine) =
-            std::mem::replace(&mut self.phase, Phase::Configuring)
-        {
-            machine.drain_console();
-            machine.end();
-        }
-        self.restarts = true;
-        event_loop::wake(&self.process.event_loop);
     }
 
     /// The process is about to end: puts the terminal back, and writes the metrics a last time.

@@ -36,7 +36,7 @@ impl Controller {
         match operation {
             Operate::Balloon(update) => {
                 let mib = update.amount_mib;
-                if u64::from(mib) > self.config.machine_config.mem_size_mib {
+                if !self.config.machine_config.holds_balloon(mib) {
                     return Err(CommandError::Refused {
                         subject: "Balloon update",
                         why: "Amount of pages requested is too large.".into(),

@@ -164,8 +164,10 @@ fn add_platform(
     config: &VmConfig,
 ) -> Result<Platform, MachineError> {
     let line = |gsi| irqfd(vm, gsi).map_err(MachineError::set_up("the platform's interrupts"));
-    let own = Box::new(output.clone());
-    let serial = Arc::new(Mutex::new(SerialPort::new(line(layout::COM1_GSI)?, own)));
+    let serial_metrics = Arc::<SerialMetrics>::default();
+    let own = Box::new(output.counting(serial_metrics.clone()));
+    let serial = SerialPort::new(line(layout::COM1_GSI)?, own, serial_metrics.clone());
+    let serial = Arc::new(Mutex::new(serial));
     ports
         .insert(
             layout::COM1_PORT.into(),
@@ -203,7 +205,6 @@ fn add_platform(
         1,
         ExitPort::new(events.clone()),
     )?;
-    let serial_metrics = devices::lock(&serial).metrics();
     Ok(Platform {
         serial,
         output: output.clone(),

@@ -1,6 +1,7 @@
 //! What the process counts, besides its devices, and how all of it is told: a line of JSON under the names
 //! that the compatible monitor's clients know, or the text format of Prometheus.
 
+mod absent;
 mod api;
 mod prometheus;
 mod reporter;

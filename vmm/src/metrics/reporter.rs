@@ -29,14 +29,12 @@ fn always() -> Vec<Arc<dyn MetricSet>> {
     let mut sets = no_metrics();
     sets.push(Arc::new(I8042Metrics::default()));
     sets.push(Arc::new(SerialMetrics::default()));
+    sets.extend(super::absent::sets());
     sets
 }
 
 /// Groups of devices of which there may be several: each has a key of its own too.
 const PER_DEVICE: [&str; 2] = ["block", "net"];
-
-/// Groups of devices that this version does not have, which clients look for all the same.
-const ABSENT: [&str; 2] = ["pmem", "memory_hotplug"];
 
 /// Why metrics cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -297,9 +295,6 @@ pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, se
             }
             None => drop(line.insert(group.to_owned(), json!(object))),
         }
-    }
-    for group in ABSENT {
-        line.insert(group.to_owned(), json!({}));
     }
     line
 }

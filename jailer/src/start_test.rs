@@ -36,8 +36,8 @@ fn options(directory: &Path) -> Options {
         directory.join("vm.json").to_str().unwrap(),
     ]
     .map(std::ffi::OsString::from);
-    match cli::parse(words.into_iter()).unwrap() {
-        cli::Action::Start(options) => *options,
+    match crate::cli::parse(words.into_iter()).unwrap() {
+        crate::cli::Action::Start(options) => *options,
         other => panic!("{other:?}"),
     }
 }
@@ -97,13 +97,15 @@ fn links_and_mounts() -> (Vec<String>, Vec<String>) {
 fn attempt(directory: &Path, steps: usize) -> (Result<(), String>, usize) {
     let options = options(directory);
     let thread = std::thread::spawn(move || {
+        // A process that another test is starting holds our taps for a moment.
+        let _alone = crate::tool::STARTING.write();
         unshare(CloneFlags::CLONE_NEWNET).expect("this test makes network devices: run it as root");
         let before = links_and_mounts();
         let plan = check::check(&options).map_err(|e| e.to_string()).unwrap();
         let made = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&made);
         let mut undo = Undo::new(move || {
-            if count.fetch_add(1, Ordering::SeqCst) == steps {
+            if count.fetch_add(1, Ordering::SeqCst) >= steps {
                 return Err(Error::Stopped(Signal::SIGTERM));
             }
             Ok(())

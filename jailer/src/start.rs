@@ -1,0 +1,117 @@
+//! A start: [`check`] finds everything wrong before anything is made; [`make`] makes it, each step recorded
+//! in [`Undo`], so that a start that fails leaves nothing behind; [`become_vmm`] takes the privileges
+//! away.
+
+use crate::check::{self, Plan};
+use crate::chroot::{self, PidFile};
+use crate::cli::Options;
+use crate::detach::{self, Detached};
+use crate::dir::Dir;
+use crate::error::Error;
+use crate::record::Record;
+use crate::signals::{self, Held};
+use crate::undo::Undo;
+use crate::vmm::{self, Started, Vmm};
+use crate::{guardian, jail_config, landlocked, namespaces, network, privileges};
+use std::convert::Infallible;
+
+/// Does not return if all goes well: the process, or a child of it, is the VMM by then.
+pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error> {
+    vmm::close_inherited()?;
+    let mut user = None;
+    if let Some(range) = options.allot {
+        let (owner, claim) = range.allot()?;
+        (options.owner, user) = (owner, Some(claim));
+    }
+    let plan = check::check(&options)?;
+    let held = Held::new()?;
+    let mut undo = Undo::new(signals::check);
+    let Made {
+        vmm,
+        pid_file,
+        detached,
+        proc,
+    } = make(&options, started, plan, &mut undo)?;
+    let vmm = vmm.with_user(user);
+    let guarded = proc.is_some();
+    let last_steps = move || become_vmm(&options, &vmm, proc.as_ref(), held);
+    if let Some(detached) = detached {
+        return detached.run(undo, pid_file, last_steps);
+    }
+    pid_file.write(std::process::id())?;
+    match guarded {
+        true => detach::run_guarded(undo, last_steps),
+        false => guardian::run_last(undo, last_steps),
+    }
+}
+
+/// What a start has made, when it is in the jail.
+#[derive(Debug)]
+struct Made {
+    vmm: Vmm,
+    pid_file: PidFile,
+    detached: Option<Detached>,
+    /// A handle of /proc, if a user namespace is wanted.
+    proc: Option<Dir>,
+}
+
+/// Makes everything on the host, and goes into the jail.
+fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Result<Made, Error> {
+    let jail = chroot::Jail::claim(options, undo)?;
+    let mut record = Record::open(&options.base, &options.exec_name, &options.id)?;
+    let kept: Vec<&str> = plan.guest.iter().flat_map(check::Guest::bridges).collect();
+    record.clear(|made| network::clear(made, &kept))?;
+    undo.keep_record(record);
+    let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
+    let detached = Detached::new(options.process)?;
+    let proc = options.process.new_user_ns.then(namespaces::proc);
+    let proc = proc.transpose().map_err(Error::step("open /proc"))?;
+    let groups = plan.cgroups.directories();
+    undo.announce(|made| {
+        made.cgroups = groups;
+        made.netns = options.netns.clone().filter(|_| plan.guest.is_some());
+    })?;
+    let vmm = match plan.guest {
+        None => {
+            plan.cgroups.enter(undo)?;
+            let lock = jail.enter(None, plan.home, undo)?;
+            Vmm::new(options, started, lock, Vec::new(), false)
+        }
+        Some(guest) => {
+            let files = guest.files.make(options.owner, undo)?;
+            let taps = network::make(&options.id, guest.interfaces, options.owner.uid, undo)?;
+            let jailed = jail_config::jailed(guest.config.clone(), &vmm::numbers(&taps));
+            jail.furnish_guest(&jailed, undo)?;
+            plan.cgroups.enter(undo)?;
+            let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
+            Vmm::new(options, started, lock, taps, true)
+        }
+    };
+    Ok(Made {
+        vmm: vmm.with_handover(undo.handover()?),
+        pid_file,
+        detached,
+        proc,
+    })
+}
+
+/// Takes the privileges away and executes the VMM.
+fn become_vmm(
+    options: &Options,
+    vmm: &Vmm,
+    user_ns: Option<&Dir>,
+    held: Held,
+) -> Result<Infallible, Error> {
+    let (uid, gid) = (options.owner.uid, options.owner.gid);
+    privileges::limit(options.limits).map_err(Error::step("set --resource-limit"))?;
+    privileges::drop_all(options.owner, user_ns)
+        .map_err(Error::step(format!("become user {uid} and group {gid}")))?;
+    landlocked::restrict(&vmm.path()).map_err(Error::step("restrict the process by Landlock"))?;
+    signals::restore_pipe();
+    drop(held);
+    vmm.execute()
+}
+
+#[cfg(test)]
+#[path = "start_test.rs"]
+mod start_test;

@@ -1,0 +1,110 @@
+//! Users for guests that are to share theirs with no other: a range of numbers, and a lock for each
+//! that ends with the guest that has it, however that ends.
+
+use crate::dir::{Dir, Owner};
+use crate::error::Error;
+use crate::state;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+use std::fs::File;
+use std::io;
+
+/// The numbers taken if none are given: above those that Debian gives to people and services, below
+/// those that container managers and systemd take (systemd's UIDS-GIDS.md).
+const DEFAULT: Range = Range {
+    first: 64_200,
+    last: 65_199,
+};
+
+/// A user that this process, and the VMM that it becomes, has for itself.
+pub type Claim = Flock<File>;
+
+/// The numbers from `first` to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: u32,
+    last: u32,
+}
+
+impl Range {
+    /// Reads `FIRST-LAST`, or takes the default.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: Option<&str>) -> Result<Self, String> {
+        let Some(text) = text else {
+            return Ok(DEFAULT);
+        };
+        let range = text.split_once('-').and_then(|(first, last)| {
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (0 < first && first <= last && last < u32::MAX).then_some(Self { first, last })
+        });
+        range.ok_or_else(|| format!("--uid-range {text}: write FIRST-LAST, the superuser excepted"))
+    }
+
+    /// Takes the first number that no other guest has; user and group are the same number.
+    ///
+    /// # Errors
+    /// [`Error`]; none is free, or the host refuses a lock.
+    pub fn allot(self) -> Result<(Owner, Claim), Error> {
+        let directory = directory()?;
+        for number in self.first..=self.last {
+            if let Some(claim) = claim_in(&directory, number)? {
+                return Ok((owner(number), claim));
+            }
+        }
+        let wish = format!(
+            "find a user for the guest: all from {} to {} are running guests'; widen --uid-range",
+            self.first, self.last
+        );
+        Err(Error::step(wish)(io::Error::from(Errno::EAGAIN)))
+    }
+
+    /// All numbers.
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        self.first..=self.last
+    }
+}
+
+/// The user and the group `number`.
+pub fn owner(number: u32) -> Owner {
+    Owner {
+        uid: Uid::from_raw(number),
+        gid: Gid::from_raw(number),
+    }
+}
+
+/// Takes user `number`; `None` if a running guest has it.
+///
+/// # Errors
+/// [`Error`], if the host refuses a lock.
+pub fn claim(number: u32) -> Result<Option<Claim>, Error> {
+    claim_in(&directory()?, number)
+}
+
+fn directory() -> Result<Dir, Error> {
+    state::directory("uids")
+}
+
+fn claim_in(directory: &Dir, number: u32) -> Result<Option<Claim>, Error> {
+    let name = number.to_string();
+    let failed = || {
+        let path = directory.path().join(&name);
+        Error::step::<io::Error>(format!("lock {}", path.display()))
+    };
+    // Never removed: a lock on a file that another may unlink meanwhile is none.
+    let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(directory, name.as_str(), flags, Mode::S_IRUSR);
+    let file = file.map_err(|e| failed()(e.into()))?;
+    match Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock) {
+        Ok(claim) => Ok(Some(claim)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, e)) => Err(failed()(e.into())),
+    }
+}
+
+#[cfg(test)]
+#[path = "uids_test.rs"]
+mod uids_test;

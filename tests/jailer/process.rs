@@ -1,0 +1,300 @@
+//! How the monitor's process is related to the jailer's, and which groups, namespaces and user it gets.
+
+use crate::harness::{bantam, sh};
+use crate::world::{GID, PATIENCE, Running, UID, World, contains, expect, jailer, output};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// A monitor that is no child of the test's, and ends with it.
+struct Orphan(i32);
+
+impl Orphan {
+    fn of(world: &World, id: &str) -> Self {
+        let text = fs::read_to_string(world.root(id).join("bantam.pid")).unwrap();
+        Self(text.parse().unwrap())
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.0)).unwrap()
+    }
+
+    fn status(&self, key: &str) -> String {
+        let status = self.file("status");
+        let mut lines = status.lines();
+        let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
+        found.unwrap().to_owned()
+    }
+
+    fn link(&self, name: &str) -> PathBuf {
+        fs::read_link(format!("/proc/{}/{name}", self.0)).unwrap()
+    }
+
+    fn end(self) {
+        let pid = self.0;
+        drop(self);
+        let started = Instant::now();
+        // A zombie without other threads has let go of everything; who waits for it is another's business.
+        let alive = || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            threads > 1 || status.is_ok_and(|status| !status.contains("State:\tZ"))
+        };
+        while alive() {
+            assert!(started.elapsed() < PATIENCE, "{pid} does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
+    }
+}
+
+fn with_flags(world: &World, id: &str, flags: &[&str]) -> Command {
+    let mut command = world.jailer(id);
+    command
+        .args(flags)
+        .arg("--config-file")
+        .arg(world.path("vm.json"));
+    command.args(["--", "--no-api"]);
+    command
+}
+
+/// Starts a guest by a jailer that ends, and returns when that has.
+fn start(world: &World, id: &str, flags: &[&str]) -> Orphan {
+    let mut command = with_flags(world, id, flags);
+    // A monitor that keeps them must not keep the test waiting.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(command.status().unwrap().success());
+    Orphan::of(world, id)
+}
+
+fn clean(world: &World, id: &str) -> std::process::Output {
+    let mut command = Command::new(jailer());
+    command.args(["clean", "--id", id, "--chroot-base-dir"]);
+    output(command.arg(world.path("base")))
+}
+
+#[test]
+fn a_daemon_has_no_terminal_and_the_jailer_ends() {
+    let world = World::new();
+    world.config("up", &json!({}));
+    let guest = start(&world, "g1", &["--daemonize"]);
+    assert_eq!(guest.status("Name"), "bantam");
+    let stat = guest.file("stat");
+    let words: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let (session, terminal) = (words[3], words[4]);
+    assert_ne!(session, std::process::id().to_string());
+    // It is no leader, so it cannot get a terminal.
+    assert_ne!(session, guest.0.to_string());
+    assert_eq!(terminal, "0");
+    for stream in ["fd/0", "fd/1", "fd/2"] {
+        assert!(guest.link(stream).ends_with("null"), "{stream}");
+    }
+    contains(
+        &expect(
+            &output(&mut with_flags(&world, "g1", &["--daemonize"])),
+            152,
+        ),
+        &["choose another --id"],
+    );
+    contains(&expect(&clean(&world, "g1"), 1), &["while one runs"]);
+    guest.end();
+    expect(&clean(&world, "g1"), 0);
+    assert!(!world.path("base/bantam/g1").exists());
+}
+
+#[test]
+fn namespaces_of_its_own() {
+    let world = World::new();
+    world.config("up", &json!({}));
+    for flags in [
+        vec!["--new-pid-ns"],
+        vec!["--new-pid-ns", "--daemonize"],
+        vec!["--new-pid-ns", "--daemonize", "--new-user-ns"],
+    ] {
+        let guest = start(&world, "g1", &flags);
+        assert_eq!(
+            guest.status("NSpid").split('\t').nth(1),
+            Some("1"),
+            "{flags:?}"
+        );
+        assert_eq!(guest.status("CapEff"), "0000000000000000");
+        assert_eq!(
+            guest.status("Uid").split('\t').next(),
+            Some(UID.to_string().as_str())
+        );
+        let map = guest.file("uid_map");
+        let map: Vec<_> = map.split_whitespace().collect();
+        if flags.contains(&"--new-user-ns") {
+            assert_eq!(map, ["0", &UID.to_string(), "1"]);
+            assert_eq!(guest.status("CapBnd"), "0000000000000000");
+        } else {
+            assert_eq!(map[0], map[1]);
+        }
+        guest.end();
+    }
+}
+
+#[test]
+fn the_superuser_inside_is_nobody_outside_and_the_process_stays_the_jailer_s() {
+    let world = World::new();
+    world.config("exit", &json!({}));
+    let flags = ["--new-user-ns"];
+    expect(&output(&mut with_flags(&world, "g1", &flags)), 42);
+
+    world.config("up", &json!({}));
+    let mut command = with_flags(&world, "g1", &flags);
+    let guest = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+    let started = Instant::now();
+    let map = loop {
+        let map = fs::read_to_string(guest.proc("gid_map")).unwrap();
+        if map.contains(&GID.to_string()) && guest.proc("root/bantam").exists() {
+            break map;
+        }
+        assert!(started.elapsed() < PATIENCE, "{map}");
+    };
+    assert_eq!(map.split_whitespace().next(), Some("0"));
+    // The process that guarded the start has gone, and is nobody's child to wait for.
+    let children = format!("/proc/{0}/task/{0}/children", guest.0.id());
+    let started = Instant::now();
+    while !fs::read_to_string(&children).unwrap().is_empty() {
+        assert!(started.elapsed() < PATIENCE, "the guard stays");
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_leaves_nothing_in_any_process() {
+    let world = World::new();
+    let mut program = fs::read(bantam()).unwrap();
+    program.truncate(4096);
+    program[56..58].fill(0);
+    let monitor = world.path("monitor");
+    fs::write(&monitor, program).unwrap();
+    sh(&format!("chmod 755 {}", monitor.display()));
+    world.config(
+        "exit",
+        &json!({"drives": [world.drive("d", "d.img", &json!({"size_mib": 1}))]}),
+    );
+    let before = world.state();
+    for flags in [
+        vec!["--daemonize"],
+        vec!["--new-pid-ns"],
+        vec!["--new-user-ns"],
+        vec!["--daemonize", "--new-pid-ns", "--new-user-ns"],
+    ] {
+        let mut command = world.jailer_of("g1", &monitor);
+        command
+            .args(&flags)
+            .arg("--config-file")
+            .arg(world.path("vm.json"));
+        let text = expect(&output(&mut command), 1);
+        contains(&text, &["execute /monitor"]);
+        assert_eq!(world.state(), before, "{flags:?}");
+    }
+}
+
+/// A controller that this machine has: version, value, where its groups are.
+fn controller() -> (&'static str, &'static str, PathBuf) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    for line in mounts.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let path = PathBuf::from(words[1]);
+        let controllers = fs::read_to_string(path.join("cgroup.controllers"));
+        match words[2] {
+            "cgroup" if words[3].split(',').any(|o| o == "pids") => return ("1", "pids.max", path),
+            "cgroup2" if controllers.is_ok_and(|all| all.contains("pids")) => {
+                return ("2", "pids.max", path);
+            }
+            _ => {}
+        }
+    }
+    panic!("no hierarchy has the controller pids:\n{mounts}");
+}
+
+#[test]
+fn control_groups_hold_the_guest_and_are_cleaned() {
+    let world = World::new();
+    world.config("up", &json!({}));
+    let (version, file, hierarchy) = controller();
+    let value = format!("{file}=77");
+    let parent = format!("bantam-test-{}", std::process::id());
+    let flags = [
+        "--cgroup",
+        &value,
+        "--cgroup-version",
+        version,
+        "--parent-cgroup",
+        &parent,
+    ];
+    let group = hierarchy.join(&parent).join("g1");
+    let guest = start(&world, "g1", &[&flags[..], &["--daemonize"]].concat());
+    assert_eq!(fs::read_to_string(group.join(file)).unwrap().trim(), "77");
+    let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    assert_eq!(inside.trim(), guest.0.to_string());
+    guest.end();
+    expect(&clean(&world, "g1"), 0);
+    assert!(!group.exists() && hierarchy.join(&parent).exists());
+
+    // A start that fails leaves neither group nor the jailer in it.
+    let bad = format!("{file}=nonsense");
+    let flags = ["--cgroup", &bad, "--parent-cgroup", &parent];
+    let text = expect(&output(&mut with_flags(&world, "g1", &flags)), 1);
+    contains(&text, &["pids.max", "nonsense"]);
+    assert!(!group.exists());
+    let text = expect(
+        &output(&mut with_flags(
+            &world,
+            "g1",
+            &["--cgroup", "nothing.max=1"],
+        )),
+        152,
+    );
+    contains(&text, &["controller `nothing`"]);
+    fs::remove_dir(hierarchy.join(&parent)).unwrap();
+}
+
+#[test]
+fn users_are_allotted_one_to_a_guest() {
+    let world = World::new();
+    world.config("up", &json!({}));
+    let allotted = |id: &str| {
+        let mut command = Command::new(jailer());
+        command.args(["--id", id, "--exec-file", bantam(), "--uid", "auto"]);
+        command.args([
+            "--uid-range",
+            "64300-64301",
+            "--daemonize",
+            "--chroot-base-dir",
+        ]);
+        command
+            .arg(world.path("base"))
+            .arg("--config-file")
+            .arg(world.path("vm.json"));
+        command.args(["--", "--no-api"]).stdin(Stdio::null());
+        output(&mut command)
+    };
+    let mut guests = Vec::new();
+    for id in ["g1", "g2"] {
+        expect(&allotted(id), 0);
+        guests.push(Orphan::of(&world, id));
+    }
+    let users: Vec<_> = guests.iter().map(|guest| guest.status("Uid")).collect();
+    assert_ne!(users[0], users[1]);
+    contains(
+        &expect(&allotted("g3"), 1),
+        &["64300 to 64301", "--uid-range"],
+    );
+    assert!(!world.root("g3").exists());
+    guests.remove(0).end();
+    expect(&allotted("g3"), 0);
+    Orphan::of(&world, "g3").end();
+    guests.remove(0).end();
+}
