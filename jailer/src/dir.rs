@@ -8,7 +8,7 @@ use crate::undo::Undo;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, unlinkat};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -246,7 +246,14 @@ impl Dir {
     /// What the host says.
     pub fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         let flags = RenameFlags::RENAME_NOREPLACE;
-        Ok(renameat2(&*self.fd, from, &*self.fd, to, flags)?)
+        match renameat2(&*self.fd, from, &*self.fd, to, flags) {
+            // NFS cannot; a second name does not replace one either.
+            Err(Errno::EINVAL | Errno::ENOSYS) => {
+                linkat(&*self.fd, from, &*self.fd, to, AtFlags::empty())?;
+                Ok(unlinkat(&*self.fd, from, UnlinkatFlags::NoRemoveDir)?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// Waits until its entries are on the disk.

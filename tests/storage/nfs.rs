@@ -1,10 +1,11 @@
 //! A pool on a real NFS server: this host's own, in the kernel.
 
-use crate::harness::{Guest, announce, journal, needs_kvm, sh};
+use crate::harness::{Guest, announce, image, journal, needs_kvm, sh};
 use crate::host::Host;
 use crate::world::{GID, UID, contains, jailer};
 use serde_json::json;
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 struct Server(Vec<Child>);
 
 impl Server {
-    /// Starts it in this test's network, with `exported` for this host. Its leases and the time it waits for
+    /// Starts it in this test's network, with `exported` as its root, for this host. Its leases and the time it waits for
     /// former clients are as short as they can be.
     fn start(host: &mut Host, exported: &Path) -> Self {
         sh("modprobe -a nfsd nfsv4
@@ -29,7 +30,7 @@ impl Server {
             echo 10 >/proc/fs/nfsd/nfsv4leasetime; echo 10 >/proc/fs/nfsd/nfsv4gracetime");
         host.at_end("umount /run/rpc_pipefs /var/lib/nfs; umount /proc/fs/nfsd");
         host.at_end("rpc.nfsd 0; exportfs -ua");
-        let options = "rw,sync,no_root_squash,no_subtree_check,fsid=1";
+        let options = "rw,sync,no_root_squash,no_subtree_check,fsid=0";
         let shown = exported.display();
         sh(&format!("exportfs -i -o {options} 127.0.0.1:{shown}"));
         let run = |words: &[&str]| {
@@ -42,7 +43,7 @@ impl Server {
         };
         let server = Self(vec![
             run(&["nfsdcld", "-F"]),
-            run(&["rpc.mountd", "-F", "-N", "3"]),
+            run(&["rpc.mountd", "-F", "-N", "2", "-N", "3"]),
         ]);
         // The first waits for the kernel's end of a pipe, the kernel asks it when it starts.
         std::thread::sleep(Duration::from_millis(500));
@@ -113,30 +114,34 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
     needs_kvm();
     announce("storage nfs");
     let mut host = Host::new();
-    let exported = host.file_system("ext4", "1G");
-    host.ok(&format!(
-        "pool define nas --type netfs --source-host 127.0.0.1 --source-path {} --source-options vers=4.2",
-        exported.display()
-    ));
+    let root = host.file_system("ext4", "1G");
+    let exported = root.join("images");
+    fs::create_dir(&exported).unwrap();
+    host.ok(
+        "pool define nas --type netfs --source-host 127.0.0.1 --source-path /images --source-options vers=4.2",
+    );
     contains(
         &host.fails("pool start nas", 1),
         &["cannot mount 127.0.0.1:", "does the server run"],
     );
     assert!(!Path::new("/var/lib/bantam/pools/nas").exists());
 
-    let _server = Server::start(&mut host, &exported);
+    let _server = Server::start(&mut host, &root);
     host.ok("pool start nas");
     host.at_end("umount -f -l /var/lib/bantam/pools/nas");
     host.ok("pool autostart nas");
     let conf =
         fs::read_to_string("/etc/systemd/system/bantam-pool@nas.service.d/pool.conf").unwrap();
     contains(&conf, &["After=network-online.target"]);
-    let root = crate::harness::image("rootfs-cloud.ext4");
+    let root = image("rootfs-cloud.ext4");
     host.ok(&format!(
         "volume import --pool nas root --from {}",
         root.display()
     ));
+    // Half of one, left by a command that was killed.
+    fs::write(exported.join(".data.12345.new"), "half").unwrap();
     host.ok("volume create --pool nas data --size 64M");
+    assert!(!exported.join(".data.12345.new").exists());
     sh("mkfs.ext4 -q /var/lib/bantam/pools/nas/data");
     let data = exported.join("data");
 
@@ -193,5 +198,30 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
     let said = host.fails("pool start nas", 152);
     sh(&format!("umount {target}"));
     contains(&said, &["other is mounted", "already"]);
-    assert!(jailer().exists());
+}
+
+#[test]
+fn an_interrupted_mount_leaves_nothing() {
+    needs_kvm();
+    let host = Host::new();
+    // Packets to this server go nowhere.
+    sh(
+        "modprobe nfsv4; modprobe dummy; ip link add d0 type dummy; ip link set d0 up
+        ip addr add 192.0.2.1/24 dev d0; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev d0",
+    );
+    host.ok("pool define gone --type netfs --source-host 192.0.2.9 --source-path /images");
+    let mut command = Command::new(jailer());
+    command.args(["pool", "start", "gone"]).stdin(Stdio::null());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(child.try_wait().unwrap().is_none());
+    let id = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    let interrupted = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(interrupted.elapsed() < Duration::from_secs(15));
+    assert_eq!(output.status.signal(), Some(2), "{output:?}");
+    assert!(!Path::new("/var/lib/bantam/pools/gone").exists());
+    contains(&host.ok("pool list"), &["gone  inactive"]);
+    assert!(!sh("ps -e -o comm").contains("mount.nfs"));
 }

@@ -10,6 +10,7 @@ mod table;
 mod volume;
 
 use crate::error::Error;
+use crate::privileges;
 use crate::signals::{self, Held};
 use crate::undo::Undo;
 use argh::{FromArgs, SubCommands as _};
@@ -88,6 +89,8 @@ impl Command {
 
 /// Changes something on the host: what `action` records is taken back if it fails or is interrupted.
 fn change(action: impl FnOnce(&mut Undo) -> Result<(), Error>) -> Result<(), Error> {
+    // What an image is open to is tried as another user, who must not have the superuser's groups.
+    privileges::drop_groups().map_err(Error::step("leave the groups of the superuser"))?;
     let held = Held::new()?;
     let mut undo = Undo::new(signals::check);
     let done = action(&mut undo);
@@ -96,7 +99,7 @@ fn change(action: impl FnOnce(&mut Undo) -> Result<(), Error>) -> Result<(), Err
     } else {
         drop(undo);
     }
-    // Then a signal that came meanwhile is not lost on who waits for our end by it.
+    // A signal that came meanwhile ends us here, so that who waits for us sees that it did.
     drop(held);
     done
 }

@@ -348,6 +348,14 @@ impl Import {
         };
         let source = Source::open(&self.from);
         let mut source = source.map_err(|message| problem(Problem::new("--from", message)))?;
+        // Where it cannot be locked, nobody else locks it either.
+        if matches!(lock::lock(&source.file, true), Ok(false)) {
+            let message = format!(
+                "{} is in use by a guest: stop that first",
+                self.from.display()
+            );
+            return Err(problem(Problem::new("--from", message)));
+        }
         let content = if qcow2 {
             qcow2::check(&source)?;
             source.size = qcow2::disk_size(&source, undo)?;

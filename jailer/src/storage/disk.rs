@@ -9,7 +9,7 @@ use crate::storage::pool::{Backend, Usage, VolumeInfo, open_device, volume_clash
 use crate::storage::volume::Wanted;
 use crate::tool::Tool;
 use crate::undo::Undo;
-use nix::fcntl::OFlag;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use resources::{PoolDefinition, Problem};
 use serde::Deserialize;
 use std::fs::File;
@@ -115,6 +115,14 @@ impl Disk {
                 io::ErrorKind::NotFound,
             ))
         })
+    }
+
+    /// The disk, while nobody else changes its table: a lock that udev and sfdisk respect too.
+    fn alone(&self) -> Result<Flock<File>, Error> {
+        let failed = || format!("lock {}", self.device.display());
+        let file = File::open(&self.device).map_err(Error::step(failed()))?;
+        let locked = Flock::lock(file, FlockArg::LockExclusive);
+        locked.map_err(|(_, e)| Error::step(failed())(e))
     }
 
     /// Changes the table, without a word to the kernel.
@@ -280,6 +288,7 @@ impl Backend for Disk {
     }
 
     fn create(&self, name: &str, wanted: Wanted, _: Owner, undo: &mut Undo) -> Result<(), Error> {
+        let alone = self.alone()?;
         if self.partition(name)?.is_some() {
             return Err(volume_clash(name));
         }
@@ -292,8 +301,10 @@ impl Backend for Disk {
             return Err(Error::Problems(vec![Problem::new("--size", message)]));
         }
         let script = format!("size={mib}MiB, type=L, name=\"{name}\"\n");
-        self.change(&["--append"], &script, undo)?;
+        // Not interrupted: then nobody would know whether it was made.
+        self.change(&["--append"], &script, &mut Undo::new(|| Ok(())))?;
         let partition = self.known(name)?;
+        drop(alone);
         let (disk, number) = (self.clone(), partition.number());
         undo.made(format!("the partition {name}"), move || {
             let removed = disk.remove(&number, &mut Undo::new(|| Ok(())));
@@ -314,6 +325,7 @@ impl Backend for Disk {
     }
 
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error> {
+        let _alone = self.alone()?;
         let number = self.known(name)?.number();
         // The kernel keeps one that is open.
         drop(file);
@@ -322,6 +334,7 @@ impl Backend for Disk {
 
     fn resize(&self, name: &str, file: &File, size: u64, undo: &mut Undo) -> Result<(), Error> {
         let former = device::size(file)?;
+        let alone = self.alone()?;
         let table = self.table()?;
         let partition = self.known(name)?;
         let mib = size.div_ceil(ALIGNMENT);
@@ -344,6 +357,7 @@ impl Backend for Disk {
         let number = partition.number();
         self.change(&["-N", &number], &format!("size={mib}MiB\n"), undo)?;
         self.tell("--update", &number, undo)?;
+        drop(alone);
         device::zero_beyond(file, former, undo)
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const PACKAGE: &str = "lvm2";
 
 /// A volume group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Logical {
     group: String,
 }
@@ -46,7 +46,13 @@ impl Logical {
 
     fn change(&self, tool: &'static str, args: &[&str], undo: &mut Undo) -> Result<(), Error> {
         let tool = Tool::new(tool, PACKAGE)?.args(args);
-        tool.run(undo).map(drop)
+        tool.run(undo)?;
+        // lvm leaves the nodes to udev, whether that runs or not.
+        if !Path::new("/run/udev/control").exists() {
+            let tool = Tool::new("vgmknodes", PACKAGE)?.args(["-q", &self.group]);
+            tool.run(undo)?;
+        }
+        Ok(())
     }
 }
 
@@ -141,12 +147,12 @@ impl Backend for Logical {
         let flags = ["-q", "-y", "-Wn", "-Zn", "-n", name, "-L", &size];
         let args: Vec<&str> = flags.into_iter().chain([self.group.as_str()]).collect();
         let full_name = format!("{}/{name}", self.group);
-        self.change("lvcreate", &args, undo)?;
-        let again = full_name.clone();
+        // Not interrupted: then nobody would know whether it was made.
+        self.change("lvcreate", &args, &mut Undo::new(|| Ok(())))?;
+        let (group, again) = (self.clone(), full_name.clone());
         undo.made(format!("the logical volume {full_name}"), move || {
-            let args = ["-q", "-y", "-f", &again];
-            let tool = Tool::new("lvremove", PACKAGE).map(|tool| tool.args(args));
-            let removed = tool.and_then(Tool::run_to_end).map(drop);
+            let (args, mut undo) = (["-q", "-y", "-f", &again], Undo::new(|| Ok(())));
+            let removed = group.change("lvremove", &args, &mut undo);
             removed.map_err(|e| io::Error::other(crate::error::chain(&e)))
         })?;
         let file = self.open(name, OFlag::O_RDWR);

@@ -8,12 +8,10 @@ use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
 use crate::record::Image;
 use crate::storage::copy::Source;
-use crate::storage::qcow2;
+use crate::storage::{lock, qcow2};
 use crate::undo::Undo;
 use nix::errno::Errno;
-use nix::fcntl::{
-    AT_FDCWD, AtFlags, FallocateFlags, OFlag, RenameFlags, fallocate, openat, renameat2,
-};
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{UnlinkatFlags, fchown, linkat, unlinkat};
@@ -231,10 +229,31 @@ impl NewVolume {
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {}
             Err(e) => return Err(e.into()),
         }
+        self.remove_halves();
         let name = format!(".{}.{}.new", self.name, std::process::id());
         let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let fd = openat(&self.directory, name.as_str(), flags, mode)?;
-        Ok((fd.into(), Some(name)))
+        let file: File = openat(&self.directory, name.as_str(), flags, mode)?.into();
+        // Tells others that it is no leftover.
+        let _ = lock::lock(&file, false);
+        Ok((file, Some(name)))
+    }
+
+    /// Removes what a start or a command that was killed on the way has left of this image: nobody locks it.
+    fn remove_halves(&self) {
+        let prefix = format!(".{}.", self.name);
+        let entries = std::fs::read_dir(by_descriptor(&self.directory));
+        let names = entries.into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        for name in names.filter(|name| name.starts_with(&prefix) && name.ends_with(".new")) {
+            let number = name.get(prefix.len()..name.len() - ".new".len());
+            let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let opened = openat(&self.directory, name.as_str(), flags, Mode::empty());
+            if number.is_some_and(|number| number.parse::<u32>().is_ok())
+                && opened.is_ok_and(|fd| matches!(lock::lock(&fd.into(), false), Ok(true)))
+            {
+                let _ = self.directory.remove(&name);
+            }
+        }
     }
 
     fn name_it(&self, file: &File, temporary: Option<&str>) -> io::Result<()> {
@@ -244,7 +263,7 @@ impl NewVolume {
                 let flags = AtFlags::AT_SYMLINK_FOLLOW;
                 linkat(AT_FDCWD, &by_descriptor(file), dir, name, flags)?;
             }
-            Some(from) => renameat2(dir, from, dir, name, RenameFlags::RENAME_NOREPLACE)?,
+            Some(from) => dir.rename_new(from, name)?,
         }
         Ok(())
     }

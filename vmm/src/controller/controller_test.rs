@@ -151,6 +151,12 @@ fn what_is_configured_is_shown() {
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let mut bench = Bench::new();
     let image = bench.file("image");
+    let pooled = Drive {
+        pool: Some("web".into()),
+        ..drive("a", "volume".as_ref())
+    };
+    let text = bench.refused_part(Configure::Drive(pooled));
+    assert!(text.contains("only the jailer"), "{text}");
     let text = bench.refused_part(Configure::Drive(drive("a", "/nonexistent".as_ref())));
     assert!(
         text.starts_with("Drive config error: Unable to create") && text.contains("/nonexistent")
