@@ -19,11 +19,14 @@ use nix::unistd::{Gid, Uid};
 use resources::VmConfig;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// In the guest's directory, outside its root: locked for as long as the guest runs.
 pub const LOCK: &str = "jail.lock";
+
+/// Beside it: the number of the process that holds the lock, where the guest cannot write.
+pub const PROCESS: &str = "jail.pid";
 
 /// Device numbers that Linux fixes (devices.txt): KVM, TUN, urandom.
 const KVM: (u64, u64) = (10, 232);
@@ -35,11 +38,11 @@ const USERFAULTFD: &str = "/dev/userfaultfd";
 /// A lock that ends with the process, also when that has become the VMM.
 pub type Lock = Arc<Flock<File>>;
 
-/// The file that tells which process the VMM is.
+/// The files that tell which process the VMM is: one for clients, in the jail, and one that we believe.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    file: Option<File>,
+    files: Vec<File>,
 }
 
 impl PidFile {
@@ -49,9 +52,8 @@ impl PidFile {
     /// [`Error`], naming the file.
     pub fn write(self, process: u32) -> Result<(), Error> {
         let text = process.to_string();
-        let written = self
-            .file
-            .map_or(Ok(()), |mut file| file.write_all(text.as_bytes()));
+        let mut files = self.files.iter();
+        let written = files.try_for_each(|mut file| file.write_all(text.as_bytes()));
         written.map_err(Error::step(format!("write {}", self.path.display())))
     }
 }
@@ -112,15 +114,18 @@ impl Jail {
             dev.make_device(undo, "userfaultfd", stat.st_rdev, owner)?;
         }
         root.make_own_dir(undo, "run", 0o700, owner)?;
-        let (name, mut opened) = (format!("{name}.pid"), None);
-        root.make_file(undo, &name, 0o644, ROOT, |file| {
-            opened = Some(file.try_clone()?);
-            Ok(())
-        })?;
-        Ok(PidFile {
-            path: root.path().join(name),
-            file: opened,
-        })
+        let mut files = Vec::new();
+        for (dir, name) in [
+            (root, format!("{name}.pid")),
+            (&self.directory, PROCESS.into()),
+        ] {
+            dir.make_file(undo, &name, 0o644, ROOT, |file| {
+                files.push(file.try_clone()?);
+                Ok(())
+            })?;
+        }
+        let path = root.path().join(format!("{name}.pid"));
+        Ok(PidFile { path, files })
     }
 
     /// Puts in what this guest needs: its configuration, and places to mount its files on.
@@ -231,10 +236,9 @@ pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     }
 }
 
-/// Whether a guest runs in the jail of `options`, as far as can be told without making anything.
-pub fn is_running(options: &Options) -> bool {
-    let jail = options.base.join(&options.exec_name).join(&options.id);
-    let Ok(file) = Dir::open(&jail).and_then(|dir| {
+/// Whether a guest runs in the jail whose directory is `jail`, as far as can be told without making anything.
+pub fn is_locked(jail: &Path) -> bool {
+    let Ok(file) = Dir::open(jail).and_then(|dir| {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(openat(&dir, LOCK, flags, Mode::empty())?)
     }) else {
@@ -242,6 +246,11 @@ pub fn is_running(options: &Options) -> bool {
     };
     let lock = Flock::lock(File::from(file), FlockArg::LockSharedNonblock);
     matches!(lock, Err((_, Errno::EWOULDBLOCK)))
+}
+
+/// As [`is_locked`], of the jail of `options`.
+pub fn is_running(options: &Options) -> bool {
+    is_locked(&options.base.join(&options.exec_name).join(&options.id))
 }
 
 /// What to tell of a jail that is in use.

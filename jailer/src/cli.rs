@@ -76,6 +76,11 @@ pub struct Limits {
 /// Where jails are if nothing else is said.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 const DEFAULT_NO_FILE: u64 = 2048;
+/// Limits if nothing else is said.
+pub const DEFAULT_LIMITS: Limits = Limits {
+    no_file: DEFAULT_NO_FILE,
+    fsize: None,
+};
 
 /// Names that the jail itself uses in its root.
 pub const RESERVED: [&str; 6] = ["dev", "drives", "initrd", "kernel", "run", "vm.json"];
@@ -305,10 +310,7 @@ fn needed<T>(flag: &str, value: Option<T>) -> Result<T, String> {
 
 impl Limits {
     fn parse(words: &[String]) -> Result<Self, String> {
-        let mut limits = Self {
-            no_file: DEFAULT_NO_FILE,
-            fsize: None,
-        };
+        let mut limits = DEFAULT_LIMITS;
         for word in words {
             let parsed = word
                 .split_once('=')

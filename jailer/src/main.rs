@@ -15,6 +15,7 @@ mod dir;
 mod error;
 mod exec_file;
 mod guardian;
+mod guests;
 mod jail_config;
 mod landlocked;
 mod namespaces;
@@ -29,6 +30,7 @@ mod storage;
 mod tool;
 mod uids;
 mod undo;
+mod units;
 mod vmm;
 
 use std::process::ExitCode;

@@ -5,8 +5,14 @@
 //! [`Command`] and an arm in [`Command::run`].
 
 mod clean;
+mod console;
+mod create;
+mod list;
 mod pool;
-mod table;
+mod start;
+mod stop;
+pub mod table;
+mod undefine;
 mod volume;
 
 use crate::error::Error;
@@ -30,6 +36,24 @@ pub enum Parsed {
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
 pub enum Command {
+    /// Make a guest and start it.
+    Create(create::Create),
+    /// Start a guest.
+    Start(start::Start),
+    /// Shut a guest down.
+    Stop(stop::Stop),
+    /// End a guest at once.
+    Destroy(stop::Destroy),
+    /// List the guests.
+    List(list::List),
+    /// Show a guest.
+    Show(list::Show),
+    /// Attach to a guest's console.
+    Console(console::Console),
+    /// Forget a guest.
+    Undefine(undefine::Undefine),
+    /// Become a guest's VMM.
+    Run(start::Run),
     /// Remove what a guest left.
     Clean(clean::Clean),
     /// Storage pools.
@@ -80,6 +104,15 @@ impl Command {
     /// [`Error`], told so that a user can mend it.
     pub fn run(self) -> Result<(), Error> {
         match self {
+            Self::Create(create) => create.run(),
+            Self::Start(start) => start.run(),
+            Self::Stop(stop) => stop.run(),
+            Self::Destroy(destroy) => destroy.run(),
+            Self::List(list) => list.run(),
+            Self::Show(show) => show.run(),
+            Self::Console(console) => console.run(),
+            Self::Undefine(undefine) => undefine.run(),
+            Self::Run(run) => run.run(),
             Self::Clean(clean) => clean.run(),
             Self::Pool(pool) => pool.run(),
             Self::Volume(volume) => volume.run(),

@@ -20,7 +20,10 @@ pub fn default_monitor() -> io::Result<PathBuf> {
 
 /// The directory of jails, and the name of the VMM.
 pub fn place(config: &VmConfig) -> (&'static Path, String) {
-    let named = config.host.as_ref().and_then(|host| host.exec_file.as_ref());
+    let named = config
+        .host
+        .as_ref()
+        .and_then(|host| host.exec_file.as_ref());
     let name = named.and_then(|path| exec_name(path).ok());
     (Path::new(DEFAULT_BASE), name.unwrap_or("bantam".into()))
 }

@@ -15,7 +15,7 @@ use crate::namespaces;
 use crate::record::Made;
 use crate::undo::Undo;
 use device::Control;
-use resources::{HostNetwork, NetworkInterface, Problem};
+use resources::{HostNetwork, NetworkInterface, Problem, VmConfig};
 use rules::Guarded;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -127,6 +127,46 @@ fn check_one<'a>(
         guarded: guarded(key, interface)?,
         around: interface.host.clone().unwrap_or_default(),
     })
+}
+
+/// Finds out what of `interfaces`, a new guest's, another guest has already.
+pub fn check_new(
+    interfaces: &[NetworkInterface],
+    others: &[VmConfig],
+    problems: &mut Vec<Problem>,
+) {
+    for (i, interface) in interfaces.iter().enumerate() {
+        let mut wrong = |field: &str, what: String| {
+            let message = format!("{what} is another guest's: choose another");
+            problems.push(Problem::new(
+                format!("network-interfaces[{i}].{field}"),
+                message,
+            ));
+        };
+        for other in others.iter().flat_map(|other| &other.network_interfaces) {
+            if other.host_dev_name == interface.host_dev_name {
+                wrong("host_dev_name", interface.host_dev_name.clone());
+            }
+            if let (Some(mac), Some(same)) = (interface.guest_mac, other.guest_mac)
+                && mac == same
+            {
+                wrong("guest_mac", mac.to_string());
+            }
+            let addresses = |of: &NetworkInterface| {
+                let host = of.host.clone().unwrap_or_default();
+                host.addresses
+                    .iter()
+                    .map(ipnet::IpNet::addr)
+                    .collect::<Vec<_>>()
+            };
+            let taken = addresses(other);
+            for address in addresses(interface).iter().filter(|a| taken.contains(a)) {
+                if interface.bridge == other.bridge {
+                    wrong("host.addresses", address.to_string());
+                }
+            }
+        }
+    }
 }
 
 /// What the rules of `interface` are made from.
