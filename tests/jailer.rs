@@ -11,6 +11,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "jailer/guests.rs"]
+mod guests;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "jailer/network.rs"]

@@ -177,7 +177,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if words.first().is_some_and(|word| !word.starts_with('-')) {
         return match commands::parse(&words).map_err(failed)? {
-            commands::Parsed::Run(command) => Ok(Action::Command(Box::new(command))),
+            commands::Parsed::Run(command) => Ok(Action::Command(command)),
             commands::Parsed::Print(text) => Ok(Action::Print(text)),
         };
     }

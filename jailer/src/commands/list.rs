@@ -66,11 +66,22 @@ impl Show {
     pub fn run(self) -> Result<(), Error> {
         super::need_root()?;
         let guest = Guest::load(&self.name)?;
-        let mut shown = state(&guest)?;
-        shown["definition"] = definitions::path(&guest.name).display().to_string().into();
-        shown["jail"] = guest.directory().join("root").display().to_string().into();
-        shown["config"] = serde_json::to_value(&guest.config)
+        let Value::Object(mut shown) = state(&guest)? else {
+            return Ok(());
+        };
+        let config = serde_json::to_value(&guest.config)
             .map_err(|e| Error::step("show the definition")(std::io::Error::from(e)))?;
+        let jail = guest.directory().join("root");
+        for (key, value) in [
+            (
+                "definition",
+                definitions::path(&guest.name).display().to_string().into(),
+            ),
+            ("jail", jail.display().to_string().into()),
+            ("config", config),
+        ] {
+            shown.insert(key.into(), value);
+        }
         super::print_json(&shown)
     }
 }

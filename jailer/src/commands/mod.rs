@@ -27,7 +27,7 @@ use std::fmt::Write as _;
 #[derive(Debug)]
 pub enum Parsed {
     /// Do this.
-    Run(Command),
+    Run(Box<Command>),
     /// Print this and end with status 0.
     Print(String),
 }
@@ -79,7 +79,7 @@ pub fn parse(words: &[&str]) -> Result<Parsed, String> {
         return Err(format!("there is no command `{first}`.\n\n{}", list()));
     }
     match Program::from_args(&["jailer"], words) {
-        Ok(program) => Ok(Parsed::Run(program.command)),
+        Ok(program) => Ok(Parsed::Run(Box::new(program.command))),
         Err(early) if early.status.is_ok() => Ok(Parsed::Print(early.output)),
         Err(early) => Err(format!(
             "{}\n(`jailer {first} --help` tells how it is used)",

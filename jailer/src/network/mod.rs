@@ -26,20 +26,24 @@ pub enum Interface {
     /// A tap that exists, open.
     Existing(OwnedFd),
     /// A tap to make.
-    New {
-        /// Its key in the configuration.
-        key: String,
-        /// Its name.
-        name: String,
-        /// The bridge it goes on.
-        bridge: String,
-        /// Largest packet in bytes, the device's default if absent.
-        mtu: Option<u16>,
-        /// What is around it.
-        around: HostNetwork,
-        /// What it may send from, if that is guarded.
-        guarded: Option<Guarded>,
-    },
+    New(Box<NewTap>),
+}
+
+/// A tap to make.
+#[derive(Debug)]
+pub struct NewTap {
+    /// Its key in the configuration.
+    key: String,
+    /// Its name.
+    name: String,
+    /// The bridge it goes on.
+    bridge: String,
+    /// Largest packet in bytes, the device's default if absent.
+    mtu: Option<u16>,
+    /// What is around it.
+    around: HostNetwork,
+    /// What it may send from, if that is guarded.
+    guarded: Option<Guarded>,
 }
 
 /// Finds out whether the taps and bridges that `interfaces` ask for can be had, without making any.
@@ -119,14 +123,14 @@ fn check_one<'a>(
             "{bridge} is a device of kind `{other}`, not a bridge: choose another name"
         ));
     }
-    Ok(Interface::New {
+    Ok(Interface::New(Box::new(NewTap {
         key: key.into(),
         name: name.clone(),
         bridge: bridge.clone(),
         mtu: interface.mtu,
         guarded: guarded(key, interface)?,
         around: interface.host.clone().unwrap_or_default(),
-    })
+    })))
 }
 
 /// Finds out what of `interfaces`, a new guest's, another guest has already.
@@ -208,8 +212,8 @@ pub fn make(
     let mut taps = Vec::new();
     let mut all_guarded = Vec::new();
     for interface in &interfaces {
-        if let Interface::New { guarded, .. } = interface {
-            all_guarded.extend(guarded.clone());
+        if let Interface::New(tap) = interface {
+            all_guarded.extend(tap.guarded.clone());
         }
     }
     // Before there is a tap whose packets they are about.
@@ -219,32 +223,30 @@ pub fn make(
     for interface in interfaces {
         taps.push(match interface {
             Interface::Existing(tap) => tap,
-            Interface::New {
-                key,
-                name,
-                bridge,
-                mtu,
-                around,
-                ..
-            } => {
-                let control = Control::open()
-                    .map_err(Error::step("open a socket to make network devices"))?;
-                let mut held = bridge::Held::new(&bridge)?;
-                let listed = bridge.clone();
-                undo.announce(|made| made.bridges.push(listed))?;
-                held.ensure(control, &key, &around.bridge_addresses, undo)?;
-                if around.nat {
-                    rules::translate(&bridge, &around.bridge_addresses, undo)?;
-                }
-                let tap = tap::create(&key, &name, owner)?;
-                undo.checkpoint()?;
-                tap::join(&key, &name, &bridge, mtu, around.isolated)?;
-                undo.checkpoint()?;
-                tap
-            }
+            Interface::New(tap) => tap.make(owner, undo)?,
         });
     }
     Ok(taps)
+}
+
+impl NewTap {
+    /// Makes the bridge if it is absent, and the tap on it.
+    fn make(&self, owner: nix::unistd::Uid, undo: &mut Undo) -> Result<OwnedFd, Error> {
+        let (key, name, bridge) = (&self.key, &self.name, &self.bridge);
+        let control =
+            Control::open().map_err(Error::step("open a socket to make network devices"))?;
+        let mut held = bridge::Held::new(bridge)?;
+        undo.announce(|made| made.bridges.push(bridge.clone()))?;
+        held.ensure(control, key, &self.around.bridge_addresses, undo)?;
+        if self.around.nat {
+            rules::translate(bridge, &self.around.bridge_addresses, undo)?;
+        }
+        let tap = tap::create(key, name, owner)?;
+        undo.checkpoint()?;
+        tap::join(key, name, bridge, self.mtu, self.around.isolated)?;
+        undo.checkpoint()?;
+        Ok(tap)
+    }
 }
 
 /// Removes what a guest left in the network: `made` is its record. Bridges in `kept` are to be used again.
