@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 /// How the VMM's process is related to the jailer's, which it is if nothing here is set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// In a session of its own, without a terminal, while the jailer ends.
     pub daemonize: bool,
@@ -62,6 +62,8 @@ pub struct Process {
     pub new_pid_ns: bool,
     /// The superuser of a new user namespace, who is [`Options::owner`] outside.
     pub new_user_ns: bool,
+    /// File of the messages of a VMM without a terminal, written anew at each start.
+    pub messages: Option<PathBuf>,
 }
 
 /// Limits of the VMM's process (setrlimit(2)).
@@ -226,6 +228,7 @@ impl Arguments {
                 daemonize: self.daemonize,
                 new_pid_ns: self.new_pid_ns,
                 new_user_ns: self.new_user_ns,
+                messages: None,
             },
             owner: Owner {
                 uid: Uid::from_raw(uid),

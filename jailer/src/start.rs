@@ -63,7 +63,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
     record.clear(|made| network::clear(made, &kept))?;
     undo.keep_record(record);
     let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
-    let detached = Detached::new(options.process)?;
+    let detached = Detached::new(options.process.clone())?;
     let proc = options.process.new_user_ns.then(namespaces::proc);
     let proc = proc.transpose().map_err(Error::step("open /proc"))?;
     let groups = plan.cgroups.directories();

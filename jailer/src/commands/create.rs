@@ -25,7 +25,7 @@ const DEFAULT_RAM: u64 = 1024;
     subcommand,
     name = "create",
     example = "jailer create --name web1 --ram 2048 --vcpus 2 --image debian-12.raw --disk pool=vms,size=20 \\\n    --network bridge=br0,address=10.88.0.5/24,gateway=10.88.0.1 --ssh-key ~/.ssh/id_ed25519.pub --autostart\njailer create --name test --kernel /boot/vmlinuz --initrd /boot/initrd.img --disk path=test.img,size=2",
-    note = "--disk: pool=POOL | path=FILE, size=GIB, name=VOLUME, format=raw, readonly=on, cache=writeback|unsafe,\ndiscard=unmap|ignore. --network: bridge=NAME, mac=, target=TAP, mtu=, address=ADDRESS/BITS (of the guest;\nrepeat for more), gateway=, dns=, bridge-address=ADDRESS/BITS (if the jailer makes the bridge), nat=on,\nisolated=on, guard=on. `jailer start|stop|console|show|destroy|undefine NAME` act on the guest."
+    note = "--disk: pool=POOL | path=FILE, size=GIB, name=VOLUME, template=FILE (what it begins as), format=raw, readonly=on, cache=writeback|unsafe,\ndiscard=unmap|ignore. --network: bridge=NAME, mac=, target=TAP, mtu=, address=ADDRESS/BITS (of the guest;\nrepeat for more), gateway=, dns=, bridge-address=ADDRESS/BITS (if the jailer makes the bridge), nat=on,\nisolated=on, guard=on. `jailer start|stop|console|show|destroy|undefine NAME` act on the guest."
 )]
 pub struct Create {
     /// name of the guest: 1 to 64 letters, digits and `-`

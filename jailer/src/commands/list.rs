@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use crate::error::Error;
-use crate::guests::{Guest, definitions, service};
+use crate::guests::{Guest, definitions, options, service};
 use argh::FromArgs;
 use serde_json::{Value, json};
 
@@ -78,11 +78,20 @@ impl Show {
                 definitions::path(&guest.name).display().to_string().into(),
             ),
             ("jail", jail.display().to_string().into()),
+            ("messages", messages(&guest)),
             ("config", config),
         ] {
             shown.insert(key.into(), value);
         }
         super::print_json(&shown)
+    }
+}
+
+/// Where its messages are.
+fn messages(guest: &Guest) -> Value {
+    match service::is_here() {
+        true => format!("journalctl -u {}", service::unit(&guest.name)).into(),
+        false => options::messages(&guest.name).display().to_string().into(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `jailer start` and `jailer run`: a guest that is defined.
 
 use crate::error::Error;
-use crate::guests::{Guest, service};
+use crate::guests::{Guest, options, service};
 use argh::FromArgs;
 use resources::Problem;
 use std::process::{Command, Stdio};
@@ -50,7 +50,10 @@ pub fn start(guest: &Guest) -> Result<(), Error> {
     command.args(["run", "--detach", name]).stdin(Stdio::null());
     let status = command.status().map_err(Error::step("run this program"))?;
     match status.code() {
-        Some(0) => println!("{name} is started"),
+        Some(0) => println!(
+            "{name} is started; its messages go to {}",
+            options::messages(name).display()
+        ),
         // It has told why.
         code => {
             return Err(Error::Told(

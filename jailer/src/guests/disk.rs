@@ -5,7 +5,7 @@ use crate::commands::table::Size;
 use resources::{CacheType, Drive};
 use std::path::PathBuf;
 
-const KEYS: &str = "pool, name, path, size, format, readonly, cache, discard";
+const KEYS: &str = "pool, name, path, size, template, format, readonly, cache, discard";
 
 /// The drive that `text` asks for: the `index`th of the guest `guest`. `template` is what a new one begins
 /// as.
@@ -43,6 +43,11 @@ pub fn parse(
         Some("ignore") => false,
         Some(_) => return wrong("write discard=unmap or discard=ignore"),
     };
+    let own_template = pairs.take("template").map(std::path::absolute);
+    let own_template = own_template.transpose().map_err(|e| e.to_string())?;
+    if own_template.is_some() && template.is_some() {
+        return wrong("the root disk begins as --image already: leave template out");
+    }
     pairs.end(KEYS)?;
     let path = match (&pool, path, name) {
         (Some(_), Some(_), _) => return wrong("give pool or path: a pool has its own"),
@@ -63,7 +68,7 @@ pub fn parse(
         is_read_only: read_only,
         path_on_host: Some(path),
         size_mib: size.map(|Size(bytes)| bytes.div_ceil(1 << 20)),
-        template: template.cloned(),
+        template: own_template.or_else(|| template.cloned()),
         cache_type,
         discard,
         pool,

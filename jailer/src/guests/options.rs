@@ -18,6 +18,11 @@ pub fn default_monitor() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("bantam"))
 }
 
+/// Where the messages of the guest `name` are if systemd does not keep them.
+pub fn messages(name: &str) -> PathBuf {
+    Path::new("/var/log/bantam").join(format!("{name}.log"))
+}
+
 /// The directory of jails, and the name of the VMM.
 pub fn place(config: &VmConfig) -> (&'static Path, String) {
     let named = config
@@ -61,6 +66,7 @@ pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
         cgroup: cgroup::Wish::default(),
         process: Process {
             daemonize: detached,
+            messages: detached.then(|| messages(&guest.name)),
             ..Process::default()
         },
         exec_name,
