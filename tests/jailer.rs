@@ -11,6 +11,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "jailer/escape.rs"]
+mod escape;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "jailer/network.rs"]
