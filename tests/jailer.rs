@@ -11,6 +11,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "jailer/escape.rs"]
+mod escape;
 #[path = "jailer/guests.rs"]
 mod guests;
 #[path = "harness/mod.rs"]
@@ -19,6 +21,8 @@ mod harness;
 mod network;
 #[path = "jailer/process.rs"]
 mod process;
+#[path = "jailer/races.rs"]
+mod races;
 #[path = "jailer/world.rs"]
 mod world;
 
@@ -461,6 +465,40 @@ fn a_mount_of_the_host_s_in_the_jail_is_not_changed() {
     contains(&text, &["root/dev", "unmount it"]);
     assert_eq!(tree(Path::new("/dev/net")), before);
     assert!(Path::new("/dev/kvm").exists());
+}
+
+#[test]
+fn what_is_mounted_in_a_jail_is_not_cleaned_away() {
+    let world = World::new();
+    let dev = world.root("g1").join("dev");
+    fs::create_dir_all(&dev).unwrap();
+    let own = world.path("own");
+    sh(&format!(
+        "mkdir -p {0}/net; mknod {0}/kvm c 1 3; mknod {0}/net/tun c 1 3; mount --bind {0} {1}",
+        own.display(),
+        dev.display()
+    ));
+    let before = tree(&own);
+    let mut clean = Command::new(jailer());
+    clean.args(["clean", "--id", "g1", "--chroot-base-dir"]);
+    let text = expect(&output(clean.arg(world.path("base"))), 0);
+    contains(&text, &["root/dev stays, as something is mounted there"]);
+    assert_eq!(tree(&own), before);
+}
+
+#[test]
+fn names_that_a_guest_made_do_not_move_the_operator_s_cursor() {
+    let world = World::new();
+    let run = world.root("g1").join("run");
+    fs::create_dir_all(&run).unwrap();
+    for i in 0..5000 {
+        fs::write(run.join(format!("\x1b[2J{i}")), "").unwrap();
+    }
+    let mut clean = Command::new(jailer());
+    clean.args(["clean", "--id", "g1", "--chroot-base-dir"]);
+    let text = expect(&output(clean.arg(world.path("base"))), 0);
+    contains(&text, &["run stays, as it has ?[2J", ", more"]);
+    assert!(text.len() < 2000 && !text.contains('\x1b'), "{text}");
 }
 
 #[test]

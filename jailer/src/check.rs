@@ -3,16 +3,19 @@
 use crate::cgroup;
 use crate::chroot;
 use crate::cli::Options;
+use crate::dir::kind;
 use crate::error::{Error, warn};
 use crate::exec_file::ExecFile;
 use crate::namespaces::{self, Home};
 use crate::network::{self, Interface};
 use crate::privileges;
 use crate::storage::{self, Files, Image};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use resources::{ConfigError, Problem, VmConfig};
 use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 /// What can be made: files and devices that exist are open by now.
@@ -66,6 +69,8 @@ pub fn check(options: &Options) -> Result<Plan, Error> {
     let exec = ExecFile::open(&options.exec_file)
         .map_err(|message| problems.push(Problem::new("--exec-file", message)))
         .ok();
+    check_streams(&mut problems);
+    check_user(options);
     check_base(options, &mut problems);
     check_kvm(&mut problems);
     let cgroups = cgroup::check(&options.cgroup, &options.id, &mut problems);
@@ -97,6 +102,30 @@ fn enter_network(path: Option<&Path>, problems: &mut Vec<Problem>) -> bool {
     );
     problems.push(Problem::new("--netns", message));
     false
+}
+
+/// The standard streams go into the jail as they are.
+fn check_streams(problems: &mut Vec<Problem>) {
+    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    for (stream, name) in [
+        (input.as_fd(), "standard input"),
+        (output.as_fd(), "standard output"),
+        (errors.as_fd(), "standard error"),
+    ] {
+        if fstat(stream).is_ok_and(|stat| kind(&stat) == SFlag::S_IFDIR) {
+            let message = "is a directory, which would be a way out of the jail; use /dev/null";
+            problems.push(Problem::new(name, message));
+        }
+    }
+}
+
+fn check_user(options: &Options) {
+    if options.allot.is_none() && options.owner.uid.is_root() && !options.process.new_pid_ns {
+        warn(
+            "--uid 0: the VMM is the superuser, though without privileges; before Linux 6.12 it can signal the \
+             host's processes: give it a user of its own (--uid auto), or --new-pid-ns",
+        );
+    }
 }
 
 fn check_base(options: &Options, problems: &mut Vec<Problem>) {

@@ -61,6 +61,8 @@ impl PidFile {
 /// A jail that this process has for itself.
 #[derive(Debug)]
 pub struct Jail {
+    jails: Dir,
+    id: String,
     directory: Dir,
     root: Dir,
     owner: Owner,
@@ -74,9 +76,8 @@ impl Jail {
     /// [`Error`], naming the directory.
     pub fn claim(options: &Options, undo: &mut Undo) -> Result<Self, Error> {
         let base = open_base(options, undo)?;
-        let directory =
-            base.make_dir(undo, &options.exec_name, 0o755)?
-                .make_dir(undo, &options.id, 0o755)?;
+        let jails = base.make_dir(undo, &options.exec_name, 0o755)?;
+        let directory = jails.make_dir(undo, &options.id, 0o755)?;
         let lock = lock(&directory, &options.id, undo)?;
         let root = directory.make_dir(undo, "root", 0o700)?;
         let taken = take(&root, undo);
@@ -84,6 +85,8 @@ impl Jail {
         taken.map_err(Error::step(format!("take over {path}")))?;
         undo.checkpoint()?;
         Ok(Self {
+            jails,
+            id: options.id.clone(),
             directory,
             root,
             owner: options.owner,
@@ -98,7 +101,7 @@ impl Jail {
     /// [`Error`], naming the file.
     pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<PidFile, Error> {
         let (root, owner) = (&self.root, self.owner);
-        exec.place(root, name, undo)?;
+        exec.place(root, name, owner, undo)?;
         let dev = root.make_own_dir(undo, "dev", 0o755, ROOT)?;
         let net = dev.make_own_dir(undo, "net", 0o755, ROOT)?;
         for (dir, name, (major, minor)) in [
@@ -147,8 +150,9 @@ impl Jail {
         })
     }
 
-    /// Mounts the guest's files, gives the jail to its user and enters it: afterwards `/` is the jail
-    /// and there is no other mount.
+    /// Mounts the guest's files, gives the jail to its user and enters it: afterwards the jail is the
+    /// working directory, above it is nothing but its own directory, for reading, and
+    /// `privileges::drop_all` makes it `/`.
     ///
     /// # Errors
     /// [`Error`], naming the file.
@@ -161,15 +165,21 @@ impl Jail {
         // First, so that back there everything made before can be removed.
         undo.made("the view of the host's mounts", move || home.enter())?;
         let path = self.root.path().display();
-        let mounted = namespaces::mount_on_itself(&self.directory, "root");
-        let root = mounted.map_err(Error::step(format!("mount {path} on itself")))?;
+        let mounted = namespaces::mount_on_itself(&self.jails, &self.id).and_then(|directory| {
+            let root = namespaces::mount_on_itself(&directory, "root")?;
+            // Afterwards, as the root is not to have these restrictions.
+            namespaces::restrict(&directory, true, false)?;
+            same(&self.directory, &directory)?;
+            Ok((directory, root))
+        });
+        let (directory, root) = mounted.map_err(Error::step(format!("mount {path} on itself")))?;
         undo.checkpoint()?;
         if let Some((config, files)) = guest {
             mount_files(&root, config, files, undo)?;
         }
         let entered = same(&self.root, &root)
             .and_then(|()| self.root.give(0o700, self.owner))
-            .and_then(|()| namespaces::pivot(&root));
+            .and_then(|()| namespaces::pivot(&directory, &root));
         entered.map_err(Error::step(format!("enter {path}")))?;
         undo.checkpoint()?;
         Ok(self.lock)

@@ -4,17 +4,23 @@
 //! What others put into the jail, and what the VMM wrote there, stays: logs, images, a client's files.
 
 use crate::chroot::{self, LOCK, PROCESS};
-use crate::dir::{Dir, ROOT, kind};
+use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::{Error, warn};
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
 use crate::network;
 use crate::record::Record;
+use crate::tool::printable;
 use crate::undo::Undo;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, unlinkat};
 use std::io;
 use std::path::Path;
+
+/// Most names that are looked at in a directory where the guest's user can make any number.
+const MAX_NAMES: usize = 4096;
+/// Most names that are told of.
+const MAX_TOLD: usize = 16;
 
 /// What is in a jail's root by its nature, whoever made it.
 type Ours = fn(&FileStat) -> bool;
@@ -80,75 +86,98 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
 
 /// Removes from a jail's directory what the jailer had put there.
 fn empty(directory: &Dir, exec_name: &str) -> io::Result<()> {
-    let Some(root) = absent_is_none(directory.enter("root"))? else {
+    let Some(root) = not_ours_is_none(directory.enter("root"))? else {
         return Ok(());
     };
-    let pid = format!("{exec_name}.pid");
-    let dev = absent_is_none(root.enter("dev"))?;
-    if let Some(dev) = &dev {
-        if let Some(net) = absent_is_none(dev.enter("net"))? {
+    // The guest's user may have processes yet: it swaps no names here meanwhile.
+    let before = root.own_stat()?;
+    root.give(0o700, ROOT)?;
+    let emptied = empty_root(&root, exec_name);
+    let removed = emptied.and_then(|()| remove_directory(directory, "root"));
+    let owner = Owner {
+        uid: Uid::from_raw(before.st_uid),
+        gid: Gid::from_raw(before.st_gid),
+    };
+    // Of one that stays; one that has gone cares no more.
+    root.give(before.st_mode & 0o7777, owner)?;
+    removed
+}
+
+fn empty_root(root: &Dir, exec_name: &str) -> io::Result<()> {
+    if let Some(dev) = &not_ours_is_none(root.enter_own("dev"))? {
+        if let Some(net) = not_ours_is_none(dev.enter_own("net"))? {
             remove(&net, "tun", device)?;
         }
         remove_directory(dev, "net")?;
         for name in ["kvm", "urandom", "userfaultfd"] {
             remove(dev, name, device)?;
         }
-        remove_directory(&root, "dev")?;
     }
-    if let Some(drives) = absent_is_none(root.enter(DRIVES))? {
-        for name in drives.names()? {
-            remove(&drives, &name, placeholder)?;
+    remove_directory(root, "dev")?;
+    for (name, ours) in [(DRIVES, placeholder as Ours), ("run", socket)] {
+        if let Some(dir) = not_ours_is_none(root.enter_own(name))? {
+            for name in dir.first_names(MAX_NAMES)? {
+                remove(&dir, &name, ours)?;
+            }
         }
-        remove_directory(&root, DRIVES)?;
+        remove_directory(root, name)?;
     }
-    if let Some(run) = absent_is_none(root.enter("run"))? {
-        for name in run.names()? {
-            remove(&run, &name, socket)?;
-        }
-        remove_directory(&root, "run")?;
-    }
-    remove(&root, exec_name, placeholder)?;
+    let pid = format!("{exec_name}.pid");
     for (name, ours) in [
-        (pid.as_str(), written as Ours),
+        (exec_name, placeholder as Ours),
+        (pid.as_str(), written),
         (FILE, written),
         (KERNEL, placeholder),
         (INITRD, placeholder),
     ] {
-        remove(&root, name, ours)?;
+        remove(root, name, ours)?;
     }
-    for name in root.names()? {
-        remove(&root, &name, socket)?;
+    for name in root.first_names(MAX_NAMES)? {
+        remove(root, &name, socket)?;
     }
-    remove_directory(directory, "root")
+    Ok(())
 }
 
 /// Removes `name` if it is there and is what it should be.
 fn remove(dir: &Dir, name: &str, ours: Ours) -> io::Result<()> {
-    match absent_is_none(dir.stat(name))? {
-        Some(stat) if ours(&stat) => absent_is_none(dir.remove(name)).map(drop),
+    match not_ours_is_none(dir.stat(name))? {
+        Some(stat) if ours(&stat) => not_ours_is_none(dir.remove(name)).map(drop),
         _ => Ok(()),
     }
 }
 
 /// Removes the directory `name`, unless others have files in it.
 fn remove_directory(dir: &Dir, name: &str) -> io::Result<()> {
-    match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-            let path = dir.path().join(name);
-            let left = dir.enter(name)?.names()?.join(", ");
-            warn(&format!("{} stays, as it has {left}", path.display()));
-            Ok(())
-        }
-        Err(Errno::EBUSY) => {
-            let path = dir.path().join(name);
-            warn(&format!(
-                "{} stays, as something is mounted there",
-                path.display()
-            ));
-            Ok(())
-        }
-        Err(e) => Err(e.into()),
+    let why = match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => match not_ours_is_none(dir.enter(name))? {
+            Some(inner) => format!("it has {}", some(&inner.first_names(MAX_TOLD + 1)?)),
+            None => return Ok(()),
+        },
+        Err(Errno::EBUSY) => "something is mounted there".to_owned(),
+        Err(Errno::ENOTDIR) => "it is no directory".to_owned(),
+        Err(e) => return Err(e.into()),
+    };
+    let path = dir.path().join(name);
+    warn(&format!("{} stays, as {why}", path.display()));
+    Ok(())
+}
+
+/// A few names, which a guest may have chosen, for a terminal.
+fn some(names: &[String]) -> String {
+    let mut told: Vec<String> = names.iter().take(MAX_TOLD).map(|n| printable(n)).collect();
+    if names.len() > MAX_TOLD {
+        told.push("more".into());
+    }
+    told.join(", ")
+}
+
+/// What is absent, or something else than it should be, which is then another's and stays.
+fn not_ours_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    const OTHERS: [libc::c_int; 4] = [libc::ENOTDIR, libc::ELOOP, libc::EXDEV, libc::EISDIR];
+    match result {
+        Err(e) if e.raw_os_error().is_some_and(|e| OTHERS.contains(&e)) => Ok(None),
+        other => absent_is_none(other),
     }
 }
 

@@ -74,6 +74,20 @@ impl Dir {
         Ok(Self::new(fd, self.path.join(name)))
     }
 
+    /// As [`Self::enter`], but not if something is mounted there, which is not ours to change.
+    ///
+    /// # Errors
+    /// What the host says; `EXDEV` if something is mounted there.
+    pub fn enter_own(&self, name: &str) -> io::Result<Self> {
+        let how = OpenHow::new().flags(DIRECTORY).resolve(
+            ResolveFlag::RESOLVE_BENEATH
+                | ResolveFlag::RESOLVE_NO_SYMLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+        let fd = openat2(&*self.fd, name, how)?;
+        Ok(Self::new(fd, self.path.join(name)))
+    }
+
     /// A descriptor of `name` that can only be looked at and mounted.
     ///
     /// # Errors
@@ -123,19 +137,13 @@ impl Dir {
             Err(Errno::EEXIST) => {}
             Err(e) => return Err(Error::step(failed())(e)),
         }
-        let how = OpenHow::new().flags(DIRECTORY).resolve(
-            ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV,
-        );
-        let fd = openat2(&*self.fd, name, how).map_err(|e| {
-            let way_out = match e {
-                Errno::EXDEV => "something is mounted there; unmount it",
+        let dir = self.enter_own(name).map_err(|e| {
+            let way_out = match e.raw_os_error() {
+                Some(libc::EXDEV) => "something is mounted there; unmount it",
                 _ => "it must be a directory; remove what is there",
             };
             Error::step(format!("use {}: {way_out}", path.display()))(e)
         })?;
-        let dir = Self::new(fd, path.clone());
         dir.give(mode, owner).map_err(Error::step(failed()))?;
         Ok(dir)
     }
@@ -277,9 +285,21 @@ impl Dir {
     /// # Errors
     /// What the host says.
     pub fn names(&self) -> io::Result<Vec<String>> {
+        self.first_names(usize::MAX)
+    }
+
+    /// As [`Self::names`], but at most `most` of them, whichever come first: who can write there can
+    /// make any number.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn first_names(&self, most: usize) -> io::Result<Vec<String>> {
         let fd = openat(&*self.fd, ".", DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();
         for entry in nix::dir::Dir::from_fd(fd)?.iter() {
+            if names.len() == most {
+                break;
+            }
             if let Ok(name) = entry?.file_name().to_str()
                 && name != "."
                 && name != ".."

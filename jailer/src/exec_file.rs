@@ -1,6 +1,6 @@
 //! The VMM's file: whether it can run in a jail, and how it gets there.
 
-use crate::dir::{Dir, ROOT, by_descriptor};
+use crate::dir::{Dir, Owner, ROOT, by_descriptor};
 use crate::error::Error;
 use crate::storage::copy::share;
 use crate::undo::Undo;
@@ -54,13 +54,19 @@ impl ExecFile {
         }
     }
 
-    /// Puts it into `jail` as `name`, where every user may execute and nobody change it.
+    /// Puts it into the jail of `owner` as `name`, where every user may execute and nobody change it.
     ///
     /// # Errors
     /// [`Error`], naming the file.
-    pub fn place(&self, jail: &Dir, name: &str, undo: &mut Undo) -> Result<(), Error> {
+    pub fn place(
+        &self,
+        jail: &Dir,
+        name: &str,
+        owner: Owner,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         jail.remove_leftover(name)?;
-        if self.may_be_linked() {
+        if self.may_be_linked(owner) {
             let (from, flags) = (by_descriptor(&self.file), AtFlags::AT_SYMLINK_FOLLOW);
             if linkat(AT_FDCWD, &from, jail, name, flags).is_ok() {
                 return jail.record(undo, name, UnlinkatFlags::NoRemoveDir);
@@ -74,11 +80,12 @@ impl ExecFile {
         })
     }
 
-    /// A link shares owner and mode with the original, so these must be the jail's already.
-    fn may_be_linked(&self) -> bool {
+    /// A link shares owner and mode with the original, so these must be the jail's already, and its
+    /// user another: whom a file belongs to may write it, without any privilege.
+    fn may_be_linked(&self, owner: Owner) -> bool {
         self.file.metadata().is_ok_and(|m| {
             let mode = m.mode();
-            m.uid() == 0 && mode & 0o005 == 0o005 && mode & 0o7022 == 0
+            m.uid() == 0 && !owner.uid.is_root() && mode & 0o005 == 0o005 && mode & 0o7022 == 0
         })
     }
 }

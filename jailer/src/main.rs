@@ -27,6 +27,7 @@ mod signals;
 mod start;
 mod state;
 mod storage;
+mod terminal;
 mod tool;
 mod uids;
 mod undo;

@@ -133,15 +133,25 @@ pub fn restrict(mounted: &impl AsFd, read_only: bool, device: bool) -> io::Resul
     Ok(mount(NONE, &by_descriptor(mounted), NONE, flags, NONE)?)
 }
 
-/// Makes `root`, a mount of its own, this process's `/` and lets go of every other mount.
+/// Makes `above`, a mount of its own, this process's `/`, lets go of every mount that is not below it, and
+/// goes to `root`, which is.
 ///
 /// # Errors
 /// What the host says.
-pub fn pivot(root: &Dir) -> io::Result<()> {
-    fchdir(root)?;
+pub fn pivot(above: &Dir, root: &Dir) -> io::Result<()> {
+    fchdir(above)?;
     // The old root is mounted over the new one, and taken away from there (pivot_root(2)).
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
-    nix::unistd::chdir("/")?;
-    Ok(())
+    Ok(fchdir(root)?)
+}
+
+/// Makes the working directory this process's `/`. If it is not that of its mounts, the kernel
+/// gives the process no user namespace any more, in which it would have every capability over new
+/// namespaces and much of the kernel's code to try them on (user_namespaces(7), EPERM).
+///
+/// # Errors
+/// What the host says.
+pub fn close_root() -> io::Result<()> {
+    Ok(nix::unistd::chroot(".")?)
 }

@@ -42,19 +42,22 @@ const NO_CAPABILITIES: Capabilities = [CapabilityWord {
     inheritable: 0,
 }; 2];
 
-/// Becomes `owner` with no capability and no way to any, and makes sure of it. With `user_ns`, a handle
-/// of /proc, `owner` is the superuser of a user namespace of its own, and the process has one thread.
+/// Becomes `owner` with no capability and no way to any, and makes sure of it; the working directory becomes
+/// `/`. With `user_ns`, a handle of /proc, `owner` is the superuser of a user namespace of its own, and the
+/// process has one thread.
 ///
 /// # Errors
 /// What the host says, or that a privilege is left.
 pub fn drop_all(mut owner: Owner, user_ns: Option<&Dir>) -> io::Result<()> {
     drop_groups()?;
+    leave_keyring()?;
     if let Some(proc) = user_ns {
         become_user(owner)?;
         // There it has every capability again, over nothing of ours; they are dropped below.
         namespaces::enter_user(owner, proc)?;
         owner = ROOT;
     }
+    namespaces::close_root()?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)?;
     prctl(
         libc::PR_CAP_AMBIENT,
@@ -121,6 +124,21 @@ pub fn drop_groups() -> io::Result<()> {
     // SAFETY: no group is read from the null list.
     checked(unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) })
         .map(drop)
+}
+
+/// Leaves the keyring of the session that this process was started in: who has a session has its keys,
+/// whatever user it is (session-keyring(7)). The new one is empty.
+#[expect(unsafe_code, reason = "keyctl has no safe wrapper")]
+fn leave_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let unnamed = std::ptr::null::<libc::c_char>();
+    // SAFETY: no name is read from the null pointer.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, unnamed) };
+    match checked(joined) {
+        // No keys in this kernel, or a container's filter keeps them from us and all that we execute.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Whether `owner` may open the open file `file` (an `O_PATH` descriptor will do) itself, whatever

@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::signals::{self, Held};
 use crate::undo::Undo;
 use crate::vmm::{self, Started, Vmm};
-use crate::{guardian, jail_config, landlocked, namespaces, network, privileges};
+use crate::{guardian, jail_config, landlocked, namespaces, network, privileges, terminal};
 use std::convert::Infallible;
 
 /// Does not return if all goes well: the process, or a child of it, is the VMM by then.
@@ -107,6 +107,7 @@ fn become_vmm(
     privileges::drop_all(options.owner, user_ns)
         .map_err(Error::step(format!("become user {uid} and group {gid}")))?;
     landlocked::restrict(&vmm.path()).map_err(Error::step("restrict the process by Landlock"))?;
+    terminal::protect().map_err(Error::step("keep the terminal from the VMM"))?;
     signals::restore_pipe();
     drop(held);
     vmm.execute()
