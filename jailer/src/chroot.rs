@@ -2,14 +2,16 @@
 //!
 //! While it is prepared its root belongs to the superuser, so that nobody changes names in it
 //! meanwhile. The guest's files are not copied: they are mounted over placeholders, which only this
-//! process sees.
+//! process sees; but for what is found in an image, and for the seed, which are files in the jail.
 
 use crate::cli::Options;
 use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::Error;
 use crate::exec_file::ExecFile;
+use crate::image::{self, Found};
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
 use crate::namespaces::{self, Home};
+use crate::seed;
 use crate::storage::{Files, HostFile};
 use crate::undo::Undo;
 use nix::errno::Errno;
@@ -131,17 +133,50 @@ impl Jail {
         Ok(PidFile { path, files })
     }
 
-    /// Puts in what this guest needs: its configuration, and places to mount its files on.
+    /// Puts in what the image of a drive boots, if `config` says that it does.
+    ///
+    /// # Errors
+    /// [`Error`], naming the image or the file.
+    pub fn furnish_boot(
+        &self,
+        config: &VmConfig,
+        files: &Files<HostFile>,
+        undo: &mut Undo,
+    ) -> Result<Option<Found>, Error> {
+        let wanted = config.boot_source.image_drive.as_ref();
+        let mut drives = config.drives.iter().zip(&files.drives);
+        let Some((drive, file)) = drives.find(|(drive, _)| Some(&drive.drive_id) == wanted) else {
+            return Ok(None);
+        };
+        let path = drive.path_on_host.clone().unwrap_or_default();
+        let shown = format!("{} of drive {}", path.display(), drive.drive_id);
+        image::lay(&self.root, self.owner.gid, file, &shown, undo).map(Some)
+    }
+
+    /// Puts in what this guest needs: its configuration, the seed, if it has one, and places to mount its
+    /// files on.
     ///
     /// # Errors
     /// [`Error`], naming the file.
-    pub fn furnish_guest(&self, config: &VmConfig, undo: &mut Undo) -> Result<(), Error> {
+    pub fn furnish_guest(
+        &self,
+        config: &VmConfig,
+        seed: Option<&[u8]>,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         let (root, owner) = (&self.root, self.owner);
         root.make_placeholder(undo, KERNEL)?;
         if config.boot_source.initrd_path.is_some() {
             root.make_placeholder(undo, INITRD)?;
         }
         let drives = root.make_own_dir(undo, DRIVES, 0o755, ROOT)?;
+        if let Some(seed) = seed {
+            let owner = Owner {
+                gid: owner.gid,
+                ..ROOT
+            };
+            drives.make_file(undo, seed::DRIVE, 0o440, owner, |file| file.write_all(seed))?;
+        }
         for drive in &config.drives {
             drives.make_placeholder(undo, &drive.drive_id)?;
         }
@@ -290,11 +325,12 @@ fn mount_files(
     undo: &mut Undo,
 ) -> Result<(), Error> {
     let boot = &config.boot_source;
-    let kernel = boot.kernel_image_path.display();
-    mount(root, KERNEL, &files.kernel).map_err(Error::step(format!(
-        "mount the kernel {kernel} in the jail"
-    )))?;
-    undo.checkpoint()?;
+    if let Some(kernel) = &files.kernel {
+        let path = boot.kernel_image_path.display();
+        mount(root, KERNEL, kernel)
+            .map_err(Error::step(format!("mount the kernel {path} in the jail")))?;
+        undo.checkpoint()?;
+    }
     if let (Some(path), Some(initrd)) = (&boot.initrd_path, &files.initrd) {
         let path = path.display();
         mount(root, INITRD, initrd)
