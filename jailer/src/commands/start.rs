@@ -1,10 +1,17 @@
 //! `jailer start` and `jailer run`: a guest that is defined.
 
 use crate::error::Error;
-use crate::guests::{Guest, options, service};
+use crate::guests::{Guest, channel, options, service};
 use argh::FromArgs;
 use resources::Problem;
+use std::io;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a VMM may take until its guest runs: one on an emulated host, with an image that is copied.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks whether it does.
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Start a guest: by systemd (bantam@NAME) where that runs the host, else as a process that stays when this
 /// one has ended. Ends when the guest's VMM runs.
@@ -37,31 +44,58 @@ pub fn start(guest: &Guest) -> Result<(), Error> {
         let message = format!("runs already: `jailer console {name}` shows it");
         return Err(Error::Problems(vec![Problem::new(name, message)]));
     }
-    if service::is_here() {
+    let systemd = service::is_here();
+    if systemd {
         super::change(service::install)?;
         service::ask(name, &["start"])
-            .map_err(|e| Error::step(service::journal(name))(std::io::Error::other(e)))?;
-        println!("{name} is started, by systemd as bantam@{name}");
-        return Ok(());
+            .map_err(|e| Error::step(service::journal(name))(io::Error::other(e)))?;
+    } else {
+        detach(name)?;
     }
-    // A process of its own: a start ends in becoming the VMM.
+    let messages = match systemd {
+        true => service::journal(name),
+        false => format!("{} tells more", options::messages(name).display()),
+    };
+    if !is_up(guest) {
+        let message = format!("its VMM ended, or does not answer: {messages}");
+        return Err(Error::step(format!("start {name}"))(io::Error::other(
+            message,
+        )));
+    }
+    println!("{name} is started; {messages}");
+    Ok(())
+}
+
+/// Starts the guest in a process of its own: a start ends in becoming the VMM.
+fn detach(name: &str) -> Result<(), Error> {
     let own = std::env::current_exe().map_err(Error::step("find this program's file"))?;
     let mut command = Command::new(own);
     command.args(["run", "--detach", name]).stdin(Stdio::null());
     let status = command.status().map_err(Error::step("run this program"))?;
     match status.code() {
-        Some(0) => println!(
-            "{name} is started; its messages go to {}",
-            options::messages(name).display()
-        ),
+        Some(0) => Ok(()),
         // It has told why.
         code => {
-            return Err(Error::Told(
-                code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
-            ));
+            let status = code.and_then(|code| u8::try_from(code).ok());
+            Err(Error::Told(status.unwrap_or(1)))
         }
     }
-    Ok(())
+}
+
+/// Waits until the guest's VMM lets it run; `false` if it has ended, or does not come to that.
+fn is_up(guest: &Guest) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if channel::is_up(guest).is_ok_and(|up| up) {
+            return true;
+        }
+        // Under systemd it may not have come to its lock yet.
+        if !guest.is_running() && !service::has(&guest.name) {
+            return false;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    false
 }
 
 /// Become the VMM of a guest that is defined: what bantam@NAME executes. Ends with the guest.

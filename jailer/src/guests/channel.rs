@@ -40,41 +40,60 @@ pub fn connect(guest: &Guest, name: &str) -> io::Result<UnixStream> {
 /// # Errors
 /// What the host says, or what the VMM answers.
 pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
-    let mut stream = connect(guest, API)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
     let body = serde_json::json!({"action_type": action}).to_string();
-    write!(
-        stream,
-        "PUT /actions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let answer = read_answer(&mut stream)?;
+    let answer = ask(guest, "PUT /actions", &body)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status == "204" {
         return Ok(());
     }
-    let text: String = answer
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .chars()
-        .take(300)
-        .collect();
+    let text = answer.lines().last().unwrap_or_default();
+    let text: String = text.chars().take(300).collect();
     let text = text.replace(char::is_control, "?");
     Err(io::Error::other(format!("it answered {status:.3}: {text}")))
 }
 
-/// Reads until the head has ended; the VMM keeps the connection open.
+/// Whether the guest's VMM has built the guest and lets it run: its images are locked by then.
+///
+/// # Errors
+/// What the host says: it does not listen yet, or no longer.
+pub fn is_up(guest: &Guest) -> io::Result<bool> {
+    Ok(ask(guest, "GET /", "")?.contains("\"Running\""))
+}
+
+/// The answer to a request, with its head.
+fn ask(guest: &Guest, request: &str, body: &str) -> io::Result<String> {
+    let mut stream = connect(guest, API)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{request} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    read_answer(&mut stream)
+}
+
+/// Reads until the answer has ended; the VMM keeps the connection open.
 fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut part = [0; 1024];
     let mut stream = stream.take(MAX_ANSWER);
-    while !bytes.windows(4).any(|four| four == b"\r\n\r\n") {
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let mut lines = head.lines();
+            let length = lines.find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                let ours = key.eq_ignore_ascii_case("content-length");
+                ours.then(|| value.trim().parse::<usize>().ok())?
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Ok(text);
+            }
+        }
         match stream.read(&mut part)? {
-            0 => break,
+            0 => return Ok(text),
             len => bytes.extend_from_slice(part.get(..len).unwrap_or_default()),
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
