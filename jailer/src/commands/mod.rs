@@ -88,11 +88,13 @@ pub fn parse(words: &[&str]) -> Result<Parsed, String> {
     }
 }
 
-/// The commands, a line each.
+/// The commands, a line each: the first sentence of what they tell.
 pub fn list() -> String {
     let mut text = String::from("Commands (`jailer COMMAND --help` tells more):\n");
     for command in Command::COMMANDS {
-        let _ = writeln!(text, "  {:<16}  {}", command.name, command.description);
+        let about = command.description.split_inclusive(['.', ':']).next();
+        let about = about.unwrap_or_default().trim_end_matches(['.', ':']);
+        let _ = writeln!(text, "  {:<10}  {about}", command.name);
     }
     text
 }
