@@ -147,7 +147,10 @@ fn volume(files: &[(&str, String)]) -> io::Result<Vec<u8>> {
     format_volume(&mut bytes, options)?;
     let system = FileSystem::new(&mut bytes, FsOptions::new())?;
     for (name, text) in files {
-        system.root_dir().create_file(name)?.write_all(text.as_bytes())?;
+        system
+            .root_dir()
+            .create_file(name)?
+            .write_all(text.as_bytes())?;
     }
     system.unmount()?;
     Ok(bytes.into_inner())

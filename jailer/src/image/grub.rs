@@ -68,7 +68,9 @@ pub fn chosen(config: &str, environment: &str, entries: &[LoaderEntry]) -> Resul
 /// nothing here can take it out.
 pub fn environment(text: &str) -> impl Iterator<Item = (&str, String)> {
     let there = text.starts_with(ENVIRONMENT);
-    let lines = text.lines().filter(move |line| there && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(move |line| there && !line.starts_with('#'));
     let pairs = lines.filter_map(|line| line.split_once('='));
     pairs
         .filter(|(name, _)| *name != "next_entry")
@@ -308,7 +310,9 @@ impl<'a> Run<'a> {
         };
         match name.as_str() {
             "set" => rest.iter().try_for_each(|word| self.assign(word))?,
-            "unset" => rest.iter().for_each(|name| drop(self.variables.remove(name))),
+            "unset" => rest
+                .iter()
+                .for_each(|name| drop(self.variables.remove(name))),
             "load_env" => {
                 for (name, value) in environment(self.environment) {
                     self.variables.insert(name.into(), value);
@@ -382,9 +386,7 @@ impl<'a> Run<'a> {
             let mut words = Vec::new();
             for word in text.split_whitespace() {
                 let piece = match word.strip_prefix('$') {
-                    Some(name) => {
-                        Piece::Variable(name.trim_matches(['{', '}']).to_owned(), false)
-                    }
+                    Some(name) => Piece::Variable(name.trim_matches(['{', '}']).to_owned(), false),
                     None => Piece::Text(word.into(), true),
                 };
                 words.extend(script::expand(&[piece], &self.variables)?);

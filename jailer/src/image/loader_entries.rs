@@ -109,7 +109,12 @@ pub fn read(system: &FileSystem, path: &str) -> Result<Option<Vec<LoaderEntry>>,
 /// The entry that the configuration `config` of the loader names as its default, else the first.
 pub fn default<'a>(entries: &'a [LoaderEntry], config: &str) -> Option<&'a LoaderEntry> {
     let mut lines = config.lines();
-    let wanted = lines.find_map(|line| line.trim().strip_prefix("default")?.split_whitespace().next());
+    let wanted = lines.find_map(|line| {
+        line.trim()
+            .strip_prefix("default")?
+            .split_whitespace()
+            .next()
+    });
     let wanted = wanted.map(|pattern| pattern.strip_suffix(".conf").unwrap_or(pattern));
     let named = wanted.and_then(|pattern| {
         let mut all = entries.iter();

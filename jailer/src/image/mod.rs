@@ -109,12 +109,7 @@ enum Heard {
     Nothing,
 }
 
-fn hear(
-    helper: &mut Helper,
-    root: &Dir,
-    group: Gid,
-    undo: &mut Undo,
-) -> Result<Heard, Error> {
+fn hear(helper: &mut Helper, root: &Dir, group: Gid, undo: &mut Undo) -> Result<Heard, Error> {
     let mut order = Order::default();
     let mut command_line = None;
     let (mut kernel, mut initrd): (Option<File>, Option<File>) = (None, None);
@@ -164,10 +159,7 @@ fn write(
     undo: &mut Undo,
 ) -> Result<(), Error> {
     if file.is_none() {
-        let owner = Owner {
-            gid: group,
-            ..ROOT
-        };
+        let owner = Owner { gid: group, ..ROOT };
         root.make_file(undo, name, 0o440, owner, |made| {
             *file = Some(made.try_clone()?);
             Ok(())

@@ -71,9 +71,7 @@ impl Lexer<'_> {
                 '{' => self.end_word(Some(Token::Open)),
                 '}' => self.end_word(Some(Token::Close)),
                 ' ' | '\t' | '\r' => self.end_word(None),
-                '#' if self.word.is_none() => {
-                    while self.chars.next_if(|c| *c != '\n').is_some() {}
-                }
+                '#' if self.word.is_none() => while self.chars.next_if(|c| *c != '\n').is_some() {},
                 '\'' => {
                     self.text("", true);
                     while let Some(c) = self.chars.next_if(|c| *c != '\'') {
