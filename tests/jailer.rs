@@ -15,6 +15,8 @@
 mod escape;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/many.rs"]
+mod many;
 #[path = "jailer/network.rs"]
 mod network;
 #[path = "jailer/process.rs"]

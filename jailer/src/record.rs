@@ -239,7 +239,7 @@ fn read(directory: &Dir, name: &str) -> io::Result<Made> {
 }
 
 /// FNV-1a of the directory's name, so that guests of one name in two places have two records.
-fn fingerprint(path: &Path) -> u64 {
+pub fn fingerprint(path: &Path) -> u64 {
     use std::os::unix::ffi::OsStrExt as _;
     let bytes = path.as_os_str().as_bytes().iter();
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
