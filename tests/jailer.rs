@@ -13,6 +13,8 @@
 
 #[path = "jailer/escape.rs"]
 mod escape;
+#[path = "jailer/guests.rs"]
+mod guests;
 #[path = "harness/mod.rs"]
 mod harness;
 #[path = "jailer/many.rs"]

@@ -62,6 +62,8 @@ step "guest images" resources/guest/build.sh --fio cloud generic backport
 step "KVM host" tests/harness/kvm-host.sh --prepare
 step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
+step "jailer" cargo build --quiet -p jailer
+step "jailer tests" on_any_kvm cargo test --quiet -p vmm --test jailer
 step "end-to-end tests on KVM" tests/e2e.sh $soak
 step "power cuts" power_cuts
 step "release build" cargo build --quiet --release -p vmm -p jailer

@@ -9,6 +9,7 @@ use crate::exec_file::ExecFile;
 use crate::namespaces::{self, Home};
 use crate::network::{self, Interface};
 use crate::privileges;
+use crate::seed;
 use crate::storage::{self, Files, Image};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -40,6 +41,8 @@ pub struct Guest {
     pub files: Files<Image>,
     /// Its interfaces.
     pub interfaces: Vec<Interface>,
+    /// The volume that tells it who it is.
+    pub seed: Option<Vec<u8>>,
 }
 
 impl Guest {
@@ -205,10 +208,12 @@ fn guest(
         true => network::check(&config.network_interfaces, &mut found),
         false => Vec::new(),
     };
+    let seed = seed::make(&config, &mut found);
     problems.extend(in_file(path, found));
     Some(Guest {
         files: files?,
         interfaces,
+        seed,
         config,
     })
 }

@@ -2,14 +2,16 @@
 //!
 //! While it is prepared its root belongs to the superuser, so that nobody changes names in it
 //! meanwhile. The guest's files are not copied: they are mounted over placeholders, which only this
-//! process sees.
+//! process sees; but for what is found in an image, and for the seed, which are files in the jail.
 
 use crate::cli::Options;
 use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::Error;
 use crate::exec_file::ExecFile;
+use crate::image::{self, Found};
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
 use crate::namespaces::{self, Home};
+use crate::seed;
 use crate::storage::{Files, HostFile};
 use crate::undo::Undo;
 use nix::errno::Errno;
@@ -19,11 +21,14 @@ use nix::unistd::{Gid, Uid};
 use resources::VmConfig;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// In the guest's directory, outside its root: locked for as long as the guest runs.
 pub const LOCK: &str = "jail.lock";
+
+/// Beside it: the number of the process that holds the lock, where the guest cannot write.
+pub const PROCESS: &str = "jail.pid";
 
 /// Device numbers that Linux fixes (devices.txt): KVM, TUN, urandom.
 const KVM: (u64, u64) = (10, 232);
@@ -35,11 +40,11 @@ const USERFAULTFD: &str = "/dev/userfaultfd";
 /// A lock that ends with the process, also when that has become the VMM.
 pub type Lock = Arc<Flock<File>>;
 
-/// The file that tells which process the VMM is.
+/// The files that tell which process the VMM is: one for clients, in the jail, and one that we believe.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    file: Option<File>,
+    files: Vec<File>,
 }
 
 impl PidFile {
@@ -49,9 +54,8 @@ impl PidFile {
     /// [`Error`], naming the file.
     pub fn write(self, process: u32) -> Result<(), Error> {
         let text = process.to_string();
-        let written = self
-            .file
-            .map_or(Ok(()), |mut file| file.write_all(text.as_bytes()));
+        let mut files = self.files.iter();
+        let written = files.try_for_each(|mut file| file.write_all(text.as_bytes()));
         written.map_err(Error::step(format!("write {}", self.path.display())))
     }
 }
@@ -115,28 +119,64 @@ impl Jail {
             dev.make_device(undo, "userfaultfd", stat.st_rdev, owner)?;
         }
         root.make_own_dir(undo, "run", 0o700, owner)?;
-        let (name, mut opened) = (format!("{name}.pid"), None);
-        root.make_file(undo, &name, 0o644, ROOT, |file| {
-            opened = Some(file.try_clone()?);
-            Ok(())
-        })?;
-        Ok(PidFile {
-            path: root.path().join(name),
-            file: opened,
-        })
+        let mut files = Vec::new();
+        for (dir, name) in [
+            (root, format!("{name}.pid")),
+            (&self.directory, PROCESS.into()),
+        ] {
+            dir.make_file(undo, &name, 0o644, ROOT, |file| {
+                files.push(file.try_clone()?);
+                Ok(())
+            })?;
+        }
+        let path = root.path().join(format!("{name}.pid"));
+        Ok(PidFile { path, files })
     }
 
-    /// Puts in what this guest needs: its configuration, and places to mount its files on.
+    /// Puts in what the image of a drive boots, if `config` says that it does.
+    ///
+    /// # Errors
+    /// [`Error`], naming the image or the file.
+    pub fn furnish_boot(
+        &self,
+        config: &VmConfig,
+        files: &Files<HostFile>,
+        undo: &mut Undo,
+    ) -> Result<Option<Found>, Error> {
+        let wanted = config.boot_source.image_drive.as_ref();
+        let mut drives = config.drives.iter().zip(&files.drives);
+        let Some((drive, file)) = drives.find(|(drive, _)| Some(&drive.drive_id) == wanted) else {
+            return Ok(None);
+        };
+        let path = drive.path_on_host.clone().unwrap_or_default();
+        let shown = format!("{} of drive {}", path.display(), drive.drive_id);
+        image::lay(&self.root, self.owner.gid, file, &shown, undo).map(Some)
+    }
+
+    /// Puts in what this guest needs: its configuration, the seed, if it has one, and places to mount its
+    /// files on.
     ///
     /// # Errors
     /// [`Error`], naming the file.
-    pub fn furnish_guest(&self, config: &VmConfig, undo: &mut Undo) -> Result<(), Error> {
+    pub fn furnish_guest(
+        &self,
+        config: &VmConfig,
+        seed: Option<&[u8]>,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         let (root, owner) = (&self.root, self.owner);
         root.make_placeholder(undo, KERNEL)?;
         if config.boot_source.initrd_path.is_some() {
             root.make_placeholder(undo, INITRD)?;
         }
         let drives = root.make_own_dir(undo, DRIVES, 0o755, ROOT)?;
+        if let Some(seed) = seed {
+            let owner = Owner {
+                gid: owner.gid,
+                ..ROOT
+            };
+            drives.make_file(undo, seed::DRIVE, 0o440, owner, |file| file.write_all(seed))?;
+        }
         for drive in &config.drives {
             drives.make_placeholder(undo, &drive.drive_id)?;
         }
@@ -241,10 +281,9 @@ pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     }
 }
 
-/// Whether a guest runs in the jail of `options`, as far as can be told without making anything.
-pub fn is_running(options: &Options) -> bool {
-    let jail = options.base.join(&options.exec_name).join(&options.id);
-    let Ok(file) = Dir::open(&jail).and_then(|dir| {
+/// Whether a guest runs in the jail whose directory is `jail`, as far as can be told without making anything.
+pub fn is_locked(jail: &Path) -> bool {
+    let Ok(file) = Dir::open(jail).and_then(|dir| {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(openat(&dir, LOCK, flags, Mode::empty())?)
     }) else {
@@ -252,6 +291,11 @@ pub fn is_running(options: &Options) -> bool {
     };
     let lock = Flock::lock(File::from(file), FlockArg::LockSharedNonblock);
     matches!(lock, Err((_, Errno::EWOULDBLOCK)))
+}
+
+/// As [`is_locked`], of the jail of `options`.
+pub fn is_running(options: &Options) -> bool {
+    is_locked(&options.base.join(&options.exec_name).join(&options.id))
 }
 
 /// What to tell of a jail that is in use.
@@ -281,11 +325,12 @@ fn mount_files(
     undo: &mut Undo,
 ) -> Result<(), Error> {
     let boot = &config.boot_source;
-    let kernel = boot.kernel_image_path.display();
-    mount(root, KERNEL, &files.kernel).map_err(Error::step(format!(
-        "mount the kernel {kernel} in the jail"
-    )))?;
-    undo.checkpoint()?;
+    if let Some(kernel) = &files.kernel {
+        let path = boot.kernel_image_path.display();
+        mount(root, KERNEL, kernel)
+            .map_err(Error::step(format!("mount the kernel {path} in the jail")))?;
+        undo.checkpoint()?;
+    }
     if let (Some(path), Some(initrd)) = (&boot.initrd_path, &files.initrd) {
         let path = path.display();
         mount(root, INITRD, initrd)

@@ -3,7 +3,7 @@
 //!
 //! What others put into the jail, and what the VMM wrote there, stays: logs, images, a client's files.
 
-use crate::chroot::{self, LOCK};
+use crate::chroot::{self, LOCK, PROCESS};
 use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::{Error, warn};
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
@@ -70,6 +70,7 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
     record.clear(|made| network::clear(made, &[]))?;
     if let (Some(jails), Some(directory)) = (jails, directory) {
         let removed = empty(&directory, exec_name).and_then(|()| {
+            remove(&directory, PROCESS, placeholder)?;
             directory.remove(LOCK)?;
             remove_directory(&jails, id)
         });

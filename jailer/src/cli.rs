@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 /// How the VMM's process is related to the jailer's, which it is if nothing here is set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// In a session of its own, without a terminal, while the jailer ends.
     pub daemonize: bool,
@@ -62,6 +62,8 @@ pub struct Process {
     pub new_pid_ns: bool,
     /// The superuser of a new user namespace, who is [`Options::owner`] outside.
     pub new_user_ns: bool,
+    /// File of the messages of a VMM without a terminal, written anew at each start.
+    pub messages: Option<PathBuf>,
 }
 
 /// Limits of the VMM's process (setrlimit(2)).
@@ -76,6 +78,11 @@ pub struct Limits {
 /// Where jails are if nothing else is said.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 const DEFAULT_NO_FILE: u64 = 2048;
+/// Limits if nothing else is said.
+pub const DEFAULT_LIMITS: Limits = Limits {
+    no_file: DEFAULT_NO_FILE,
+    fsize: None,
+};
 
 /// Names that the jail itself uses in its root.
 pub const RESERVED: [&str; 6] = ["dev", "drives", "initrd", "kernel", "run", "vm.json"];
@@ -172,7 +179,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if words.first().is_some_and(|word| !word.starts_with('-')) {
         return match commands::parse(&words).map_err(failed)? {
-            commands::Parsed::Run(command) => Ok(Action::Command(Box::new(command))),
+            commands::Parsed::Run(command) => Ok(Action::Command(command)),
             commands::Parsed::Print(text) => Ok(Action::Print(text)),
         };
     }
@@ -221,6 +228,7 @@ impl Arguments {
                 daemonize: self.daemonize,
                 new_pid_ns: self.new_pid_ns,
                 new_user_ns: self.new_user_ns,
+                messages: None,
             },
             owner: Owner {
                 uid: Uid::from_raw(uid),
@@ -305,10 +313,7 @@ fn needed<T>(flag: &str, value: Option<T>) -> Result<T, String> {
 
 impl Limits {
     fn parse(words: &[String]) -> Result<Self, String> {
-        let mut limits = Self {
-            no_file: DEFAULT_NO_FILE,
-            fsize: None,
-        };
+        let mut limits = DEFAULT_LIMITS;
         for word in words {
             let parsed = word
                 .split_once('=')

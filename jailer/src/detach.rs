@@ -17,6 +17,8 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 /// Longest message of the process that was to become the VMM, in bytes.
 const MAX_MESSAGE: u64 = 1 << 16;
@@ -26,6 +28,7 @@ const MAX_MESSAGE: u64 = 1 << 16;
 pub struct Detached {
     process: Process,
     null: Option<File>,
+    messages: Option<File>,
 }
 
 impl Detached {
@@ -39,8 +42,14 @@ impl Detached {
         }
         let open = || File::options().read(true).write(true).open("/dev/null");
         let null = process.daemonize.then(open).transpose();
+        let messages = process.messages.as_deref().map(|path| {
+            let made = messages(path);
+            made.map_err(Error::step(format!("write {}", path.display())))
+        });
+        let messages = messages.transpose()?;
         Ok(Some(Self {
             process,
+            messages,
             null: null.map_err(Error::step("open /dev/null"))?,
         }))
     }
@@ -129,7 +138,7 @@ impl Detached {
             if let Some(null) = &self.null {
                 nix::unistd::dup2_stdin(null)?;
                 nix::unistd::dup2_stdout(null)?;
-                nix::unistd::dup2_stderr(null)?;
+                nix::unistd::dup2_stderr(self.messages.as_ref().unwrap_or(null))?;
             }
             go.read_exact(&mut [0])
         };
@@ -139,6 +148,16 @@ impl Detached {
         let Err(error) = last_steps();
         error
     }
+}
+
+/// An empty file for messages, in a directory that is made if it is not there.
+fn messages(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).mode(0o640);
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// As `guardian::run_last`, with a process to guard.

@@ -26,6 +26,9 @@ pub enum Error {
     /// The process that was to become the VMM could not.
     #[error("{0}")]
     Child(String),
+    /// Another process of ours has told why, and ended with this status.
+    #[error("it was not started, as told above")]
+    Told(u8),
     /// A signal asked the jailer to end.
     #[error("stopped by {0}")]
     Stopped(Signal),
@@ -44,6 +47,7 @@ impl Error {
     pub fn status(&self) -> u8 {
         match self {
             Self::Problems(_) => BAD_CONFIGURATION,
+            Self::Told(status) => *status,
             Self::Arguments(_) => BAD_ARGUMENTS,
             Self::Step { .. } | Self::Child(_) | Self::Stopped(_) => HOST_FAILURE,
         }

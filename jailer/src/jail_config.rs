@@ -1,6 +1,8 @@
 //! The configuration as the guest's VMM reads it in its jail: paths are the jail's, taps are
 //! descriptors, and what the jailer has done is left out.
 
+use crate::image::Found;
+use crate::seed;
 use resources::{BootSource, Drive, NetworkInterface, VmConfig};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -14,8 +16,8 @@ pub const INITRD: &str = "initrd";
 /// Name of the directory of images there, each called as its drive.
 pub const DRIVES: &str = "drives";
 
-/// Rewrites `config`, whose interfaces have the open taps `taps`, in order.
-pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
+/// Rewrites `config`, whose interfaces have the open taps `taps`, in order, and in whose image `found` was found.
+pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConfig {
     // Named one by one, so that a new section is thought about here.
     let VmConfig {
         balloon,
@@ -32,7 +34,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
         pmem,
         memory_hotplug,
         serial,
-        host: _,
+        host,
     } = config;
     let BootSource {
         kernel_image_path: _,
@@ -40,14 +42,34 @@ pub fn jailed(config: VmConfig, taps: &[RawFd]) -> VmConfig {
         boot_args,
         image_drive: _,
     } = boot_source;
+    let initrd = found.map_or(initrd_path.is_some(), |found| found.initrd);
+    let mut drives: Vec<_> = drives.into_iter().map(drive).collect();
+    if found.is_some_and(Found::names_root) {
+        // The image says what its root is. A root device stays the first of the disks.
+        drives.sort_by_key(|drive| !drive.is_root_device);
+        for drive in &mut drives {
+            (drive.is_root_device, drive.partuuid) = (false, None);
+        }
+    }
+    if host.is_some_and(|host| host.seed.is_some()) {
+        drives.push(Drive {
+            drive_id: seed::DRIVE.into(),
+            path_on_host: Some(in_root(DRIVES).join(seed::DRIVE)),
+            is_read_only: true,
+            ..Drive::default()
+        });
+    }
     VmConfig {
         boot_source: BootSource {
             kernel_image_path: in_root(KERNEL),
-            initrd_path: initrd_path.map(|_| in_root(INITRD)),
-            boot_args,
+            initrd_path: initrd.then(|| in_root(INITRD)),
+            boot_args: match found {
+                Some(found) => Some(found.with(boot_args.as_deref())),
+                None => boot_args,
+            },
             image_drive: None,
         },
-        drives: drives.into_iter().map(drive).collect(),
+        drives,
         machine_config,
         network_interfaces: network_interfaces
             .into_iter()

@@ -17,7 +17,7 @@ fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
     let before = VmConfig::from_json(Path::new("vm.json"), text)
         .unwrap()
         .config;
-    let after = jailed(before.clone(), &[7, 9]);
+    let after = jailed(before.clone(), &[7, 9], None);
     assert!(after.problems().is_empty());
 
     assert_eq!(after.boot_source.kernel_image_path, Path::new("/kernel"));
@@ -48,7 +48,57 @@ fn what_is_absent_stays_absent() {
     let before = VmConfig::from_json(Path::new("vm.json"), text)
         .unwrap()
         .config;
-    let after = jailed(before, &[]);
+    let after = jailed(before, &[], None);
     assert_eq!(after.boot_source.initrd_path, None);
     assert!(after.drives.is_empty() && after.network_interfaces.is_empty());
+}
+
+#[test]
+fn what_an_image_boots_takes_the_place_of_the_kernel() {
+    let text = br#"{"boot-source":{"image_drive":"root","boot_args":"quiet"},
+        "drives":[{"drive_id":"data","is_root_device":false,"path_on_host":"d"},
+                  {"drive_id":"root","is_root_device":true,"path_on_host":"r","partuuid":"a-1"}]}"#;
+    let before = VmConfig::from_json(Path::new("vm.json"), text)
+        .unwrap()
+        .config;
+    let mut found = Found {
+        command_line: "root=UUID=1 ro".into(),
+        initrd: true,
+    };
+    let after = jailed(before.clone(), &[], Some(&found));
+    assert!(after.problems().is_empty() && after.jailers().is_empty());
+    let boot = &after.boot_source;
+    assert_eq!(boot.kernel_image_path, Path::new("/kernel"));
+    assert_eq!(boot.initrd_path, Some("/initrd".into()));
+    let line = "root=UUID=1 ro quiet console=ttyS0";
+    assert_eq!(boot.boot_args.as_deref(), Some(line));
+    // The monitor would say what the root is, after what the image says.
+    let drives = after.drives.iter();
+    let drives: Vec<_> = drives
+        .map(|d| (d.drive_id.as_str(), d.is_root_device, &d.partuuid))
+        .collect();
+    assert_eq!(drives, [("root", false, &None), ("data", false, &None)]);
+
+    found.command_line = "console=hvc0".into();
+    found.initrd = false;
+    let after = jailed(before, &[], Some(&found));
+    assert_eq!(after.boot_source.initrd_path, None);
+    let line = after.boot_source.boot_args;
+    assert_eq!(line.as_deref(), Some("console=hvc0 quiet"));
+    assert!(after.drives[1].is_root_device);
+}
+
+#[test]
+fn a_seed_is_a_drive_for_reading_after_the_others() {
+    let text = br#"{"boot-source":{"kernel_image_path":"k"},
+        "drives":[{"drive_id":"root","is_root_device":true,"path_on_host":"r"}],
+        "host":{"seed":{"instance_id":"i"}}}"#;
+    let before = VmConfig::from_json(Path::new("vm.json"), text)
+        .unwrap()
+        .config;
+    let after = jailed(before, &[], None);
+    assert!(after.problems().is_empty() && after.jailers().is_empty());
+    let seed = after.drives.last().unwrap();
+    assert_eq!((seed.drive_id.as_str(), seed.is_read_only), ("seed", true));
+    assert_eq!(seed.path_on_host, Some("/drives/seed".into()));
 }

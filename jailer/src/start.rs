@@ -63,7 +63,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
     record.clear(|made| network::clear(made, &kept))?;
     undo.keep_record(record);
     let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
-    let detached = Detached::new(options.process)?;
+    let detached = Detached::new(options.process.clone())?;
     let proc = options.process.new_user_ns.then(namespaces::proc);
     let proc = proc.transpose().map_err(Error::step("open /proc"))?;
     let groups = plan.cgroups.directories();
@@ -79,9 +79,11 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
         }
         Some(guest) => {
             let files = guest.files.make(options.owner, undo)?;
+            let found = jail.furnish_boot(&guest.config, &files, undo)?;
             let taps = network::make(&options.id, guest.interfaces, options.owner.uid, undo)?;
-            let jailed = jail_config::jailed(guest.config.clone(), &vmm::numbers(&taps));
-            jail.furnish_guest(&jailed, undo)?;
+            let numbers = vmm::numbers(&taps);
+            let jailed = jail_config::jailed(guest.config.clone(), &numbers, found.as_ref());
+            jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
             plan.cgroups.enter(undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
             Vmm::new(options, started, lock, taps, true)

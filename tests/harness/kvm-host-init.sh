@@ -45,8 +45,8 @@ ln -sf /proc/self/fd/2 /root/dev/stderr
 # A tmpfs, not the overlay: it has no lower layer to consult, holes can be punched in its files, and
 # its mounts, device nodes and sockets behave as on a disk. Sockets want a short path.
 mount -t tmpfs -o mode=755 run /root/run
-mkdir -p /root/run/bantam /root/run/results /root/run/lock
-mount -t tmpfs -o size=90%,mode=1777 bantam /root/run/bantam
+mkdir -p /root/run/tests /root/run/results /root/run/lock
+mount -t tmpfs -o size=90%,mode=1777 tests /root/run/tests
 mount -t 9p -o version=9p2000.L,trans=virtio,msize=512000,cache=mmap results /root/run/results ||
     give_up "no results directory"
 control=/root/run/results/.control

@@ -211,7 +211,7 @@ rm -rf "$control"
 {
     export -p
     printf 'cd %q || exit 127\n' "$PWD"
-    printf 'export TMPDIR=/run/bantam\n'
+    printf 'export TMPDIR=/run/tests\n'
     [ -z "$interactive" ] || printf 'stty %s 2>/dev/null\n' "$(stty size 2>/dev/null | awk '{ print "rows", $1, "cols", $2 }')"
     printf 'exec'
     printf ' %q' "$@"

@@ -36,7 +36,9 @@ impl World {
         let path = dir.path().display();
         sh(&format!(
             "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base; \
-             mkdir -p /run/bantam; mount -t tmpfs -o mode=700 tmpfs /run/bantam"
+             for own in /run/bantam /etc/bantam /var/log/bantam /srv/jailer /etc/systemd/system; do \
+                 mkdir -p $own; mount -t tmpfs -o mode=755 tmpfs $own; \
+             done"
         ));
         let world = Self { dir };
         // Prints that it is up, and halts until it is killed.

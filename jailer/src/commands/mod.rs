@@ -5,8 +5,14 @@
 //! [`Command`] and an arm in [`Command::run`].
 
 mod clean;
+mod console;
+mod create;
+mod list;
 mod pool;
-mod table;
+mod start;
+mod stop;
+pub mod table;
+mod undefine;
 mod volume;
 
 use crate::error::Error;
@@ -21,7 +27,7 @@ use std::fmt::Write as _;
 #[derive(Debug)]
 pub enum Parsed {
     /// Do this.
-    Run(Command),
+    Run(Box<Command>),
     /// Print this and end with status 0.
     Print(String),
 }
@@ -30,6 +36,24 @@ pub enum Parsed {
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
 pub enum Command {
+    /// Make a guest and start it.
+    Create(create::Create),
+    /// Start a guest.
+    Start(start::Start),
+    /// Shut a guest down.
+    Stop(stop::Stop),
+    /// End a guest at once.
+    Destroy(stop::Destroy),
+    /// List the guests.
+    List(list::List),
+    /// Show a guest.
+    Show(list::Show),
+    /// Attach to a guest's console.
+    Console(console::Console),
+    /// Forget a guest.
+    Undefine(undefine::Undefine),
+    /// Become a guest's VMM.
+    Run(start::Run),
     /// Remove what a guest left.
     Clean(clean::Clean),
     /// Storage pools.
@@ -55,7 +79,7 @@ pub fn parse(words: &[&str]) -> Result<Parsed, String> {
         return Err(format!("there is no command `{first}`.\n\n{}", list()));
     }
     match Program::from_args(&["jailer"], words) {
-        Ok(program) => Ok(Parsed::Run(program.command)),
+        Ok(program) => Ok(Parsed::Run(Box::new(program.command))),
         Err(early) if early.status.is_ok() => Ok(Parsed::Print(early.output)),
         Err(early) => Err(format!(
             "{}\n(`jailer {first} --help` tells how it is used)",
@@ -80,6 +104,15 @@ impl Command {
     /// [`Error`], told so that a user can mend it.
     pub fn run(self) -> Result<(), Error> {
         match self {
+            Self::Create(create) => create.run(),
+            Self::Start(start) => start.run(),
+            Self::Stop(stop) => stop.run(),
+            Self::Destroy(destroy) => destroy.run(),
+            Self::List(list) => list.run(),
+            Self::Show(show) => show.run(),
+            Self::Console(console) => console.run(),
+            Self::Undefine(undefine) => undefine.run(),
+            Self::Run(run) => run.run(),
             Self::Clean(clean) => clean.run(),
             Self::Pool(pool) => pool.run(),
             Self::Volume(volume) => volume.run(),

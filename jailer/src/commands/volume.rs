@@ -322,14 +322,21 @@ struct Shown {
 
 impl Delete {
     fn run(self, undo: &mut Undo) -> Result<(), Error> {
-        let (pool, _held) = hold(&self.pool, true, undo)?;
-        let name = &self.name;
-        check_name(&pool, name)?;
-        let file = pool.lock(name, true)?;
-        pool.backend.delete(name, file, undo)?;
-        println!("Volume {name} deleted");
-        Ok(())
+        delete(&self.pool, &self.name, undo)
     }
+}
+
+/// Deletes the volume `name` of the active pool `pool`, which no guest uses.
+///
+/// # Errors
+/// [`Error`].
+pub fn delete(pool: &str, name: &str, undo: &mut Undo) -> Result<(), Error> {
+    let (pool, _held) = hold(pool, true, undo)?;
+    check_name(&pool, name)?;
+    let file = pool.lock(name, true)?;
+    pool.backend.delete(name, file, undo)?;
+    println!("Volume {name} deleted");
+    Ok(())
 }
 
 impl Import {

@@ -54,7 +54,13 @@ pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
     if status == "204" {
         return Ok(());
     }
-    let text: String = answer.lines().last().unwrap_or_default().chars().take(300).collect();
+    let text: String = answer
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect();
     let text = text.replace(char::is_control, "?");
     Err(io::Error::other(format!("it answered {status:.3}: {text}")))
 }

@@ -8,6 +8,7 @@ pub mod definitions;
 pub mod disk;
 pub mod network;
 pub mod options;
+mod pairs;
 pub mod service;
 
 use crate::chroot;

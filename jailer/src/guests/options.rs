@@ -18,9 +18,17 @@ pub fn default_monitor() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("bantam"))
 }
 
+/// Where the messages of the guest `name` are if systemd does not keep them.
+pub fn messages(name: &str) -> PathBuf {
+    Path::new("/var/log/bantam").join(format!("{name}.log"))
+}
+
 /// The directory of jails, and the name of the VMM.
 pub fn place(config: &VmConfig) -> (&'static Path, String) {
-    let named = config.host.as_ref().and_then(|host| host.exec_file.as_ref());
+    let named = config
+        .host
+        .as_ref()
+        .and_then(|host| host.exec_file.as_ref());
     let name = named.and_then(|path| exec_name(path).ok());
     (Path::new(DEFAULT_BASE), name.unwrap_or("bantam".into()))
 }
@@ -58,6 +66,7 @@ pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
         cgroup: cgroup::Wish::default(),
         process: Process {
             daemonize: detached,
+            messages: detached.then(|| messages(&guest.name)),
             ..Process::default()
         },
         exec_name,

@@ -79,5 +79,8 @@ pub fn ask(name: &str, words: &[&str]) -> Result<String, Error> {
 
 /// Where what the guest said is, for messages.
 pub fn journal(name: &str) -> String {
-    format!("`journalctl -u {}` tells more", Path::new(&unit(name)).display())
+    format!(
+        "`journalctl -u {}` tells more",
+        Path::new(&unit(name)).display()
+    )
 }

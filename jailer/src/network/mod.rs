@@ -15,7 +15,7 @@ use crate::namespaces;
 use crate::record::Made;
 use crate::undo::Undo;
 use device::Control;
-use resources::{HostNetwork, NetworkInterface, Problem};
+use resources::{HostNetwork, NetworkInterface, Problem, VmConfig};
 use rules::Guarded;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -26,20 +26,24 @@ pub enum Interface {
     /// A tap that exists, open.
     Existing(OwnedFd),
     /// A tap to make.
-    New {
-        /// Its key in the configuration.
-        key: String,
-        /// Its name.
-        name: String,
-        /// The bridge it goes on.
-        bridge: String,
-        /// Largest packet in bytes, the device's default if absent.
-        mtu: Option<u16>,
-        /// What is around it.
-        around: HostNetwork,
-        /// What it may send from, if that is guarded.
-        guarded: Option<Guarded>,
-    },
+    New(Box<NewTap>),
+}
+
+/// A tap to make.
+#[derive(Debug)]
+pub struct NewTap {
+    /// Its key in the configuration.
+    key: String,
+    /// Its name.
+    name: String,
+    /// The bridge it goes on.
+    bridge: String,
+    /// Largest packet in bytes, the device's default if absent.
+    mtu: Option<u16>,
+    /// What is around it.
+    around: HostNetwork,
+    /// What it may send from, if that is guarded.
+    guarded: Option<Guarded>,
 }
 
 /// Finds out whether the taps and bridges that `interfaces` ask for can be had, without making any.
@@ -119,14 +123,54 @@ fn check_one<'a>(
             "{bridge} is a device of kind `{other}`, not a bridge: choose another name"
         ));
     }
-    Ok(Interface::New {
+    Ok(Interface::New(Box::new(NewTap {
         key: key.into(),
         name: name.clone(),
         bridge: bridge.clone(),
         mtu: interface.mtu,
         guarded: guarded(key, interface)?,
         around: interface.host.clone().unwrap_or_default(),
-    })
+    })))
+}
+
+/// Finds out what of `interfaces`, a new guest's, another guest has already.
+pub fn check_new(
+    interfaces: &[NetworkInterface],
+    others: &[VmConfig],
+    problems: &mut Vec<Problem>,
+) {
+    for (i, interface) in interfaces.iter().enumerate() {
+        let mut wrong = |field: &str, what: String| {
+            let message = format!("{what} is another guest's: choose another");
+            problems.push(Problem::new(
+                format!("network-interfaces[{i}].{field}"),
+                message,
+            ));
+        };
+        for other in others.iter().flat_map(|other| &other.network_interfaces) {
+            if other.host_dev_name == interface.host_dev_name {
+                wrong("host_dev_name", interface.host_dev_name.clone());
+            }
+            if let (Some(mac), Some(same)) = (interface.guest_mac, other.guest_mac)
+                && mac == same
+            {
+                wrong("guest_mac", mac.to_string());
+            }
+            let addresses = |of: &NetworkInterface| {
+                let host = of.host.clone().unwrap_or_default();
+                host.addresses
+                    .iter()
+                    .map(ipnet::IpNet::addr)
+                    .collect::<Vec<_>>()
+            };
+            let taken = addresses(other);
+            for address in addresses(interface).iter().filter(|a| taken.contains(a)) {
+                if interface.bridge == other.bridge {
+                    wrong("host.addresses", address.to_string());
+                }
+            }
+        }
+    }
 }
 
 /// What the rules of `interface` are made from.
@@ -168,8 +212,8 @@ pub fn make(
     let mut taps = Vec::new();
     let mut all_guarded = Vec::new();
     for interface in &interfaces {
-        if let Interface::New { guarded, .. } = interface {
-            all_guarded.extend(guarded.clone());
+        if let Interface::New(tap) = interface {
+            all_guarded.extend(tap.guarded.clone());
         }
     }
     // Before there is a tap whose packets they are about.
@@ -179,32 +223,30 @@ pub fn make(
     for interface in interfaces {
         taps.push(match interface {
             Interface::Existing(tap) => tap,
-            Interface::New {
-                key,
-                name,
-                bridge,
-                mtu,
-                around,
-                ..
-            } => {
-                let control = Control::open()
-                    .map_err(Error::step("open a socket to make network devices"))?;
-                let mut held = bridge::Held::new(&bridge)?;
-                let listed = bridge.clone();
-                undo.announce(|made| made.bridges.push(listed))?;
-                held.ensure(control, &key, &around.bridge_addresses, undo)?;
-                if around.nat {
-                    rules::translate(&bridge, &around.bridge_addresses, undo)?;
-                }
-                let tap = tap::create(&key, &name, owner)?;
-                undo.checkpoint()?;
-                tap::join(&key, &name, &bridge, mtu, around.isolated)?;
-                undo.checkpoint()?;
-                tap
-            }
+            Interface::New(tap) => tap.make(owner, undo)?,
         });
     }
     Ok(taps)
+}
+
+impl NewTap {
+    /// Makes the bridge if it is absent, and the tap on it.
+    fn make(&self, owner: nix::unistd::Uid, undo: &mut Undo) -> Result<OwnedFd, Error> {
+        let (key, name, bridge) = (&self.key, &self.name, &self.bridge);
+        let control =
+            Control::open().map_err(Error::step("open a socket to make network devices"))?;
+        let mut held = bridge::Held::new(bridge)?;
+        undo.announce(|made| made.bridges.push(bridge.clone()))?;
+        held.ensure(control, key, &self.around.bridge_addresses, undo)?;
+        if self.around.nat {
+            rules::translate(bridge, &self.around.bridge_addresses, undo)?;
+        }
+        let tap = tap::create(key, name, owner)?;
+        undo.checkpoint()?;
+        tap::join(key, name, bridge, self.mtu, self.around.isolated)?;
+        undo.checkpoint()?;
+        Ok(tap)
+    }
 }
 
 /// Removes what a guest left in the network: `made` is its record. Bridges in `kept` are to be used again.

@@ -19,5 +19,5 @@ fn each_type_waits_for_what_it_needs() {
 fn the_template_is_complete() {
     assert_eq!(TEMPLATE.matches("@JAILER@ pool st").count(), 2);
     assert_eq!(unit("web-1"), "bantam-pool@web-1.service");
-    assert_eq!(escaped(Path::new("/a%b/j")), "/a%%b/j");
+    assert_eq!(units::escaped(Path::new("/a%b/j")), "/a%%b/j");
 }

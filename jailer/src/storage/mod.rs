@@ -13,7 +13,7 @@ pub mod lock;
 mod logical;
 pub mod pool;
 pub mod qcow2;
-mod sandbox;
+pub mod sandbox;
 pub mod volume;
 
 use crate::dir::{Owner, kind};
@@ -76,8 +76,8 @@ enum Place {
 /// All files that a guest needs.
 #[derive(Debug)]
 pub struct Files<Disk> {
-    /// The kernel.
-    pub kernel: HostFile,
+    /// The kernel; `None` if it is found in the image of a drive.
+    pub kernel: Option<HostFile>,
     /// The initrd.
     pub initrd: Option<HostFile>,
     /// Images and block devices, in the order of the drives.
@@ -88,12 +88,10 @@ pub struct Files<Disk> {
 /// among `problems`.
 pub fn check(config: &VmConfig, owner: Owner, problems: &mut Vec<Problem>) -> Option<Files<Image>> {
     let boot = &config.boot_source;
-    let kernel = boot_file(
-        "boot-source.kernel_image_path",
-        &boot.kernel_image_path,
-        owner,
-        problems,
-    );
+    let path = &boot.kernel_image_path;
+    let key = "boot-source.kernel_image_path";
+    let kernel = boot.image_drive.is_none();
+    let kernel = kernel.then(|| boot_file(key, path, owner, problems));
     let initrd = boot.initrd_path.as_ref();
     let initrd = initrd.map(|path| boot_file("boot-source.initrd_path", path, owner, problems));
     let drives: Vec<_> = config
@@ -104,7 +102,10 @@ pub fn check(config: &VmConfig, owner: Owner, problems: &mut Vec<Problem>) -> Op
         .collect();
     check_shared(&config.drives, &drives, problems);
     Some(Files {
-        kernel: kernel?,
+        kernel: match kernel {
+            Some(found) => Some(found?),
+            None => None,
+        },
         initrd: match initrd {
             Some(found) => Some(found?),
             None => None,

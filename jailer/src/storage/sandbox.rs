@@ -28,7 +28,7 @@ pub type Device = libc::dev_t;
 
 const NONE: Option<&str> = None;
 /// Memory a program may have, in bytes: qemu-img takes a few hundred MiB of addresses.
-const MAX_MEMORY: u64 = 4 << 30;
+pub const MAX_MEMORY: u64 = 4 << 30;
 const MAX_FILES: u64 = 256;
 
 /// Goes in. `root` is an empty directory of the host to mount on, out of others' sight; no file may become
@@ -46,13 +46,21 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
     go_on_in_child()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     furnish(root, device)?;
-    for (resource, limit) in [
+    give_up(&[
         (Resource::RLIMIT_AS, MAX_MEMORY),
-        (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_FSIZE, max_file),
         (Resource::RLIMIT_NOFILE, MAX_FILES),
-    ] {
-        setrlimit(resource, limit, limit)?;
+    ])
+}
+
+/// Makes this process nobody's, without any privilege, and bounds what it may use. It leaves no image of its
+/// memory behind.
+///
+/// # Errors
+/// What the host says. The process must end then.
+pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
+    for (resource, limit) in [(Resource::RLIMIT_CORE, 0)].iter().chain(limits) {
+        setrlimit(*resource, *limit, *limit)?;
     }
     privileges::drop_all(NOBODY, None)
 }
@@ -76,7 +84,11 @@ fn go_on_in_child() -> io::Result<()> {
     unsafe { libc::_exit(status) }
 }
 
-fn ended(child: Pid) -> nix::Result<WaitStatus> {
+/// Waits for `child`, whatever signals come.
+///
+/// # Errors
+/// What the host says.
+pub fn ended(child: Pid) -> nix::Result<WaitStatus> {
     loop {
         match waitpid(child, None) {
             Err(nix::errno::Errno::EINTR) => {}

@@ -1,0 +1,121 @@
+//! What the helper says through its pipe: frames of a mark, a length and as many bytes, in a fixed order. The
+//! reader trusts nothing: lengths, order and sums are checked.
+
+use crate::image::{MAX_COMMAND_LINE, MAX_INITRD, MAX_KERNEL};
+use std::io::{self, Write};
+
+/// Longest frame, in bytes.
+pub const MAX_FRAME: usize = 1 << 18;
+/// Longest message, in bytes.
+const MAX_MESSAGE: usize = 8 << 10;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// The command line, first and once.
+    CommandLine,
+    /// Bytes of the kernel.
+    Kernel,
+    /// Bytes of the initrd.
+    Initrd,
+    /// That is all.
+    End,
+    /// There is no more, and why.
+    Error,
+}
+
+impl Mark {
+    fn byte(self) -> u8 {
+        match self {
+            Self::CommandLine => b'C',
+            Self::Kernel => b'K',
+            Self::Initrd => b'I',
+            Self::End => b'Z',
+            Self::Error => b'E',
+        }
+    }
+}
+
+/// Length of a frame's header, in bytes.
+pub const HEADER: usize = 5;
+
+/// Writes frames.
+///
+/// # Errors
+/// Nobody reads them.
+pub fn write(to: &mut impl Write, mark: Mark, bytes: &[u8]) -> io::Result<()> {
+    let bytes = match mark {
+        Mark::Error => bytes.get(..MAX_MESSAGE).unwrap_or(bytes),
+        _ => bytes,
+    };
+    let pieces = bytes.chunks(MAX_FRAME);
+    let empty: Option<&[u8]> = bytes.is_empty().then_some(&[]);
+    for piece in pieces.chain(empty) {
+        let len = u32::try_from(piece.len()).map_err(io::Error::other)?;
+        to.write_all(&[mark.byte()])?;
+        to.write_all(&len.to_le_bytes())?;
+        to.write_all(piece)?;
+    }
+    Ok(())
+}
+
+/// What was said so far.
+#[derive(Debug, Default)]
+pub struct Order {
+    last: Option<Mark>,
+    kernel: u64,
+    initrd: u64,
+}
+
+impl Order {
+    /// Reads a header: what follows, and how long it is.
+    ///
+    /// # Errors
+    /// Nothing of that kind, or of that length, can come here.
+    pub fn next(&mut self, header: [u8; HEADER]) -> Result<(Mark, usize), &'static str> {
+        let [byte, len @ ..] = header;
+        let len = u32::from_le_bytes(len);
+        let known = [
+            Mark::CommandLine,
+            Mark::Kernel,
+            Mark::Initrd,
+            Mark::End,
+            Mark::Error,
+        ];
+        let mark = known.into_iter().find(|mark| mark.byte() == byte);
+        let mark = mark.ok_or("it says what nobody understands")?;
+        let expected = match (mark, self.last) {
+            (Mark::Error, _) | (Mark::CommandLine, None) => true,
+            (_, None) => false,
+            (Mark::End, _) => self.kernel > 0,
+            (Mark::Kernel | Mark::Initrd, Some(last)) => mark >= last,
+            (Mark::CommandLine, Some(_)) => false,
+        };
+        if !expected || (mark == Mark::Initrd && self.kernel == 0) {
+            return Err("it has no kernel where one must be");
+        }
+        self.last = Some(mark);
+        let bytes = u64::from(len);
+        let fits = match mark {
+            Mark::CommandLine => bytes <= MAX_COMMAND_LINE as u64,
+            Mark::Kernel => add(&mut self.kernel, bytes) <= MAX_KERNEL,
+            Mark::Initrd => add(&mut self.initrd, bytes) <= MAX_INITRD,
+            Mark::End => len == 0,
+            Mark::Error => bytes <= MAX_MESSAGE as u64,
+        };
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        match fits && len <= MAX_FRAME {
+            true => Ok((mark, len)),
+            false => Err("it says more than there can be"),
+        }
+    }
+}
+
+fn add(sum: &mut u64, more: u64) -> u64 {
+    *sum = sum.saturating_add(more);
+    *sum
+}
+
+#[cfg(test)]
+#[path = "frames_test.rs"]
+mod frames_test;

@@ -1,0 +1,148 @@
+//! Guests by name with a real kernel: made by one command, reached by TCP, stopped by the power button, started
+//! again with their data.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "harness/mod.rs"]
+mod harness;
+#[path = "jailer/world.rs"]
+mod world;
+
+use harness::{announce, image, needs_kvm, sh};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use world::{World, contains, expect, jailer, links};
+
+/// How long a boot to the first answer may take.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// What the guest does: counts its starts in a file, serves it, and heeds the power button.
+const SCRIPT: &str = r"
+modprobe -a button evdev; echo started >>/root/starts; sync
+httpd -p 8080 -h /root
+for d in /sys/class/input/event*; do grep -q 'Power Button' $d/device/name && e=/dev/input/${d##*/}; done
+dd if=$e of=/dev/null bs=24 count=1 2>/dev/null
+sync; poweroff -f; sleep 60";
+
+fn run(words: &[&str]) -> String {
+    // A guest takes as long as it takes: what is bounded is the commands' own business.
+    let output = Command::new(jailer())
+        .args(words)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.unwrap();
+    expect(&output, 0);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the guest wrote, for who looks for a failure.
+fn console() -> String {
+    let jailer = jailer();
+    sh(&format!(
+        "cat /var/log/bantam/web1.log; timeout 3 {} console web1 </dev/null 2>&1 || true",
+        jailer.display()
+    ))
+}
+
+/// The file of starts, as the guest serves it.
+fn starts() -> String {
+    let started = Instant::now();
+    loop {
+        let address = "10.88.0.5:8080".parse().unwrap();
+        let served =
+            TcpStream::connect_timeout(&address, Duration::from_secs(2)).and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                stream.write_all(b"GET /starts HTTP/1.0\r\n\r\n")?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text)?;
+                Ok(text)
+            });
+        match served {
+            Ok(text) => return text,
+            Err(e) => assert!(started.elapsed() < BOOT, "{e}; its console:\n{}", console()),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Ends the guest whatever becomes of the test.
+struct Ended;
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = Command::new(jailer()).args(["destroy", "web1"]).output();
+    }
+}
+
+#[test]
+fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
+    needs_kvm();
+    announce("a guest by name");
+    let world = World::new();
+    sh("ip link set lo up");
+    let pool = world.path("volumes");
+    fs::create_dir(&pool).unwrap();
+    run(&[
+        "pool",
+        "define",
+        "vms",
+        "--type",
+        "dir",
+        "--target",
+        pool.to_str().unwrap(),
+    ]);
+    run(&["pool", "start", "vms"]);
+    fs::write(world.path("script"), SCRIPT).unwrap();
+    let script = sh(&format!("base64 -w 0 {}", world.path("script").display()));
+    let arguments = format!(
+        "console=ttyS0 quiet bantam.ip=10.88.0.5/24 bantam.script={}",
+        script.trim()
+    );
+    let template = image("rootfs-cloud.ext4");
+    let disk = format!("pool=vms,size=1,template={}", template.display());
+    let (kernel, initrd) = (image("vmlinuz-cloud"), image("initrd-cloud.img"));
+    let _ended = Ended;
+    let text = run(&[
+        "create",
+        "--name",
+        "web1",
+        "--ram",
+        "192",
+        "--kernel",
+        kernel.to_str().unwrap(),
+        "--initrd",
+        initrd.to_str().unwrap(),
+        "--exec-file",
+        harness::bantam(),
+        "--boot-args",
+        &arguments,
+        "--disk",
+        &disk,
+        "--network",
+        "bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,guard=on",
+    ]);
+    contains(&text, &["web1 is started", "192 MiB"]);
+    let count = |text: &str| text.matches("started").count();
+    assert_eq!(count(&starts()), 1);
+    // Its name and address are its own: another of the network's is dropped.
+    contains(&sh("nft list tables"), &["bantam-web1"]);
+    contains(&run(&["stop", "web1"]), &["web1 is stopped"]);
+    contains(&run(&["list"]), &["web1", "stopped"]);
+    assert_eq!(sh("nft list tables"), "");
+    assert!(!links().join("\n").contains("br0"));
+
+    run(&["start", "web1"]);
+    assert_eq!(count(&starts()), 2);
+    run(&["stop", "web1"]);
+    run(&["undefine", "web1", "--remove-all-storage"]);
+    assert_eq!(fs::read_dir(&pool).unwrap().count(), 0);
+}
