@@ -17,6 +17,8 @@ mod escape;
 mod guests;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/many.rs"]
+mod many;
 #[path = "jailer/network.rs"]
 mod network;
 #[path = "jailer/process.rs"]

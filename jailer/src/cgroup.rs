@@ -10,6 +10,7 @@ use resources::Problem;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where the kernel tells what is mounted.
 const MOUNTS: &str = "/proc/mounts";
@@ -17,6 +18,10 @@ const MOUNTS: &str = "/proc/mounts";
 const OWN: &str = "/proc/self/cgroup";
 /// Who is in a group; writing `0` puts the writer there. Both versions have it.
 const PROCS: &str = "cgroup.procs";
+/// The same for the threads of a process, in version 1.
+const TASKS: &str = "tasks";
+/// How long a process that has ended may still be in its group.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Files of version 1 that a new group has empty, so that it takes no process (cpusets.rst).
 const INHERITED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 /// How often a group whose parent another jailer removed meanwhile is made again.
@@ -253,7 +258,13 @@ impl Group {
             }
         }
         let before = self.own().map_err(Error::step(format!("read {OWN}")))?;
-        write(&directory.join(PROCS), "0").map_err(Error::step(format!(
+        // The process has one thread yet. To move that alone the kernel need not wait until no process of the
+        // host forks or ends, which takes it tens of milliseconds.
+        let members = match self.version {
+            Version::One => TASKS,
+            Version::Two => PROCS,
+        };
+        write(&directory.join(members), "0").map_err(Error::step(format!(
             "put the process into the control group {shown}"
         )))?;
         undo.made(format!("being in the control group {shown}"), move || {
@@ -374,10 +385,27 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 
 /// Removes a group; one that is not the guest's own stays if others are in it.
 fn remove(directory: &Path, own: bool) -> io::Result<()> {
+    if own {
+        return remove_own(directory);
+    }
     match fs::remove_dir(directory) {
-        Err(e) if !own && e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
-        Err(e) if !own && e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         removed => removed,
+    }
+}
+
+/// Removes a group when the last process in it has ended: it lets go of its files, and with them of its
+/// jail's lock, before it leaves its groups.
+fn remove_own(directory: &Path) -> io::Result<()> {
+    let started = Instant::now();
+    loop {
+        match fs::remove_dir(directory) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && started.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            removed => return removed,
+        }
     }
 }
 
@@ -390,7 +418,7 @@ pub fn remove_left(directory: &Path) -> io::Result<()> {
     if !directory.join(PROCS).is_file() {
         return Ok(());
     }
-    fs::remove_dir(directory)
+    remove_own(directory)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error
     vmm::close_inherited()?;
     let mut user = None;
     if let Some(range) = options.allot {
-        let (owner, claim) = range.allot()?;
+        let (owner, claim) = range.allot(&options.id)?;
         (options.owner, user) = (owner, Some(claim));
     }
     let plan = check::check(&options)?;

@@ -3,6 +3,7 @@
 
 use crate::dir::{Dir, Owner};
 use crate::error::Error;
+use crate::record::fingerprint;
 use crate::state;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
@@ -10,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 /// The numbers taken if none are given: above those that Debian gives to people and services, below
 /// those that container managers and systemd take (systemd's UIDS-GIDS.md).
@@ -44,13 +46,15 @@ impl Range {
         range.ok_or_else(|| format!("--uid-range {text}: write FIRST-LAST, the superuser excepted"))
     }
 
-    /// Takes the first number that no other guest has; user and group are the same number.
+    /// Takes a number that no other guest has for the guest `id`; user and group are the same number. It is
+    /// looked for from a place that the name tells on, so that of hundreds of guests none tries
+    /// hundreds of numbers, and one that starts again is likely to be the user that it was.
     ///
     /// # Errors
     /// [`Error`]; none is free, or the host refuses a lock.
-    pub fn allot(self) -> Result<(Owner, Claim), Error> {
+    pub fn allot(self, id: &str) -> Result<(Owner, Claim), Error> {
         let directory = directory()?;
-        for number in self.first..=self.last {
+        for number in self.numbers_for(id) {
             if let Some(claim) = claim_in(&directory, number)? {
                 return Ok((owner(number), claim));
             }
@@ -60,6 +64,14 @@ impl Range {
             self.first, self.last
         );
         Err(Error::step(wish)(io::Error::from(Errno::EAGAIN)))
+    }
+
+    /// All numbers, in the order for the guest `id`.
+    fn numbers_for(self, id: &str) -> impl Iterator<Item = u32> {
+        let count = u64::from(self.last - self.first) + 1;
+        let place = fingerprint(Path::new(id)) % count;
+        let place = self.first + u32::try_from(place).unwrap_or_default();
+        (place..=self.last).chain(self.first..place)
     }
 
     /// All numbers.

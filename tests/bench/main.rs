@@ -10,6 +10,7 @@
 //! | `process` | running a monitor, bounded in time |
 //! | `startup` | exec to first guest instruction |
 //! | `connect` | exec to an API that accepts |
+//! | `jailer` | what the jailer adds, and its system calls |
 //! | `exits` | returns from the guest over a boot, on real KVM |
 //! | `memory` | resident memory and the binary's size |
 //! | `report` `chart` | tables, and the picture of them |
@@ -17,6 +18,7 @@
 mod chart;
 mod connect;
 mod exits;
+mod jailer;
 mod memory;
 mod monitors;
 mod payload;
@@ -34,7 +36,7 @@ use std::process::ExitCode;
 pub type Failure = Box<dyn std::error::Error>;
 
 /// What can be measured.
-const SUBJECTS: [&str; 5] = ["startup", "connect", "exits", "memory", "size"];
+const SUBJECTS: [&str; 6] = ["startup", "connect", "jailer", "exits", "memory", "size"];
 
 const USAGE: &str = "\
 usage: tests/bench/run.sh [OPTION]...
@@ -42,7 +44,7 @@ usage: tests/bench/run.sh [OPTION]...
   --out DIR        where the report goes (target/bench)
   --rounds N       interleaved rounds of what is timed (30)
   --boots N        boots of each monitor whose exits are counted (1)
-  --only SUBJECTS  of startup,connect,exits,memory,size
+  --only SUBJECTS  of startup,connect,jailer,exits,memory,size
 
 Peers: QEMU, FIRECRACKER and CLOUD_HYPERVISOR name their programs, else PATH is searched.
 BANTAM names the monitor itself.";
@@ -154,6 +156,9 @@ fn measure(options: &Options, monitors: &[Monitor], out: &Path) -> Result<Vec<Ta
     }
     if options.wants("connect") {
         tables.push(connect::measure(monitors, options.rounds, out));
+    }
+    if options.wants("jailer") {
+        tables.extend(jailer::measure(monitors, options.rounds, out));
     }
     if options.wants("exits") {
         tables.push(exits::measure(monitors, options.boots, out)?);

@@ -71,6 +71,15 @@ impl Running {
         }
     }
 
+    /// Waits until the monitor writes anything.
+    pub fn wait_for_word(&mut self) -> Result<Instant, Failure> {
+        let output = self.child.stdout.as_mut().ok_or("no pipe")?;
+        match output.read(&mut [0])? {
+            0 => Err(self.explain("it ended, or took too long, and said nothing")),
+            _ => Ok(Instant::now()),
+        }
+    }
+
     pub fn wait(&mut self) -> Result<ExitStatus, Failure> {
         Ok(self.child.wait()?)
     }

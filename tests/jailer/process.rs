@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// A monitor that is no child of the test's, and ends with it.
-struct Orphan(i32);
+pub struct Orphan(pub i32);
 
 impl Orphan {
-    fn of(world: &World, id: &str) -> Self {
+    pub fn of(world: &World, id: &str) -> Self {
         let text = fs::read_to_string(world.root(id).join("bantam.pid")).unwrap();
         Self(text.parse().unwrap())
     }
@@ -23,7 +23,7 @@ impl Orphan {
         fs::read_to_string(format!("/proc/{}/{name}", self.0)).unwrap()
     }
 
-    fn status(&self, key: &str) -> String {
+    pub fn status(&self, key: &str) -> String {
         let status = self.file("status");
         let mut lines = status.lines();
         let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"));
@@ -202,7 +202,7 @@ fn what_cannot_be_executed_leaves_nothing_in_any_process() {
 }
 
 /// A controller that this machine has: version, value, where its groups are.
-fn controller() -> (&'static str, &'static str, PathBuf) {
+pub fn controller() -> (&'static str, &'static str, PathBuf) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     for line in mounts.lines() {
         let words: Vec<_> = line.split(' ').collect();
