@@ -216,19 +216,17 @@ impl Host {
             return Err(running.explain("it failed under strace"));
         }
         let trace = fs::read_to_string(&trace)?;
-        // The monitor's is the second; what other threads are at then comes back no more.
+        // What other threads are at then comes back no more.
         let calls = trace
             .lines()
             .filter(|line| line.contains('(') && !line.contains("resumed>"));
-        let mut executions = 0;
-        let own = calls.take_while(|line| {
-            executions += u32::from(line.contains(" execve("));
-            executions < 2
-        });
-        let number = u32::try_from(own.count())?;
-        if executions < 2 {
+        let name = self.bantam.file_name().unwrap_or_default();
+        let monitor = format!(" execve(\"/{}\"", name.display());
+        let own = calls.clone().take_while(|line| !line.contains(&monitor));
+        if calls.count() == own.clone().count() {
             return Err("strace did not see the monitor".into());
         }
+        let number = u32::try_from(own.count())?;
         Ok(f64::from(number))
     }
 }
