@@ -13,6 +13,8 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/image.rs"]
+mod image;
 #[path = "jailer/network.rs"]
 mod network;
 #[path = "jailer/process.rs"]
