@@ -132,11 +132,25 @@ fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
         };
         Some(Hierarchy {
             version,
-            path: path.replace("\\040", " ").into(),
+            path: unescaped(path),
             options: options.to_owned(),
         })
     });
     lines.collect()
+}
+
+/// A path of [`MOUNTS`], where three digits stand for white space and a backslash (proc_pid_mounts(5)).
+fn unescaped(path: &str) -> PathBuf {
+    let whole = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let path = whole
+        .iter()
+        .fold(path.to_owned(), |path, (code, c)| path.replace(code, c));
+    path.into()
 }
 
 /// One group to make, or to join if it is there.
@@ -279,7 +293,7 @@ impl Group {
         for attempt in 1.. {
             match self.make_once(undo)? {
                 Ok(()) => break,
-                Err(e) if e.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
+                Err(e) if is_removed(&e) && attempt < ATTEMPTS => {}
                 Err(e) => return Err(failed()(e)),
             }
         }
@@ -325,6 +339,9 @@ impl Group {
             let there = enabled.split_whitespace().any(|one| one == controller);
             if controller != "cgroup" && !there {
                 let explained = |e: io::Error| {
+                    if is_removed(&e) {
+                        return e;
+                    }
                     let hint = "has it processes of its own? name another --parent-cgroup";
                     io::Error::new(e.kind(), format!("{}: {e}; {hint}", file.display()))
                 };
@@ -354,6 +371,11 @@ impl Group {
         let path = own.unwrap_or_default().trim_start_matches('/');
         Ok(self.hierarchy.join(path))
     }
+}
+
+/// Whether the group had gone when we looked, or went while we wrote.
+fn is_removed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Fills the files that are empty in a new group of version 1 from the group above.

@@ -177,7 +177,11 @@ pub fn run_guarded(
         drop((failure_end, done));
         let mut byte = [0];
         match failure.read(&mut byte) {
-            Ok(1) => drop(undo),
+            Ok(1) => {
+                // Its taps with it, which keep a bridge in use.
+                drop(last_steps);
+                drop(undo);
+            }
             // Executed, or killed: then it is for `jailer clean`.
             _ => std::mem::forget(undo),
         }

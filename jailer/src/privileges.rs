@@ -9,6 +9,8 @@ use crate::dir::{Dir, Owner, ROOT};
 use crate::namespaces;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Uid, fork};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
@@ -124,6 +126,51 @@ pub fn drop_groups() -> io::Result<()> {
     // SAFETY: no group is read from the null list.
     checked(unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) })
         .map(drop)
+}
+
+/// Whether any process of this host is `uid`'s, a dead one that nobody has waited for included. This process has
+/// one thread.
+///
+/// # Errors
+/// What the host says.
+#[expect(unsafe_code, reason = "fork, and calls that end with the child")]
+pub fn has_processes(uid: Uid) -> io::Result<bool> {
+    const NONE: libc::c_int = 0;
+    const SOME: libc::c_int = 1;
+    const UNKNOWN: libc::c_int = 2;
+    // SAFETY: the child makes system calls only, and ends.
+    let child = match unsafe { fork() }? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // Who becomes a user that has more processes than the limit, and tries to execute anything, is told
+            // so (execve(2), EAGAIN); with a limit of none, that is one who has any.
+            let tried = setrlimit(Resource::RLIMIT_NPROC, 0, 0)
+                .map_err(io::Error::from)
+                .and_then(|()| set_ids(libc::SYS_setresuid, uid.as_raw()))
+                .map(|()| {
+                    let none = [std::ptr::null::<libc::c_char>()];
+                    // SAFETY: a directory is not executed; path and arrays live until the call returns.
+                    unsafe { libc::execve(c"/".as_ptr(), none.as_ptr(), none.as_ptr()) };
+                    Errno::last()
+                });
+            let status = match tried {
+                Ok(Errno::EAGAIN) => SOME,
+                Ok(Errno::EACCES) => NONE,
+                _ => UNKNOWN,
+            };
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(status) }
+        }
+    };
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, NONE)) => return Ok(false),
+            Ok(WaitStatus::Exited(_, SOME)) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+            Ok(_) => return Err(io::Error::other("the process that was to look failed")),
+        }
+    }
 }
 
 /// Leaves the keyring of the session that this process was started in: who has a session has its keys,

@@ -46,7 +46,9 @@ pub struct Made {
 pub struct Image {
     /// Its name, or the one it is to get.
     pub path: PathBuf,
-    /// Its number on its file system.
+    /// Its file system.
+    pub device: u64,
+    /// Its number there.
     pub inode: u64,
     /// When it was last written: seconds, nanoseconds.
     pub written: (i64, i64),
@@ -57,6 +59,7 @@ impl Image {
     pub fn new(path: PathBuf, stat: &FileStat) -> Self {
         Self {
             path,
+            device: stat.st_dev,
             inode: stat.st_ino,
             written: (stat.st_mtime, stat.st_mtime_nsec),
         }
@@ -91,6 +94,8 @@ impl Record {
     /// [`Error`], naming the file.
     pub fn open(base: &Path, exec_name: &str, id: &str) -> Result<Self, Error> {
         let directory = state::directory("jails")?;
+        // However it is written, from whatever directory.
+        let base = base.canonicalize().unwrap_or_else(|_| base.to_owned());
         let name = format!("{id}.{:016x}", fingerprint(&base.join(exec_name)));
         let path = directory.path().join(&name);
         let made = read(&directory, &name);

@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::signals::{self, Held};
 use crate::undo::Undo;
 use crate::vmm::{self, Started, Vmm};
-use crate::{guardian, jail_config, landlocked, namespaces, network, privileges, terminal};
+use crate::{guardian, jail_config, landlocked, namespaces, network, privileges, terminal, uids};
 use std::convert::Infallible;
 
 /// Does not return if all goes well: the process, or a child of it, is the VMM by then.
@@ -22,6 +22,8 @@ pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error
     if let Some(range) = options.allot {
         let (owner, claim) = range.allot(&options.id)?;
         (options.owner, user) = (owner, Some(claim));
+    } else if nix::unistd::geteuid().is_root() {
+        user = Some(uids::share(options.owner.uid.as_raw())?);
     }
     let plan = check::check(&options)?;
     let held = Held::new()?;

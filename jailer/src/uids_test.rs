@@ -37,3 +37,43 @@ fn every_number_is_tried_once_and_each_guest_begins_at_its_own() {
     let one = Range::parse(Some("7-7")).unwrap();
     assert_eq!(one.numbers_for("a").collect::<Vec<_>>(), [7]);
 }
+
+#[test]
+fn a_user_with_processes_is_given_to_nobody() {
+    use std::os::unix::process::CommandExt as _;
+    let range = Range::parse(Some("61877-61878")).unwrap();
+    let mut sleeping = std::process::Command::new("sleep");
+    let mut sleeping = sleeping.arg("60").uid(61877).spawn().unwrap();
+    assert!(privileges::has_processes(owner(61877).uid).unwrap());
+    assert!(!privileges::has_processes(owner(61878).uid).unwrap());
+    let first = range.allot("a").unwrap().0;
+    let second = range.allot("b").unwrap().0;
+    sleeping.kill().unwrap();
+    // Dead, and not waited for.
+    while is_in_use(61877).unwrap() {}
+    assert!(privileges::has_processes(owner(61877).uid).unwrap());
+    sleeping.wait().unwrap();
+    assert_eq!((first, second), (owner(61878), owner(61878)));
+    assert!(!privileges::has_processes(owner(61877).uid).unwrap());
+}
+
+#[test]
+fn what_an_operator_names_is_shared_with_whom_he_gives_it_to() {
+    let first = share(61_880).unwrap();
+    let second = share(61_880).unwrap();
+    assert!(claim(61_880).unwrap().is_none());
+    drop((first, second));
+    let alone = claim(61_880).unwrap();
+    assert!(alone.is_some() && share(61_880).is_err());
+}
+
+#[test]
+fn the_dead_use_nothing() {
+    let status = |state: &str, threads: u32, uid: u32| {
+        format!("Name:\tx\nState:\t{state} (x)\nUid:\t0\t{uid}\t0\t0\nThreads:\t{threads}\n")
+    };
+    assert!(is_alive_as(&status("S", 1, 77), 77));
+    assert!(is_alive_as(&status("Z", 2, 77), 77));
+    assert!(!is_alive_as(&status("Z", 1, 77), 77));
+    assert!(!is_alive_as(&status("S", 1, 7), 77) && !is_alive_as("", 77));
+}

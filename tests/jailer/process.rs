@@ -181,7 +181,10 @@ fn what_cannot_be_executed_leaves_nothing_in_any_process() {
     sh(&format!("chmod 755 {}", monitor.display()));
     world.config(
         "exit",
-        &json!({"drives": [world.drive("d", "d.img", &json!({"size_mib": 1}))]}),
+        &json!({
+            "drives": [world.drive("d", "d.img", &json!({"size_mib": 1}))],
+            "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "tap0", "bridge": "br0"}],
+        }),
     );
     let before = world.state();
     for flags in [
@@ -259,6 +262,41 @@ fn control_groups_hold_the_guest_and_are_cleaned() {
     );
     contains(&text, &["controller `nothing`"]);
     fs::remove_dir(hierarchy.join(&parent)).unwrap();
+}
+
+#[test]
+fn a_user_that_was_allotted_is_not_had_by_name() {
+    let world = World::new();
+    world.config("up", &json!({}));
+    let mut command = Command::new(jailer());
+    command.args(["--id", "g1", "--exec-file", bantam(), "--uid", "auto"]);
+    command.args([
+        "--uid-range",
+        "64310-64310",
+        "--daemonize",
+        "--chroot-base-dir",
+    ]);
+    command.arg(world.path("base"));
+    command.arg("--config-file").arg(world.path("vm.json"));
+    expect(&output(command.args(["--", "--no-api"])), 0);
+    let guest = Orphan::of(&world, "g1");
+    let mut command = Command::new(jailer());
+    command.args([
+        "--id",
+        "g2",
+        "--exec-file",
+        bantam(),
+        "--uid",
+        "64310",
+        "--gid",
+        "64310",
+    ]);
+    let text = expect(
+        &output(command.arg("--chroot-base-dir").arg(world.path("base"))),
+        152,
+    );
+    contains(&text, &["--uid: user 64310 is that of a running guest"]);
+    guest.end();
 }
 
 #[test]

@@ -47,7 +47,8 @@ impl Held {
     }
 
     /// Makes sure that there is the bridge and that it is on; one that is created gets `addresses`. `key`
-    /// is its interface's. Whether a jailer created it, now or before.
+    /// is its interface's; `nat` tells whether its networks are going to be translated. Whether a jailer created
+    /// it, now or before.
     ///
     /// # Errors
     /// [`Error`], naming the bridge and the key.
@@ -56,6 +57,7 @@ impl Held {
         control: Control,
         key: &str,
         addresses: &[IpNet],
+        nat: bool,
         undo: &mut Undo,
     ) -> Result<bool, Error> {
         let name = self.name.clone();
@@ -90,7 +92,7 @@ impl Held {
         });
         let taken_back = name.clone();
         undo.made(format!("the bridge {name}"), move || {
-            take_back(&control, &taken_back)
+            take_back(&control, &taken_back, nat)
         })?;
         ready.map_err(Error::step(format!("set up the bridge of {key}.bridge")))?;
         addressed.map_err(Error::step(format!(
@@ -112,14 +114,19 @@ impl Held {
         if !unused.map_err(failed())? {
             return Ok(());
         }
-        if crate::tool::find("nft").is_some() {
+        self.remove(control, crate::tool::find("nft").is_some())
+    }
+
+    fn remove(&mut self, control: &Control, nat: bool) -> Result<(), Error> {
+        let name = self.name.clone();
+        if nat {
             rules::remove(&format!("inet {}", rules::translation_table(&name)))?;
         }
         let removed = control
             .set_up(&name, false)
             .and_then(|()| control.delete_bridge(&name))
             .and_then(|()| self.file.set_len(0));
-        removed.map_err(failed())
+        removed.map_err(Error::step(format!("remove the bridge {name}")))
     }
 
     /// Writes down that a jailer created the bridge with this number.
@@ -160,11 +167,12 @@ fn namespace() -> io::Result<u64> {
 }
 
 /// Removes the bridge, unless another guest came onto it meanwhile.
-fn take_back(control: &Control, name: &str) -> io::Result<()> {
+fn take_back(control: &Control, name: &str, nat: bool) -> io::Result<()> {
+    // Else one could come between the look and the removal.
+    let mut held = Held::new(name).map_err(io::Error::other)?;
     if control.ports(name)? > 0 {
         warn(&format!("the bridge {name} is in use, so it stays"));
         return Ok(());
     }
-    control.set_up(name, false)?;
-    control.delete_bridge(name)
+    held.remove(control, nat).map_err(io::Error::other)
 }

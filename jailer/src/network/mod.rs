@@ -237,8 +237,9 @@ impl NewTap {
             Control::open().map_err(Error::step("open a socket to make network devices"))?;
         let mut held = bridge::Held::new(bridge)?;
         undo.announce(|made| made.bridges.push(bridge.clone()))?;
-        held.ensure(control, key, &self.around.bridge_addresses, undo)?;
-        if self.around.nat {
+        let nat = self.around.nat;
+        held.ensure(control, key, &self.around.bridge_addresses, nat, undo)?;
+        if nat {
             rules::translate(bridge, &self.around.bridge_addresses, undo)?;
         }
         let tap = tap::create(key, name, owner)?;
