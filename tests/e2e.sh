@@ -41,7 +41,7 @@ export BANTAM_SOAK=$soak
 
 mode=$($harness/kvm-host.sh --print-mode)
 shares=2
-timeout=1300
+timeout=1500
 if [ "$mode" = hardware ]; then
     shares=1
     # /tmp may be mounted so that no jail can be in it.

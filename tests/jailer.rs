@@ -17,6 +17,8 @@ mod escape;
 mod guests;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "jailer/image.rs"]
+mod image;
 #[path = "jailer/many.rs"]
 mod many;
 #[path = "jailer/network.rs"]

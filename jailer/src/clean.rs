@@ -67,6 +67,7 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
         None => None,
     };
     let mut record = Record::open(base, exec_name, id)?;
+    record.remove_images()?;
     record.clear(|made| network::clear(made, &[]))?;
     if let (Some(jails), Some(directory)) = (jails, directory) {
         let removed = empty(&directory, exec_name).and_then(|()| {

@@ -198,17 +198,11 @@ impl Record {
         Ok(())
     }
 
-    /// Removes everything that is in it, and then the record. `network` removes what is in the network.
+    /// Removes the images that no guest has had. Before a start they are whole, and are used instead.
     ///
     /// # Errors
-    /// [`Error`], naming the first that could not be removed; the record stands, to try again.
-    pub fn clear(&mut self, network: impl FnOnce(&Made) -> Result<(), Error>) -> Result<(), Error> {
-        for group in &self.made.cgroups {
-            ignore_absent(cgroup::remove_left(group)).map_err(Error::step(format!(
-                "remove the control group {}",
-                group.display()
-            )))?;
-        }
+    /// [`Error`], naming the first that could not be removed.
+    pub fn remove_images(&self) -> Result<(), Error> {
         let shown = self.directory.path().join(self.handover_name());
         let handed_over = self
             .handed_over()
@@ -217,6 +211,20 @@ impl Record {
             let shown = image.path.display();
             ignore_absent(image.remove()).map_err(Error::step(format!(
                 "remove the image {shown}, which no guest has had"
+            )))?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything else that is in it, and then the record. `network` removes what is in the network.
+    ///
+    /// # Errors
+    /// [`Error`], naming the first that could not be removed; the record stands, to try again.
+    pub fn clear(&mut self, network: impl FnOnce(&Made) -> Result<(), Error>) -> Result<(), Error> {
+        for group in &self.made.cgroups {
+            ignore_absent(cgroup::remove_left(group)).map_err(Error::step(format!(
+                "remove the control group {}",
+                group.display()
             )))?;
         }
         network(&self.made)?;

@@ -89,6 +89,7 @@ fn an_image_of_a_guest_that_ran_stays() {
         if ran {
             handover.write_all(b"s").unwrap();
         }
+        record.remove_images().unwrap();
         record.clear(|_| Ok(())).unwrap();
         assert_eq!(path.exists(), ran);
     }

@@ -4,8 +4,10 @@
 //! Its files are YAML; they are written as JSON, which is YAML but for the characters that [`yaml`] escapes.
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
-use resources::{HostNetwork, NetworkInterface, Problem, Seed, VmConfig};
-use serde_json::{Map, Value, json};
+use ipnet::IpNet;
+use resources::{NetworkInterface, Problem, Seed, VmConfig};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write as _};
 use std::net::IpAddr;
 
@@ -37,105 +39,167 @@ pub fn make(config: &VmConfig, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     if problems.len() > before {
         return None;
     }
-    let user_data = format!("#cloud-config\n{}", yaml(&user_data(seed)));
-    let files = [
-        ("meta-data", yaml(&meta_data(seed))),
-        ("user-data", user_data),
-        ("network-config", yaml(&network(&config.network_interfaces))),
-    ];
-    let made = volume(&files);
+    let made = files(config, seed).and_then(|files| volume(&files));
     made.map_err(|e| problems.push(Problem::new("host.seed", format!("cannot be made: {e}"))))
         .ok()
 }
 
-fn meta_data(seed: &Seed) -> Value {
-    let mut data = json!({"instance-id": seed.instance_id});
-    if let Some(name) = &seed.hostname {
-        data["local-hostname"] = json!(name);
-    }
-    data
+fn files(config: &VmConfig, seed: &Seed) -> io::Result<[(&'static str, String); 3]> {
+    let user_data = yaml(&user_data(seed))?;
+    Ok([
+        ("meta-data", yaml(&meta_data(seed))?),
+        ("user-data", format!("#cloud-config\n{user_data}")),
+        (
+            "network-config",
+            yaml(&network(&config.network_interfaces))?,
+        ),
+    ])
 }
 
-fn user_data(seed: &Seed) -> Value {
-    let mut data = Map::new();
-    if let Some(name) = &seed.hostname {
-        let short = name.split('.').next();
-        data.insert("hostname".into(), json!(short));
-        if name.contains('.') {
-            data.insert("fqdn".into(), json!(name));
-        }
-        data.insert("preserve_hostname".into(), json!(false));
+fn meta_data(seed: &Seed) -> MetaData<'_> {
+    MetaData {
+        instance_id: &seed.instance_id,
+        local_hostname: seed.hostname.as_deref(),
     }
-    let keys = &seed.ssh_authorized_keys;
-    match &seed.user {
-        Some(user) => {
-            let user = json!({
-                "name": user, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                "lock_passwd": true, "ssh_authorized_keys": keys,
-            });
-            data.insert("users".into(), json!([user]));
-        }
-        None if keys.is_empty() => {}
-        None => drop(data.insert("ssh_authorized_keys".into(), json!(keys))),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct MetaData<'a> {
+    instance_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_hostname: Option<&'a str>,
+}
+
+/// cloud-init's "Cloud config".
+#[derive(Serialize)]
+struct UserData<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fqdn: Option<&'a str>,
+    preserve_hostname: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<[User<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ssh_authorized_keys: Option<&'a [String]>,
+}
+
+#[derive(Serialize)]
+struct User<'a> {
+    name: &'a str,
+    shell: &'a str,
+    sudo: &'a str,
+    lock_passwd: bool,
+    ssh_authorized_keys: &'a [String],
+}
+
+fn user_data(seed: &Seed) -> UserData<'_> {
+    let name = seed.hostname.as_deref();
+    let keys = seed.ssh_authorized_keys.as_slice();
+    UserData {
+        hostname: name.and_then(|name| name.split('.').next()),
+        fqdn: name.filter(|name| name.contains('.')),
+        preserve_hostname: name.is_none(),
+        users: seed.user.as_deref().map(|name| {
+            [User {
+                name,
+                shell: "/bin/bash",
+                sudo: "ALL=(ALL) NOPASSWD:ALL",
+                lock_passwd: true,
+                ssh_authorized_keys: keys,
+            }]
+        }),
+        ssh_authorized_keys: (seed.user.is_none() && !keys.is_empty()).then_some(keys),
     }
-    data.into()
+}
+
+/// cloud-init's "Networking config version 2".
+#[derive(Serialize)]
+struct Network {
+    version: u32,
+    ethernets: BTreeMap<String, Card>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Card {
+    r#match: Match,
+    set_name: String,
+    dhcp4: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nameservers: Option<NameServers>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtu: Option<u16>,
+}
+
+#[derive(Serialize)]
+struct Match {
+    macaddress: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Route {
+    to: &'static str,
+    via: IpAddr,
+}
+
+#[derive(Serialize)]
+struct NameServers {
+    addresses: Vec<IpAddr>,
+}
+
+fn network(interfaces: &[NetworkInterface]) -> Network {
+    let cards = interfaces.iter().enumerate().map(|(i, interface)| {
+        let name = format!("eth{i}");
+        (name.clone(), card(name, interface))
+    });
+    Network {
+        version: 2,
+        ethernets: cards.collect(),
+    }
+}
+
+fn card(name: String, interface: &NetworkInterface) -> Card {
+    let host = interface.host.clone().unwrap_or_default();
+    let gateways = host.gateways().into_iter();
+    let nameservers = Some(host.nameservers).filter(|all| !all.is_empty());
+    Card {
+        r#match: Match {
+            macaddress: interface.guest_mac.map(|mac| mac.to_string()),
+        },
+        set_name: name,
+        dhcp4: host.addresses.is_empty(),
+        routes: gateways.map(route).collect(),
+        addresses: host.addresses,
+        nameservers: nameservers.map(|addresses| NameServers { addresses }),
+        mtu: interface.mtu,
+    }
+}
+
+fn route(via: IpAddr) -> Route {
+    let to = match via {
+        IpAddr::V4(_) => "0.0.0.0/0",
+        IpAddr::V6(_) => "::/0",
+    };
+    Route { to, via }
 }
 
 /// `value` for readers of YAML 1.1: some take a part of Unicode for ends of lines and some refuse another, unless it
 /// is escaped; and they do not join two escapes to one character, as JSON does.
-fn yaml(value: &Value) -> String {
+fn yaml(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut text = String::new();
-    for c in value.to_string().chars() {
+    for c in serde_json::to_string(value)?.chars() {
         match u32::from(c) {
-            code @ 0x7f..=0xffff => text.push_str(&format!("\\u{code:04x}")),
+            code @ 0x7f..=0xffff => text.extend(format!("\\u{code:04x}").chars()),
             _ => text.push(c),
         }
     }
-    text
-}
-
-/// cloud-init's "Networking config version 2".
-fn network(interfaces: &[NetworkInterface]) -> Value {
-    let plain = HostNetwork::default();
-    let mut ethernets = Map::new();
-    for (i, interface) in interfaces.iter().enumerate() {
-        let name = format!("eth{i}");
-        let host = interface.host.as_ref().unwrap_or(&plain);
-        let mac = interface.guest_mac.map(|mac| mac.to_string());
-        let mut card = json!({"match": {"macaddress": mac}, "set-name": name});
-        if host.addresses.is_empty() {
-            card["dhcp4"] = json!(true);
-        } else {
-            card["addresses"] = json!(host.addresses);
-            card["dhcp4"] = json!(false);
-            card["dhcp6"] = json!(false);
-        }
-        let routes: Vec<_> = host.gateways().into_iter().map(route).collect();
-        for (key, values) in [
-            ("routes", json!(routes)),
-            ("nameservers", json!(host.nameservers)),
-        ] {
-            if values.as_array().is_some_and(|all| !all.is_empty()) {
-                card[key] = match key {
-                    "nameservers" => json!({"addresses": values}),
-                    _ => values,
-                };
-            }
-        }
-        if let Some(mtu) = interface.mtu {
-            card["mtu"] = json!(mtu);
-        }
-        ethernets.insert(name, card);
-    }
-    json!({"version": 2, "ethernets": ethernets})
-}
-
-fn route(gateway: IpAddr) -> Value {
-    let all = match gateway {
-        IpAddr::V4(_) => "0.0.0.0/0",
-        IpAddr::V6(_) => "::/0",
-    };
-    json!({"to": all, "via": gateway})
+    Ok(text)
 }
 
 fn volume(files: &[(&str, String)]) -> io::Result<Vec<u8>> {

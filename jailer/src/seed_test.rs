@@ -1,4 +1,5 @@
 use super::*;
+use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -36,7 +37,7 @@ fn files(volume: &[u8]) -> Vec<(String, String)> {
         .collect()
 }
 
-fn yaml(text: &str) -> Value {
+fn parsed(text: &str) -> Value {
     serde_json::from_str(text.trim_start_matches("#cloud-config\n")).unwrap()
 }
 
@@ -48,7 +49,7 @@ fn the_guest_is_told_its_name_keys_and_addresses() {
     let files = files(&volume);
     let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["meta-data", "user-data", "network-config"]);
-    let [meta, user, network] = [0, 1, 2].map(|i| yaml(&files[i].1));
+    let [meta, user, network] = [0, 1, 2].map(|i| parsed(&files[i].1));
     assert_eq!(meta["local-hostname"], "web.example.org");
     assert!(files[1].1.starts_with("#cloud-config\n"));
     assert_eq!(
@@ -60,7 +61,7 @@ fn the_guest_is_told_its_name_keys_and_addresses() {
     assert_eq!(*keys, json!(["ssh-ed25519 AAAA \"a: #b\""]));
     let expected = json!({"version": 2, "ethernets": {
         "eth0": {"match": {"macaddress": "06:00:0a:58:00:05"}, "set-name": "eth0", "mtu": 1400,
-                 "dhcp4": false, "dhcp6": false, "addresses": ["10.88.0.5/24", "fd00:88::5/64"],
+                 "dhcp4": false, "addresses": ["10.88.0.5/24", "fd00:88::5/64"],
                  "routes": [{"to": "0.0.0.0/0", "via": "10.88.0.1"}, {"to": "::/0", "via": "fd00:88::1"}],
                  "nameservers": {"addresses": ["9.9.9.9"]}},
         "eth1": {"match": {"macaddress": "06:00:0a:58:00:06"}, "set-name": "eth1", "dhcp4": true}}});
@@ -80,7 +81,7 @@ fn no_character_is_one_that_yaml_takes_for_something_else() {
         text.chars().all(|c| matches!(c, ' '..='~' | '\u{10000}'..)),
         "{text}"
     );
-    assert_eq!(yaml(text)["instance-id"], id);
+    assert_eq!(parsed(text)["instance-id"], id);
 }
 
 #[test]
@@ -88,13 +89,14 @@ fn keys_without_a_user_are_the_default_user_s() {
     let mut config = full();
     let seed = config.host.as_mut().unwrap().seed.as_mut().unwrap();
     (seed.user, seed.hostname) = (None, None);
-    let user = user_data(seed);
+    let user = serde_json::to_value(user_data(seed)).unwrap();
     assert_eq!(
         user,
-        json!({"ssh_authorized_keys": ["ssh-ed25519 AAAA \"a: #b\""]})
+        json!({"preserve_hostname": true, "ssh_authorized_keys": ["ssh-ed25519 AAAA \"a: #b\""]})
     );
     seed.ssh_authorized_keys.clear();
-    assert_eq!(user_data(seed), json!({}));
+    let user = serde_json::to_value(user_data(seed)).unwrap();
+    assert_eq!(user, json!({"preserve_hostname": true}));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::harness::sh;
 use crate::world::{World, contains, expect, jailer, links, output};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
 
 fn interfaces(host: &Value) -> Value {
@@ -150,6 +151,25 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
         assert_eq!(world.state(), before, "{call}");
     }
     assert!(killed > 60, "only {killed} were killed");
+}
+
+#[test]
+fn an_image_of_a_killed_start_is_the_next_one_s() {
+    let world = World::new();
+    let drive = world.drive("d", "d.img", &json!({"size_mib": 1}));
+    world.config("exit", &json!({"drives": [drive]}));
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e"]);
+    command.arg("inject=pivot_root:signal=KILL");
+    command.arg(jailer()).args(world.jailer("g1").get_args());
+    command.arg("--config-file").arg(world.path("vm.json"));
+    output(&mut command);
+    let inode = || fs::metadata(world.path("d.img")).unwrap().ino();
+    let before = inode();
+    expect(&world.run("g1"), 42);
+    assert_eq!(inode(), before);
+    expect(&clean(&world, "g1"), 0);
+    assert_eq!(inode(), before);
 }
 
 /// What a port of the bridge that is called as the guest's tap sends, as seen on another.

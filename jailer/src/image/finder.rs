@@ -52,6 +52,11 @@ pub fn find(image: &Window, to: &mut dyn Taker) -> Result<(), String> {
         }
         _ => e.to_string(),
     })?;
+    let nothing = match partitions.iter().filter(|p| p.number.is_some()).count() {
+        0 if partitions.is_empty() => "it has a partition table, but no partition".to_owned(),
+        0 => "it has no partition table, and no file system that is known".to_owned(),
+        some => format!("it has {some} partitions, but no file system that is known"),
+    };
     let places = open_all(partitions, &mut notes);
     let looks: [fn(&FileSystem) -> Found; 2] = [by_grub, by_loader];
     for look in looks {
@@ -75,7 +80,7 @@ pub fn find(image: &Window, to: &mut dyn Taker) -> Result<(), String> {
         ));
     }
     if notes.is_empty() {
-        notes.push("it has no partition table and no file system that is known".into());
+        notes.push(nothing);
     }
     Err(notes.join("\n"))
 }

@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, FromRawFd as _};
+use std::panic::PanicHookInfo;
 use std::time::{Duration, Instant};
 
 /// How long it may take. A slow file system over a network has its time in this.
@@ -130,7 +131,7 @@ impl Helper {
                 format!("reading it takes more than {PROCESSOR} s of a processor")
             }
             Some(WaitStatus::Signaled(_, signal, _)) => {
-                format!("its reader broke off ({signal}): it is damaged, or made to do harm")
+                format!("its reader broke off ({signal}): {DAMAGED}")
             }
             Some(WaitStatus::Exited(_, CANNOT_CONFINE)) => {
                 "this host cannot lock up the process that is to read it".into()
@@ -149,6 +150,8 @@ impl Drop for Helper {
     }
 }
 
+/// Why a reader breaks off.
+const DAMAGED: &str = "it is damaged, or made to do harm";
 /// Status of a helper that read nothing, as it could not be locked up.
 const CANNOT_CONFINE: i32 = 2;
 
@@ -263,6 +266,7 @@ fn rules() -> Result<BpfProgram, seccompiler::BackendError> {
 fn work(image: Window, to: File) {
     // Descriptors are not closed, which would be one more thing to allow: they end with the process.
     let (image, to) = (ManuallyDrop::new(image), ManuallyDrop::new(to));
+    std::panic::set_hook(Box::new(tell_of_panic));
     let mut says = Says { to: &to };
     let said = match finder::find(&image, &mut says) {
         Ok(()) => says.frame(Mark::End, &[]),
@@ -270,6 +274,24 @@ fn work(image: Window, to: File) {
     };
     // If nobody listens any more, there is nothing to say.
     drop(said);
+}
+
+/// In the helper: says where a reader of others', which cannot stand every image, broke off.
+#[expect(
+    unsafe_code,
+    reason = "a descriptor that is open until the process ends"
+)]
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    // SAFETY: it is where the process writes to, and is not closed here.
+    let mut to = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
+    let place = panic.location().map(|place| {
+        let mut parts: Vec<&str> = place.file().rsplit('/').take(3).collect();
+        parts.reverse();
+        format!("{}:{}", parts.join("/"), place.line())
+    });
+    let place = place.unwrap_or_default();
+    let text = format!("its reader broke off at {place}: {DAMAGED}");
+    let _ = frames::write(&mut *to, Mark::Error, text.as_bytes());
 }
 
 struct Says<'a> {

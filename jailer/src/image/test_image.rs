@@ -12,6 +12,11 @@ pub type Contents<'a> = &'a [(&'a str, &'a [u8])];
 
 /// An ext4 file system of `mib` with `contents`.
 pub fn ext4(dir: &Path, mib: u64, contents: Contents<'_>) -> PathBuf {
+    ext4_with(dir, mib, contents, "extent")
+}
+
+/// The same, with `features` or without them.
+pub fn ext4_with(dir: &Path, mib: u64, contents: Contents<'_>, features: &str) -> PathBuf {
     let (tree, image) = (dir.join("tree"), dir.join("ext4"));
     let _ = fs::remove_dir_all(&tree);
     let _ = fs::remove_file(&image);
@@ -30,7 +35,7 @@ pub fn ext4(dir: &Path, mib: u64, contents: Contents<'_>) -> PathBuf {
     let size = format!("{mib}M");
     run(
         Command::new("mke2fs")
-            .args(["-q", "-t", "ext4", "-d"])
+            .args(["-q", "-t", "ext4", "-O", features, "-d"])
             .arg(tree)
             .arg(&image)
             .arg(size),

@@ -9,6 +9,21 @@ use crate::undo::Undo;
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 
+/// Whether `name` can be that of a `kind` of device, which takes `most` bytes: what the host's programs and
+/// directories of devices read as a name and nothing more.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str, most: usize, kind: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
+    match name.len() <= most && name.chars().all(plain) {
+        true => Ok(()),
+        false => Err(format!(
+            "`{name}` cannot name a {kind}: use at most {most} letters, digits, `+`, `_`, `.`, `-`"
+        )),
+    }
+}
+
 /// Size of a device in bytes.
 ///
 /// # Errors

@@ -265,13 +265,7 @@ impl Backend for Disk {
 
     /// UEFI, table 5.6: 36 units; and nothing that sfdisk's script would read as more than a name.
     fn check_name(&self, name: &str) -> Result<(), String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
-        match name.len() <= 36 && name.chars().all(plain) {
-            true => Ok(()),
-            false => Err(format!(
-                "`{name}` cannot name a partition: use at most 36 letters, digits, `+`, `_`, `.`, `-`"
-            )),
-        }
+        device::check_name(name, 36, "partition")
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {

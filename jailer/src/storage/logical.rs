@@ -121,13 +121,7 @@ impl Backend for Logical {
 
     /// lvm(8), "Valid names"; the reserved ones lvcreate refuses.
     fn check_name(&self, name: &str) -> Result<(), String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
-        match name.len() <= 127 && name.chars().all(plain) {
-            true => Ok(()),
-            false => Err(format!(
-                "`{name}` cannot name a logical volume: use at most 127 letters, digits, `+`, `_`, `.`, `-`"
-            )),
-        }
+        device::check_name(name, 127, "logical volume")
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {
