@@ -60,8 +60,6 @@ impl Helper {
             let to = File::from(to);
             nix::fcntl::fcntl(&from, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let parent = nix::unistd::getpid();
-            #[cfg(test)]
-            let _others = crate::tool::STARTING.read();
             let child = duplicate(|| {
                 let confined = confine(&image, &to, &nowhere, parent, &rules);
                 confined.map(|(image, to)| work(Window::new(image, len), to))
