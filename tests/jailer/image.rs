@@ -167,12 +167,12 @@ fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
     write(&world, "boot/grub/grub.cfg", grub_cfg("k", false));
     image(&world);
     let whole = fs::read(&path).unwrap();
-    fs::write(&path, &whole[..MIB as usize]).unwrap();
+    fs::write(&path, &whole[..1 << 20]).unwrap();
     refused(
         "a table alone",
         &["it has a partition table, but no partition"],
     );
-    fs::write(&path, &whole[..2 * MIB as usize]).unwrap();
+    fs::write(&path, &whole[..2 << 20]).unwrap();
     refused(
         "truncated",
         &["in partition 1 (ext4): ", "no grub.cfg in /boot/grub"],
