@@ -122,13 +122,18 @@ struct Network {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Card {
     r#match: Match,
+    #[serde(rename = "set-name")]
     set_name: String,
     dhcp4: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway4: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway6: Option<IpAddr>,
+    /// By further gateways.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,7 +171,13 @@ fn network(interfaces: &[NetworkInterface]) -> Network {
 
 fn card(name: String, interface: &NetworkInterface) -> Card {
     let host = interface.host.clone().unwrap_or_default();
-    let gateways = host.gateways().into_iter();
+    let mut gateways = host.gateways();
+    // cloud-init of Debian 12 takes a route to ::/0 for one to ::/64.
+    let mut first = |v4: bool| {
+        let at = gateways.iter().position(|gateway| gateway.is_ipv4() == v4);
+        at.map(|at| gateways.remove(at))
+    };
+    let (gateway4, gateway6) = (first(true), first(false));
     let nameservers = Some(host.nameservers).filter(|all| !all.is_empty());
     Card {
         r#match: Match {
@@ -174,7 +185,9 @@ fn card(name: String, interface: &NetworkInterface) -> Card {
         },
         set_name: name,
         dhcp4: host.addresses.is_empty(),
-        routes: gateways.map(route).collect(),
+        gateway4,
+        gateway6,
+        routes: gateways.into_iter().map(route).collect(),
         addresses: host.addresses,
         nameservers: nameservers.map(|addresses| NameServers { addresses }),
         mtu: interface.mtu,

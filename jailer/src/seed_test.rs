@@ -62,7 +62,7 @@ fn the_guest_is_told_its_name_keys_and_addresses() {
     let expected = json!({"version": 2, "ethernets": {
         "eth0": {"match": {"macaddress": "06:00:0a:58:00:05"}, "set-name": "eth0", "mtu": 1400,
                  "dhcp4": false, "addresses": ["10.88.0.5/24", "fd00:88::5/64"],
-                 "routes": [{"to": "0.0.0.0/0", "via": "10.88.0.1"}, {"to": "::/0", "via": "fd00:88::1"}],
+                 "gateway4": "10.88.0.1", "gateway6": "fd00:88::1",
                  "nameservers": {"addresses": ["9.9.9.9"]}},
         "eth1": {"match": {"macaddress": "06:00:0a:58:00:06"}, "set-name": "eth1", "dhcp4": true}}});
     assert_eq!(network, expected);
@@ -97,6 +97,23 @@ fn keys_without_a_user_are_the_default_user_s() {
     seed.ssh_authorized_keys.clear();
     let user = serde_json::to_value(user_data(seed)).unwrap();
     assert_eq!(user, json!({"preserve_hostname": true}));
+}
+
+#[test]
+fn further_gateways_are_routes() {
+    let mut config = full();
+    let host = config.network_interfaces[0].host.as_mut().unwrap();
+    host.gateways = ["fd00:88::1", "10.88.0.1", "10.88.0.2"]
+        .map(|text| text.parse().unwrap())
+        .into();
+    let network = serde_json::to_value(network(&config.network_interfaces)).unwrap();
+    let card = &network["ethernets"]["eth0"];
+    assert_eq!(card["gateway6"], "fd00:88::1");
+    assert_eq!(card["gateway4"], "10.88.0.1");
+    assert_eq!(
+        card["routes"],
+        json!([{"to": "0.0.0.0/0", "via": "10.88.0.2"}])
+    );
 }
 
 #[test]

@@ -18,6 +18,13 @@ const CONFIG: &str = r#"{
                            {"iface_id": "n1", "host_dev_name": "tap1", "bridge": "br1", "mtu": 1400}]
 }"#;
 
+/// A guest that boots what is in its image, and has a seed.
+const IMAGE_CONFIG: &str = r#"{
+    "boot-source": {"image_drive": "a"},
+    "drives": [{"drive_id": "a", "is_root_device": true, "path_on_host": "DIR/a.img", "template": "DIR/t"}],
+    "host": {"seed": {"instance_id": "i"}}
+}"#;
+
 fn options(directory: &Path) -> Options {
     let program = std::env::current_exe().unwrap();
     let words = [
@@ -121,7 +128,27 @@ fn attempt(directory: &Path, steps: usize) -> (Result<(), String>, usize) {
 
 #[test]
 fn a_start_that_fails_after_any_step_leaves_nothing() {
+    fails_after_any_step(&world(), 30);
+}
+
+#[test]
+fn a_start_from_an_image_that_fails_after_any_step_leaves_nothing() {
     let directory = world();
+    let path = directory.path();
+    let config = b"menuentry a { linux /k\n initrd /i }";
+    let contents: &[(&str, &[u8])] = &[
+        ("/boot/grub/grub.cfg", config),
+        ("/k", &[7; 1 << 20]),
+        ("/i", b"i"),
+    ];
+    let image = crate::image::test_image::ext4(path, 8, contents);
+    std::fs::rename(image, path.join("t")).unwrap();
+    let config = IMAGE_CONFIG.replace("DIR", path.to_str().unwrap());
+    std::fs::write(path.join("vm.json"), config).unwrap();
+    fails_after_any_step(&directory, 20);
+}
+
+fn fails_after_any_step(directory: &tempfile::TempDir, least: usize) {
     let before = tree(directory.path());
     let mut ended = None;
     for steps in 0..200 {
@@ -133,7 +160,7 @@ fn a_start_that_fails_after_any_step_leaves_nothing() {
         }
     }
     let steps = ended.expect("it never came to the end");
-    assert!(steps > 30, "only {steps} steps could fail");
+    assert!(steps > least, "only {steps} steps could fail");
 }
 
 #[test]

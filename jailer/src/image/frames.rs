@@ -52,8 +52,8 @@ pub fn write(to: &mut impl Write, mark: Mark, bytes: &[u8]) -> io::Result<()> {
     let empty: Option<&[u8]> = bytes.is_empty().then_some(&[]);
     for piece in pieces.chain(empty) {
         let len = u32::try_from(piece.len()).map_err(io::Error::other)?;
-        to.write_all(&[mark.byte()])?;
-        to.write_all(&len.to_le_bytes())?;
+        let [a, b, c, d] = len.to_le_bytes();
+        to.write_all(&[mark.byte(), a, b, c, d])?;
         to.write_all(piece)?;
     }
     Ok(())

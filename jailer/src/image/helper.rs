@@ -9,7 +9,7 @@ use crate::image::frames::{self, Mark};
 use crate::state;
 use crate::storage::sandbox::{self, MAX_MEMORY};
 use crate::undo::Undo;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
@@ -33,6 +33,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const PROCESSOR: u64 = 30;
 /// Memory that it may write, in bytes: an ext4 journal's map takes most.
 const MEMORY: u64 = 1 << 30;
+/// Room in the pipe, in bytes: what any process may have (/proc/sys/fs/pipe-max-size).
+const PIPE: libc::c_int = 1 << 20;
 /// How often a signal is asked for while nothing comes, in milliseconds.
 const TICK: u16 = 20;
 /// How long it may take to end after its last word.
@@ -58,10 +60,10 @@ impl Helper {
             let rules = rules().map_err(io::Error::other)?;
             let (from, to) = pipe2(OFlag::O_CLOEXEC)?;
             let to = File::from(to);
-            nix::fcntl::fcntl(&from, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            // Fewer turns; the host may not grant it.
+            let _ = fcntl(&from, FcntlArg::F_SETPIPE_SZ(PIPE));
+            fcntl(&from, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
             let parent = nix::unistd::getpid();
-            #[cfg(test)]
-            let _others = crate::tool::STARTING.read();
             let child = duplicate(|| {
                 let confined = confine(&image, &to, &nowhere, parent, &rules);
                 confined.map(|(image, to)| work(Window::new(image, len), to))

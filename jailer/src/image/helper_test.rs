@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt as _;
 /// What a helper does with an image: its frames' marks, or why there are no more.
 fn marks(image: File) -> Result<String, String> {
     let mut undo = Undo::new(|| Ok(()));
+    let _others = crate::tool::STARTING.read();
     let mut helper = Helper::start(image).unwrap();
     let mut order = frames::Order::default();
     let mut marks = String::new();
@@ -68,6 +69,7 @@ fn confined(work: fn()) -> WaitStatus {
     let nowhere = state::directory("empty").unwrap();
     let (rules, parent) = (rules().unwrap(), nix::unistd::getpid());
     let (image, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let _others = crate::tool::STARTING.read();
     let child = duplicate(|| {
         confine(&image, &to, &nowhere, parent, &rules).map(|files| {
             std::mem::forget(files);

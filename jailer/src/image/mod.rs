@@ -15,7 +15,7 @@ mod partitions;
 mod script;
 #[cfg(test)]
 #[path = "test_image.rs"]
-mod test_image;
+pub mod test_image;
 
 use crate::dir::{Dir, Owner, ROOT, by_descriptor};
 use crate::error::Error;

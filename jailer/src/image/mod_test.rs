@@ -38,6 +38,7 @@ fn what_is_laid_is_the_superuser_s_and_what_fails_leaves_nothing() {
     let group = Gid::from_raw(31235);
     let mut undo = Undo::new(|| Ok(()));
     let image = File::open(&path).unwrap();
+    let _others = crate::tool::STARTING.read();
     let found = lay(&root, group, &image, "i", &mut undo).unwrap();
     assert_eq!((found.command_line.as_str(), found.initrd), ("ro", true));
     assert_eq!(test_image::bytes(&jail.join(KERNEL)), kernel);
@@ -68,6 +69,7 @@ fn a_signal_ends_it() {
     File::create(&image).unwrap().set_len(1 << 30).unwrap();
     let root = Dir::open(dir.path()).unwrap();
     let image = File::open(image).unwrap();
+    let _others = crate::tool::STARTING.read();
     let stop = || Err(Error::Stopped(nix::sys::signal::Signal::SIGINT));
     let mut undo = Undo::new(stop);
     let error = lay(&root, Gid::from_raw(1), &image, "i", &mut undo).unwrap_err();
