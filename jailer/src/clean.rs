@@ -61,6 +61,15 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
         )))?,
         None => None,
     };
+    if directory
+        .as_ref()
+        .is_some_and(|directory| chroot::is_locked(directory.path()))
+    {
+        let message = "it runs: end it first";
+        return Err(Error::step(format!("clean up after {id}"))(
+            io::Error::other(message),
+        ));
+    }
     // Held until the end, so that no start comes between.
     let lock = match &directory {
         Some(directory) => Some(chroot::lock(directory, id, &mut undo)?),

@@ -105,7 +105,7 @@ fn a_daemon_has_no_terminal_and_the_jailer_ends() {
         ),
         &["choose another --id"],
     );
-    contains(&expect(&clean(&world, "g1"), 1), &["while one runs"]);
+    contains(&expect(&clean(&world, "g1"), 1), &["it runs: end it first"]);
     guest.end();
     expect(&clean(&world, "g1"), 0);
     assert!(!world.path("base/bantam/g1").exists());

@@ -19,6 +19,8 @@ use std::path::Path;
 const FIRST: i32 = -400;
 /// Priority of source translation (nft(8), "srcnat").
 const TRANSLATION: i32 = 100;
+/// Priority of filters (nft(8), "filter").
+const FILTER: i32 = 0;
 /// Flag of a route that was learnt from a router (linux/ipv6_route.h, RTF_ADDRCONF).
 const LEARNT: u32 = 0x0004_0000;
 
@@ -124,7 +126,8 @@ pub fn translation_table(name: &str) -> String {
     table
 }
 
-/// The rules that translate what comes from `networks`, those of the bridge `name`.
+/// The rules that translate what comes from `networks`, those of the bridge `name`, and let nothing in that no
+/// guest asked for.
 fn translation_rules(name: &str, networks: &[IpNet]) -> String {
     let table = translation_table(name);
     let mut text = replace("inet", &table);
@@ -144,6 +147,13 @@ fn translation_rules(name: &str, networks: &[IpNet]) -> String {
             "{family} saddr {net} {family} daddr != {net} oifname != \"{name}\" masquerade"
         );
     }
+    text.push_str("}\n");
+    // Translation hides the guests: nobody else's packets are routed to them, but answers are.
+    let _ = writeln!(
+        text,
+        "chain forward {{ type filter hook forward priority {FILTER}; policy accept;\n\
+         iifname != \"{name}\" oifname \"{name}\" ct state != {{ established, related }} drop"
+    );
     text.push_str("}\n}\n");
     text
 }

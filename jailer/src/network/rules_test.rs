@@ -83,10 +83,8 @@ fn nft_takes_the_rules() {
                 .run_to_end()
         };
         let text = list().unwrap();
-        assert!(
-            text.contains("bantam-g") && text.contains("masquerade"),
-            "{text}"
-        );
+        let whole = ["bantam-g", "masquerade", "hook forward"].map(|part| text.contains(part));
+        assert_eq!(whole, [true; 3], "{text}");
         drop(undo);
         remove("inet bantam-nat-br0").unwrap();
         assert_eq!(list().unwrap().trim(), "");
