@@ -86,9 +86,14 @@ impl Monitor {
             let file = File::create(dir.path().join(image)).unwrap();
             file.set_len(2 << 20).unwrap();
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bantam"));
+        // A shell starts what it puts into the background with some signals ignored, which is inherited.
+        let mut command = Command::new("env");
         command
-            .arg("--api-sock")
+            .args([
+                "--default-signal",
+                env!("CARGO_BIN_EXE_bantam"),
+                "--api-sock",
+            ])
             .arg(dir.path().join("api.sock"))
             // What requests name without a directory is in its own.
             .current_dir(dir.path())
