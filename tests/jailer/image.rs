@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a refusal may take: of no image more than a little is read.
@@ -53,12 +53,6 @@ fn config(world: &World, more: &Value) {
     world.config("exit", &config);
 }
 
-fn clean(world: &World) -> Output {
-    let mut command = Command::new(jailer());
-    command.args(["clean", "--id", "g1", "--chroot-base-dir"]);
-    output(command.arg(world.path("base")))
-}
-
 #[test]
 fn a_guest_boots_what_is_in_its_image_and_what_it_puts_there() {
     let world = World::new();
@@ -96,7 +90,7 @@ fn a_guest_boots_what_is_in_its_image_and_what_it_puts_there() {
     image(&world);
     config(&world, &json!({}));
     expect(&world.run("g1"), 17);
-    expect(&clean(&world), 0);
+    expect(&world.clean("g1"), 0);
     assert!(!world.path("base/bantam/g1").exists());
 }
 
@@ -119,7 +113,7 @@ fn an_image_is_made_from_a_template_and_booted_at_once() {
     // A failed start takes the image that it made with it.
     fs::write(world.path("template"), vec![0; 1 << 20]).unwrap();
     fs::remove_file(world.path("root.img")).unwrap();
-    expect(&clean(&world), 0);
+    expect(&world.clean("g1"), 0);
     let _ = fs::remove_dir(world.path("base/bantam"));
     let before = world.state();
     contains(&expect(&world.run("g1"), 152), &["no partition table"]);
@@ -246,7 +240,7 @@ fn a_seed_is_a_drive_and_tells_who_the_guest_is() {
         ],
     );
     guest.terminate();
-    expect(&clean(&world), 0);
+    expect(&world.clean("g1"), 0);
     assert!(!world.path("base/bantam/g1").exists());
 
     let mut network = network;
@@ -286,7 +280,7 @@ fn a_start_that_is_killed_while_an_image_is_read_leaves_nothing_that_clean_does_
             let ended = output(&mut command);
             let log = fs::read_to_string(world.path("log")).unwrap();
             fs::remove_file(world.path("log")).unwrap();
-            expect(&clean(&world), 0);
+            expect(&world.clean("g1"), 0);
             let _ = fs::remove_dir(world.path("base/bantam"));
             assert_eq!(world.state(), before, "{call} {nth}");
             // The first is the jailer's own.

@@ -8,7 +8,7 @@ use crate::world::{World, contains, expect, jailer, links, output};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Command, Output};
+use std::process::Command;
 
 fn interfaces(host: &Value) -> Value {
     json!({"network-interfaces": [{
@@ -22,12 +22,6 @@ fn all() -> Value {
         "bridge_addresses": ["10.88.0.1/24", "fd00:88::1/64"], "nat": true, "isolated": true,
         "spoof_guard": true, "addresses": ["10.88.0.5/24", "fd00:88::5/64"],
     })
-}
-
-fn clean(world: &World, id: &str) -> Output {
-    let mut command = Command::new(jailer());
-    command.args(["clean", "--id", id, "--chroot-base-dir"]);
-    output(command.arg(world.path("base")))
 }
 
 fn tables() -> String {
@@ -52,7 +46,7 @@ fn what_is_around_a_guest_is_made_and_goes_with_it() {
         assert_eq!(fs::read_to_string(path).unwrap().trim(), "1", "{family}");
     }
     guest.terminate();
-    expect(&clean(&world, "g1"), 0);
+    expect(&world.clean("g1"), 0);
     assert_eq!(tables(), "");
     assert!(!links().join("\n").contains("br0"));
 }
@@ -67,19 +61,19 @@ fn a_bridge_stays_for_other_guests_and_if_it_was_there() {
     world.config("up", &second);
     let second = world.start("g2");
     first.terminate();
-    expect(&clean(&world, "g1"), 0);
+    expect(&world.clean("g1"), 0);
     contains(
         &links().join("\n"),
         &["br0 up=true", "tap1 up=true bridge=br0"],
     );
     second.terminate();
-    expect(&clean(&world, "g2"), 0);
+    expect(&world.clean("g2"), 0);
     assert!(!links().join("\n").contains("br0"));
 
     sh("ip link add br0 type bridge");
     let guest = world.start("g2");
     guest.terminate();
-    expect(&clean(&world, "g2"), 0);
+    expect(&world.clean("g2"), 0);
     contains(&links().join("\n"), &["br0"]);
 }
 
@@ -129,7 +123,7 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
             command.arg("--config-file").arg(world.path("vm.json"));
             command.args(["--", "--no-api"]);
             output(&mut command);
-            let text = expect(&clean(&world, "g1"), 0);
+            let text = expect(&world.clean("g1"), 0);
             assert_eq!(text, "", "{call} {nth}");
             let trace = fs::read_to_string(world.path("log")).unwrap();
             fs::remove_file(world.path("log")).unwrap();
@@ -168,7 +162,7 @@ fn an_image_of_a_killed_start_is_the_next_one_s() {
     let before = inode();
     expect(&world.run("g1"), 42);
     assert_eq!(inode(), before);
-    expect(&clean(&world, "g1"), 0);
+    expect(&world.clean("g1"), 0);
     assert_eq!(inode(), before);
 }
 

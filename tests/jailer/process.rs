@@ -76,12 +76,6 @@ fn start(world: &World, id: &str, flags: &[&str]) -> Orphan {
     Orphan::of(world, id)
 }
 
-fn clean(world: &World, id: &str) -> std::process::Output {
-    let mut command = Command::new(jailer());
-    command.args(["clean", "--id", id, "--chroot-base-dir"]);
-    output(command.arg(world.path("base")))
-}
-
 #[test]
 fn a_daemon_has_no_terminal_and_the_jailer_ends() {
     let world = World::new();
@@ -105,9 +99,9 @@ fn a_daemon_has_no_terminal_and_the_jailer_ends() {
         ),
         &["choose another --id"],
     );
-    contains(&expect(&clean(&world, "g1"), 1), &["it runs: end it first"]);
+    contains(&expect(&world.clean("g1"), 1), &["it runs: end it first"]);
     guest.end();
-    expect(&clean(&world, "g1"), 0);
+    expect(&world.clean("g1"), 0);
     assert!(!world.path("base/bantam/g1").exists());
 }
 
@@ -243,7 +237,7 @@ fn control_groups_hold_the_guest_and_are_cleaned() {
     let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
     assert_eq!(inside.trim(), guest.0.to_string());
     guest.end();
-    expect(&clean(&world, "g1"), 0);
+    expect(&world.clean("g1"), 0);
     assert!(!group.exists() && hierarchy.join(&parent).exists());
 
     // A start that fails leaves neither group nor the jailer in it.

@@ -112,6 +112,13 @@ impl World {
         output(command.args(["--", "--no-api"]))
     }
 
+    /// Has the jailer clean up after the guest `id`.
+    pub fn clean(&self, id: &str) -> Output {
+        let mut command = Command::new(jailer());
+        command.args(["clean", "--id", id, "--chroot-base-dir"]);
+        output(command.arg(self.path("base")))
+    }
+
     /// Everything on this host that a start could leave.
     pub fn state(&self) -> String {
         let mut state = tree(self.dir.path());

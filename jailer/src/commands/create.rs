@@ -8,7 +8,6 @@ use crate::storage;
 use crate::uids;
 use crate::undo::Undo;
 use argh::FromArgs;
-use nix::unistd::Gid;
 use resources::{BootSource, Host, MachineConfig, Problem, Seed, Serial, VmConfig};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -112,8 +111,7 @@ impl Create {
         let config = self.config(&others)?;
         let mut problems = config.problems();
         let host = config.host.clone().unwrap_or_default();
-        let mut owner = uids::owner(host.uid.unwrap_or_default());
-        owner.gid = host.gid.map_or(owner.gid, Gid::from_raw);
+        let owner = options::owner(host.uid.unwrap_or_default(), host.gid);
         let files = match problems.is_empty() {
             true => storage::check(&config, owner, &mut problems),
             false => None,

@@ -3,9 +3,10 @@
 use super::{Guest, definitions};
 use crate::cgroup;
 use crate::cli::{DEFAULT_BASE, DEFAULT_LIMITS, Options, Process, exec_name};
+use crate::dir::Owner;
 use crate::error::Error;
 use crate::uids;
-use nix::unistd::{Gid, Uid};
+use nix::unistd::Gid;
 use resources::{Problem, VmConfig};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,15 @@ pub fn place(config: &VmConfig) -> (&'static Path, String) {
     (Path::new(DEFAULT_BASE), name.unwrap_or("bantam".into()))
 }
 
+/// The user `uid`, in the group `gid` or that of the same number.
+pub fn owner(uid: u32, gid: Option<u32>) -> Owner {
+    let own = uids::owner(uid);
+    Owner {
+        gid: gid.map_or(own.gid, Gid::from_raw),
+        ..own
+    }
+}
+
 /// What starts `guest`.
 ///
 /// # Errors
@@ -45,9 +55,7 @@ pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
         let message = "is missing: name the user that the guest's VMM runs as";
         return Err(Error::Problems(vec![Problem::new(key, message)]));
     };
-    let mut owner = uids::owner(uid);
-    owner.uid = Uid::from_raw(uid);
-    owner.gid = host.gid.map_or(owner.gid, Gid::from_raw);
+    let owner = owner(uid, host.gid);
     let exec_file = match host.exec_file {
         Some(path) => path,
         None => default_monitor().map_err(Error::step("find this program's file"))?,

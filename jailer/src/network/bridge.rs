@@ -47,8 +47,7 @@ impl Held {
     }
 
     /// Makes sure that there is the bridge and that it is on; one that is created gets `addresses`. `key`
-    /// is its interface's; `nat` tells whether its networks are going to be translated. Whether a jailer created
-    /// it, now or before.
+    /// is its interface's; `nat` tells whether its networks are going to be translated.
     ///
     /// # Errors
     /// [`Error`], naming the bridge and the key.
@@ -59,7 +58,7 @@ impl Held {
         addresses: &[IpNet],
         nat: bool,
         undo: &mut Undo,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let name = self.name.clone();
         let failed = |what: &str| {
             Error::step::<io::Error>(format!(
@@ -77,8 +76,7 @@ impl Held {
             Err(e) => return Err(failed("create")(e)),
         };
         if !created {
-            control.set_up(&name, true).map_err(failed("switch on"))?;
-            return self.is_ours(&control).map_err(failed("look at"));
+            return control.set_up(&name, true).map_err(failed("switch on"));
         }
         let ready = number(&control, &name)
             .and_then(|number| self.claim(&number))
@@ -97,8 +95,7 @@ impl Held {
         ready.map_err(Error::step(format!("set up the bridge of {key}.bridge")))?;
         addressed.map_err(Error::step(format!(
             "give the bridge {name} its addresses ({key}.host.bridge_addresses)"
-        )))?;
-        Ok(true)
+        )))
     }
 
     /// Removes the bridge and its table, if a jailer created it and nothing is on it.
