@@ -31,3 +31,5 @@ mod phases;
 mod process;
 #[path = "api/schema.rs"]
 mod schema;
+#[path = "api/snapshot.rs"]
+mod snapshot;

@@ -23,6 +23,7 @@
 //!   0x0010_0000 │ kernel (an ELF says where)     │
 //!   0x0010_0000 ├────────────────────────────────┤
 //!   0x000f_fff0 │ reset vector                   │ 16-bit code that writes the reset register
+//!   0x000f_f000 │ name of the snapshot           │ 16 bytes, written when the guest is saved
 //!   0x000e_0000 │ RSDP, then the ACPI tables     │ reserved in the memory map
 //!   0x000a_0000 │ (RAM, but in no memory map)    │ where a PC has VGA and option ROMs: reads as zero
 //!   0x0009_fc00 │ end of conventional memory     │
@@ -75,6 +76,9 @@ pub const ACPI_START: u64 = 0xe_0000;
 
 /// End of the room for ACPI tables; the rest up to 1 MiB is reserved with them.
 pub const ACPI_END: u64 = 0xf_f000;
+
+/// Where a monitor writes which snapshot the memory belongs to, 16 bytes; reserved.
+pub const SNAPSHOT_ID: u64 = 0xf_f000;
 
 /// Where a PC's processor starts after a reset, in real mode, and where kernels jump to reset it: with
 /// hardware-reduced ACPI and no EFI, Linux before 6.3 knows no other way than this (`reboot=bios`).

@@ -1,6 +1,6 @@
 //! What is asked of a snapshot.
 
-use crate::HugePages;
+use crate::{HugePages, VmConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -63,6 +63,19 @@ pub struct NetworkOverride {
 pub struct VsockOverride {
     /// The socket.
     pub uds_path: PathBuf,
+    /// Bantam's own: another address for the guest, at least 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_cid: Option<u32>,
+}
+
+/// Bantam's own: another image for a drive. It must hold what the saved one held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriveOverride {
+    /// The drive.
+    pub drive_id: String,
+    /// The image.
+    pub path_on_host: PathBuf,
 }
 
 /// Pages behind restored memory.
@@ -122,6 +135,9 @@ pub struct SnapshotLoad {
     /// Another socket for vsock.
     #[serde(default)]
     pub vsock_override: Option<VsockOverride>,
+    /// Bantam's own: other images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drive_overrides: Vec<DriveOverride>,
     /// Whether the guest's clock is set to the host's.
     #[serde(default)]
     pub clock_realtime: bool,
@@ -131,6 +147,77 @@ pub struct SnapshotLoad {
 }
 
 impl SnapshotLoad {
+    /// From the two files of a snapshot, as they are.
+    pub fn from_files(snapshot_path: PathBuf, memory: PathBuf) -> Self {
+        Self {
+            snapshot_path,
+            mem_backend: Some(MemoryBackend {
+                backend_type: MemoryBackendType::File,
+                backend_path: memory,
+            }),
+            mem_file_path: None,
+            track_dirty_pages: false,
+            enable_diff_snapshots: None,
+            resume_vm: false,
+            network_overrides: Vec::new(),
+            vsock_override: None,
+            drive_overrides: Vec::new(),
+            clock_realtime: false,
+            huge_pages: RestoredPages::Snapshot,
+        }
+    }
+
+    /// The configuration that `saved` becomes.
+    ///
+    /// # Errors
+    /// What cannot be had, naming the key.
+    pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
+        for change in &self.network_overrides {
+            let id = &change.iface_id;
+            let interfaces = &mut saved.network_interfaces;
+            let interface = interfaces.iter_mut().find(|n| n.iface_id == *id);
+            let interface = interface
+                .ok_or_else(|| format!("network_overrides: the guest has no interface `{id}`"))?;
+            interface.host_dev_name.clone_from(&change.host_dev_name);
+            interface.tap_fd = None;
+        }
+        for change in &self.drive_overrides {
+            let id = &change.drive_id;
+            let drive = saved.drives.iter_mut().find(|d| d.drive_id == *id);
+            let drive =
+                drive.ok_or_else(|| format!("drive_overrides: the guest has no drive `{id}`"))?;
+            drive.path_on_host = Some(change.path_on_host.clone());
+        }
+        if let Some(change) = &self.vsock_override {
+            let vsock = saved
+                .vsock
+                .as_mut()
+                .ok_or("vsock_override: the guest has no vsock")?;
+            vsock.uds_path.clone_from(&change.uds_path);
+            vsock.guest_cid = change.guest_cid.unwrap_or(vsock.guest_cid);
+        }
+        let machine = &mut saved.machine_config;
+        machine.track_dirty_pages =
+            self.track_dirty_pages || self.enable_diff_snapshots.unwrap_or_default();
+        if let RestoredPages::As(pages) = self.huge_pages {
+            machine.huge_pages = pages;
+        }
+        Ok(())
+    }
+
+    /// Where memory comes from.
+    ///
+    /// # Errors
+    /// As [`Self::validate`].
+    pub fn memory(&self) -> Result<MemoryBackend, &'static str> {
+        self.validate()?;
+        let file = self.mem_file_path.clone().unwrap_or_default();
+        Ok(self.mem_backend.clone().unwrap_or(MemoryBackend {
+            backend_type: MemoryBackendType::File,
+            backend_path: file,
+        }))
+    }
+
     /// Whether memory comes from exactly one place.
     ///
     /// # Errors

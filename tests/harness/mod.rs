@@ -312,6 +312,52 @@ impl Running {
         answer
     }
 
+    /// Saves the guest, which is held, to files of this name in its directory.
+    pub fn save(&self, name: &str, kind: &str) {
+        let dir = self.dir();
+        let create = serde_json::json!({
+            "snapshot_path": dir.join(format!("{name}.state")),
+            "mem_file_path": dir.join(format!("{name}.memory")),
+            "snapshot_type": kind,
+        });
+        self.api("PUT", "/snapshot/create", create);
+    }
+
+    /// Ends the monitor, and goes on with another one that loads the snapshot of this name, with further keys in
+    /// what it is told.
+    pub fn restore(mut self, name: &str, more: serde_json::Value) -> Self {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        let dir = self.dir().to_owned();
+        fs::remove_file(dir.join("api.sock")).unwrap();
+        let append = |name: &str| {
+            let file = fs::OpenOptions::new().append(true).open(dir.join(name));
+            file.unwrap()
+        };
+        self.child = Command::new(bantam())
+            .arg("--api-sock")
+            .arg(dir.join("api.sock"))
+            .arg("--log-path")
+            .arg(dir.join("messages"))
+            .stdin(Stdio::null())
+            .stdout(append("console"))
+            .stderr(append("messages"))
+            .spawn()
+            .unwrap();
+        self.started = Instant::now();
+        let mut load = serde_json::json!({
+            "snapshot_path": dir.join(format!("{name}.state")),
+            "mem_backend": {
+                "backend_type": "File", "backend_path": dir.join(format!("{name}.memory")),
+            },
+            "resume_vm": true,
+        });
+        let more = more.as_object().expect("keys").clone();
+        load.as_object_mut().expect("keys").extend(more);
+        self.api("PUT", "/snapshot/load", load);
+        self
+    }
+
     /// Resident memory of the monitor, its guest's included, in MiB.
     pub fn resident_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

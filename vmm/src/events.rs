@@ -12,6 +12,16 @@ use std::sync::{Arc, Mutex};
 pub enum Event {
     /// The guest runs.
     Started,
+    /// It was restored from a snapshot, and stands still.
+    Restored {
+        /// The snapshot.
+        id: String,
+    },
+    /// It was saved, and stands still.
+    Saved {
+        /// The snapshot.
+        id: String,
+    },
     /// It stands still.
     Paused,
     /// It goes on.

@@ -49,6 +49,8 @@ pub enum Outcome {
     KvmInternalError,
     /// A vCPU's thread cannot go on.
     VcpuFailed,
+    /// There is no guest: the snapshot it was to come from could not be loaded.
+    NotRestored,
 }
 
 impl Outcome {
@@ -61,6 +63,7 @@ impl Outcome {
             Self::FailedEntry(_) => FAILED_ENTRY,
             Self::KvmInternalError => KVM_INTERNAL_ERROR,
             Self::VcpuFailed => UNEXPECTED,
+            Self::NotRestored => HOST_FAILURE,
         }
     }
 }
@@ -85,6 +88,7 @@ impl fmt::Display for Outcome {
                  host have hardware virtualization (svm or vmx in /proc/cpuinfo)?",
             ),
             Self::VcpuFailed => f.write_str("a vCPU cannot go on"),
+            Self::NotRestored => f.write_str("the snapshot could not be loaded"),
         }
     }
 }

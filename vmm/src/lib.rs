@@ -25,6 +25,7 @@ pub mod mmds;
 pub mod run;
 pub mod seccomp;
 pub mod signals;
+pub mod snapshot;
 pub mod terminal;
 #[cfg(test)]
 mod testing;

@@ -41,7 +41,7 @@ impl Controller {
             }
             Configure::Drive(drive) => self.set_drive(drive)?,
             Configure::Entropy(entropy) => self.config.entropy = Some(entropy),
-            Configure::LoadSnapshot(_) => return self.load_snapshot(),
+            Configure::LoadSnapshot(load) => return self.load_snapshot(&load),
             Configure::Logger(logger) => {
                 logging::configure(&logger).map_err(CommandError::refused("Logger"))?;
                 self.config.logger = Some(logger);
@@ -82,18 +82,6 @@ impl Controller {
             }
             _ => Err(CommandError::AfterStart),
         }
-    }
-
-    fn load_snapshot(&self) -> Result<Reply, CommandError> {
-        Err(refused(
-            "Load snapshot",
-            match self.described {
-                true => {
-                    "Loading a microVM snapshot not allowed after configuring boot-specific resources."
-                }
-                false => "snapshots are not supported by this version",
-            },
-        ))
     }
 
     fn set_balloon(&mut self, balloon: Balloon) -> Result<(), CommandError> {

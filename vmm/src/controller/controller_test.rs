@@ -329,15 +329,12 @@ fn metadata_is_kept_patched_and_limited() {
 fn a_snapshot_is_loaded_into_nothing_else() {
     let mut bench = Bench::new();
     let load = || {
-        Configure::LoadSnapshot(SnapshotLoad {
-            snapshot_path: "s".into(),
-            mem_file_path: Some("m".into()),
-            ..serde_json::from_str(r#"{"snapshot_path":""}"#).unwrap()
-        })
+        let load = SnapshotLoad::from_files("/nonexistent/s".into(), "/nonexistent/m".into());
+        Configure::LoadSnapshot(load)
     };
     bench.set(Configure::CpuConfig(CpuConfig::default()));
     let text = bench.refused_part(load());
-    assert!(text.contains("not supported by this version"), "{text}");
+    assert!(text.contains("cannot read /nonexistent/s"), "{text}");
     bench.set(Configure::Machine(MachineConfig::default()));
     let text = bench.refused_part(load());
     assert!(text.contains("not allowed after configuring"), "{text}");

@@ -8,6 +8,7 @@ mod configure;
 mod operate;
 mod query;
 mod restart;
+mod snapshot;
 
 use crate::command::{Command, CommandError, Metadata, Reply};
 use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
@@ -17,11 +18,12 @@ use crate::events::{Event, Events};
 use crate::exit_status::Outcome;
 use crate::logging;
 use crate::machine::builder::{Host, Start};
-use crate::machine::{self, Machine, MachineError};
+use crate::machine::{self, Machine, MachineError, Origin};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::run::RunError;
 use crate::seccomp::Filters;
+use crate::snapshot::Saved;
 use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
@@ -79,6 +81,10 @@ pub struct Controller {
     /// Some was put before the start.
     has_metadata: bool,
     restart: Restart,
+    /// The snapshot that the guest came from or was saved to last: what a diff lies upon.
+    snapshot: Option<Saved>,
+    /// A snapshot could not be loaded: there is nothing more to do.
+    not_restored: bool,
     /// The console's user wants the end.
     quit: Arc<AtomicBool>,
 }
@@ -113,6 +119,8 @@ impl Controller {
             described: false,
             has_metadata: false,
             restart: Restart::default(),
+            snapshot: None,
+            not_restored: false,
             quit: Arc::default(),
         }
     }
@@ -232,6 +240,19 @@ impl Controller {
     /// # Errors
     /// [`MachineError`]: there is no guest then.
     pub fn boot(&mut self) -> Result<(), MachineError> {
+        let machine = self.build(Origin::Boot)?;
+        // A guest that starts again is not timed.
+        self.process.timed_from = None;
+        let held = self.restart.started();
+        self.take_charge(machine, held);
+        log::info!("the guest was started");
+        self.process.events.tell(Event::Started);
+        self.report();
+        Ok(())
+    }
+
+    /// Builds the machine of the configuration; it stands still.
+    fn build(&mut self, origin: Origin<'_>) -> Result<Machine, MachineError> {
         let output = self.open_console()?;
         let host = Host {
             event_loop: &self.process.event_loop,
@@ -241,25 +262,24 @@ impl Controller {
             prepared: &mut self.prepared,
             seccomp: &self.process.seccomp,
         };
-        let mut machine = machine::build(&self.config, host)?;
+        let mut machine = machine::build(&self.config, host, origin)?;
         *lock(&self.serial) = Some(machine.serial());
         if let Err(e) = self.watch_input().and_then(|()| self.confine(&mut machine)) {
             machine.end();
             return Err(e);
         }
-        // A guest that starts again is not timed.
-        self.process.timed_from = None;
-        self.phase = match self.restart.started() {
+        Ok(machine)
+    }
+
+    /// `machine` is the guest from now on.
+    fn take_charge(&mut self, mut machine: Machine, held: bool) {
+        self.phase = match held {
             true => Phase::Paused(machine),
             false => {
                 machine.resume();
                 Phase::Running(machine)
             }
         };
-        log::info!("the guest was started");
-        self.process.events.tell(Event::Started);
-        self.report();
-        Ok(())
     }
 
     /// The console's output, opened the first time.
@@ -335,6 +355,9 @@ impl Controller {
     pub fn after_turn(&mut self) -> Result<Option<Outcome>, MachineError> {
         if self.quit.load(Ordering::Acquire) {
             return Ok(Some(Outcome::Quit));
+        }
+        if self.not_restored {
+            return Ok(Some(Outcome::NotRestored));
         }
         if self.reporter.is_due() {
             self.report();

@@ -62,16 +62,7 @@ impl Controller {
                 acknowledge_on_stop: start.acknowledge_on_stop,
             })?,
             Operate::HintingStop => self.change_balloon(DeviceUpdate::HintingStop)?,
-            Operate::CreateSnapshot(_) => {
-                return Err(CommandError::Refused {
-                    subject: "Create snapshot",
-                    why: match self.phase {
-                        Phase::Paused(_) => "snapshots are not supported by this version",
-                        _ => "Cannot save the microVM state: the microVM is not paused",
-                    }
-                    .into(),
-                });
-            }
+            Operate::CreateSnapshot(create) => self.create_snapshot(&create)?,
             Operate::Drive(update) => self.change_drive(update)?,
             Operate::FlushMetrics => {
                 let sets = self.device_metrics();
@@ -116,7 +107,7 @@ impl Controller {
         );
     }
 
-    fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.change_phase(
             |phase| match phase {
                 Phase::Paused(mut machine) => {

@@ -2,20 +2,24 @@
 
 use super::attach::{Attacher, irqfd};
 use super::end::End;
+use super::pages::Pages;
 use super::running::{Device, Guest, Machine};
+use super::state::{MachineState, SavedDevice};
 use super::{MachineError, kvm, memory};
 use crate::boot_timer::{BootTimer, Timeline};
 use crate::console::Output;
 use crate::device_config::{DeviceConfig, Prepared};
 use crate::event_loop::{self, SpawnedLoop};
 use crate::seccomp::{Filters, Thread};
-use crate::vcpu::{self, Buses, FlushTimer, Gate, Topology, VcpuMetrics};
+use crate::snapshot::Layers;
+use crate::vcpu::{self, Buses, FlushTimer, Gate, Topology, Vcpu, VcpuMetrics};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::bus::{Bus, SharedDevice};
 use devices::guest_event::EventSink;
 use devices::i8042::{self, I8042};
+use devices::lock;
 use devices::pci_host::{self, PciHost};
 use devices::power::{self, ExitPort, PowerControl};
 use devices::pvpanic::PvPanic;
@@ -55,17 +59,37 @@ pub struct Host<'a> {
     pub seccomp: &'a Arc<Filters>,
 }
 
-/// Builds the guest of `config`, which stands still until [`Machine::resume`].
+/// Where a guest begins.
+pub enum Origin<'a> {
+    /// At its kernel's first instruction.
+    Boot,
+    /// Where it was saved, with this state, and the memory that was mapped from these files.
+    Saved(&'a MachineState, GuestMemory, Layers),
+}
+
+/// Builds the guest of `config` from its `origin` on. It stands still until [`Machine::resume`].
 ///
 /// # Errors
 /// [`MachineError`]; nothing is left behind.
-pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError> {
+pub fn build(
+    config: &VmConfig,
+    host: Host<'_>,
+    origin: Origin<'_>,
+) -> Result<Machine, MachineError> {
     let topology = Topology::new(config.machine_config.vcpu_count, config.machine_config.smt);
     let kvm = kvm::open(topology.vcpus)?;
     let vm = kvm::create_vm(&kvm)?;
     let vm_created = Instant::now();
-    let memory = memory::map(&config.machine_config)?;
-    memory::give_to_kvm(&vm, &memory)?;
+    let (saved, memory, layers) = match origin {
+        Origin::Boot => (
+            None,
+            memory::map(&config.machine_config)?,
+            Layers::default(),
+        ),
+        Origin::Saved(state, memory, layers) => (Some(state), memory, layers),
+    };
+    let log_writes = config.machine_config.track_dirty_pages;
+    memory::give_to_kvm(&vm, &memory, log_writes)?;
     kvm::create_interrupt_controllers(&vm)?;
 
     let end = End::new(host.event_loop);
@@ -90,8 +114,19 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
         devices.push(Device::new(device, transport, own_loop));
     }
 
-    let plan = load(config, &memory, &attacher.windows())?;
-    let vcpus = vcpu::create(&kvm, &vm, &topology, &plan.entry)?;
+    let mut pages = Pages::new(&memory, layers, log_writes);
+    let vcpus = match saved {
+        None => {
+            let plan = load(config, &memory, &attacher.windows(), &mut pages)?;
+            vcpu::create(&kvm, &vm, &topology, &plan.entry)?
+        }
+        Some(state) => {
+            let vcpus = vcpu::restore(&kvm, &vm, &state.vcpus)?;
+            state.vm.restore(&vm)?;
+            restore_devices(&devices, &state.devices)?;
+            vcpus
+        }
+    };
     let coalesced = match vcpus.first() {
         Some(vcpu) => vcpu.coalesced(&vm),
         None => Ok(None),
@@ -106,20 +141,49 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
         let memory = &mut buses.memory;
         insert(memory, layout::BOOT_TIMER, layout::PAGE_SIZE, timer)?;
     }
+    let coalesced = coalesced.map_err(MachineError::set_up("the console's ring"))?;
+    if let (Some(coalesced), Some(state)) = (&coalesced, saved)
+        && state.platform.collects_console
+    {
+        coalesced.start(&vm);
+    }
     let guest = Arc::new(Guest {
+        cpuids: vcpus.iter().map(Vcpu::cpuid).collect(),
         buses,
         end,
         gate: Gate::new(),
-        coalesced: coalesced.map_err(MachineError::set_up("the console's ring"))?,
+        coalesced,
         metrics: host.metrics.clone(),
         vm,
-        _memory: memory,
+        kvm,
+        memory,
     });
     let flush = FlushTimer::new(&guest, host.output.clone());
     let flush = flush.map_err(MachineError::set_up("the console's timer"))?;
     let flush = flush.map(|timer| event_loop::add(host.event_loop, Box::new(timer)));
     let started = vcpu::start(vcpus, &guest, host.seccomp)?;
-    Ok(Machine::new(guest, started, devices, platform, flush))
+    Ok(Machine::new(
+        guest, started, devices, platform, flush, pages,
+    ))
+}
+
+/// Gives each device the state that was saved of it.
+fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), MachineError> {
+    let names = |all: Vec<String>| all.join(", ");
+    let present: Vec<_> = devices.iter().map(|device| device.config.name()).collect();
+    let of_state: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
+    if present != of_state {
+        let (present, of_state) = (names(present), names(of_state));
+        return Err(MachineError::State(format!(
+            "it has the devices {present}, and the state is of {of_state}"
+        )));
+    }
+    for (device, saved) in devices.iter().zip(saved) {
+        lock(&device.transport)
+            .restore(&saved.state)
+            .map_err(|e| MachineError::State(format!("{}: {e}", saved.name)))?;
+    }
+    Ok(())
 }
 
 fn insert(
@@ -227,6 +291,7 @@ fn load(
     config: &VmConfig,
     guest: &GuestMemory,
     windows: &[layout::VirtioMmioWindow],
+    pages: &mut Pages,
 ) -> Result<BootPlan, MachineError> {
     let source = &config.boot_source;
     let kernel = open("boot-source.kernel_image_path", &source.kernel_image_path)?;
@@ -247,7 +312,13 @@ fn load(
     };
     // Huge pages cannot be replaced by a file's, and are there to be used whole.
     let mappable = config.machine_config.huge_pages == HugePages::None;
-    let mut mapper = |piece: &FilePiece<'_>| mappable && memory::map_file(guest, piece);
+    let mut mapper = |piece: &FilePiece<'_>| {
+        let mapped = mappable && memory::map_file(guest, piece);
+        if mapped {
+            pages.mapped_from_file(piece);
+        }
+        mapped
+    };
     boot::load_with(guest, &source, &mut mapper).map_err(MachineError::Boot)
 }
 

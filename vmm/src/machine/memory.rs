@@ -2,13 +2,17 @@
 
 use boot::FilePiece;
 use devices::GuestMemory;
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use resources::{HugePages, MachineConfig};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
-use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap,
+};
 
 /// Why guest memory cannot be had. Each text names the key.
 #[derive(Debug, thiserror::Error)]
@@ -47,19 +51,42 @@ pub enum MemoryError {
 /// [`MemoryError::Map`] or [`MemoryError::Layout`].
 pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
     warn_of_overcommit(config);
+    map_from(config, None)
+}
+
+/// Maps the memory of `config` privately from `file`, which has all of it: its pages are read as the guest touches
+/// them, and what the guest writes stays its own.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_whole(config: &MachineConfig, file: &Arc<File>) -> Result<GuestMemory, MemoryError> {
+    map_from(config, Some(file))
+}
+
+fn map_from(config: &MachineConfig, file: Option<&Arc<File>>) -> Result<GuestMemory, MemoryError> {
     let mib = config.mem_size_mib;
     let huge = config.huge_pages == HugePages::Hugetlb2M;
-    let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    if huge {
+    let flags = match file {
+        Some(_) => libc::MAP_PRIVATE | libc::MAP_NORESERVE,
         // Reserved at once: a guest that ran out of them later would die of SIGBUS.
-        flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
-    }
+        None if huge => {
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
+        }
+        None => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+    };
     let mut regions = Vec::new();
+    let mut offset = 0;
     for (start, len) in boot::layout::ram_ranges(config.mem_bytes()) {
+        let bytes = len;
         let len = usize::try_from(len).map_err(|_| MemoryError::Layout(mib))?;
-        let region = MmapRegionBuilder::new(len)
+        let mut region = MmapRegionBuilder::new(len)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(flags)
+            .with_mmap_flags(flags);
+        if let Some(file) = file {
+            region = region.with_file_offset(FileOffset::from_arc(file.clone(), offset));
+        }
+        offset += bytes;
+        let region = region
             .build()
             .map_err(|source| MemoryError::Map { mib, huge, source })?;
         if config.huge_pages == HugePages::Transparent {
@@ -148,17 +175,21 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
     false
 }
 
-/// Makes `memory` the VM's, a slot for each part.
+/// Makes `memory` the VM's, a slot for each part; with `log_writes` KVM notes which pages vCPUs write.
 ///
 /// # Errors
 /// [`MemoryError::Slot`].
 #[expect(unsafe_code, reason = "KVM takes host addresses as numbers")]
-pub fn give_to_kvm(vm: &VmFd, memory: &GuestMemory) -> Result<(), MemoryError> {
+pub fn give_to_kvm(vm: &VmFd, memory: &GuestMemory, log_writes: bool) -> Result<(), MemoryError> {
     for (slot, region) in (0_u32..).zip(memory.iter()) {
         let start = region.start_addr().0;
         let part = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags: if log_writes {
+                KVM_MEM_LOG_DIRTY_PAGES
+            } else {
+                0
+            },
             guest_phys_addr: start,
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,

@@ -5,7 +5,9 @@ pub mod builder;
 mod end;
 mod kvm;
 pub mod memory;
+mod pages;
 mod running;
+pub mod state;
 
 use crate::event_loop::EventLoopError;
 use crate::vcpu::VcpuError;
@@ -13,11 +15,12 @@ use boot::BootError;
 use std::error::Error;
 use std::io;
 
-pub use builder::build;
+pub use builder::{Origin, build};
 pub use end::End;
 pub use kvm::KvmError;
 pub use memory::MemoryError;
 pub use running::{DeviceError, Guest, Machine};
+pub use state::{MachineState, SaveError};
 
 /// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,9 @@ pub enum MachineError {
     /// A vCPU.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// What was saved is not of such a machine.
+    #[error("the saved state does not fit its machine: {0}")]
+    State(String),
     /// An event loop.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),

@@ -6,6 +6,7 @@
 use super::attach::SharedTransport;
 use super::builder::Platform;
 use super::end::End;
+use super::pages::Pages;
 use crate::device_config::DeviceConfig;
 use crate::event_loop::{Added, SpawnedLoop};
 use crate::exit_status::Outcome;
@@ -17,7 +18,8 @@ use devices::metrics::MetricSet;
 use devices::serial::{SerialMetrics, SerialPort};
 use devices::virtio::report::Report;
 use devices::virtio::update::{DeviceUpdate, UpdateError};
-use kvm_ioctls::VmFd;
+use kvm_bindings::CpuId;
+use kvm_ioctls::{Kvm, VmFd};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -35,13 +37,18 @@ pub struct Guest {
     pub metrics: Arc<VcpuMetrics>,
     /// The VM.
     pub vm: VmFd,
-    pub(super) _memory: GuestMemory,
+    /// The host's KVM.
+    pub kvm: Kvm,
+    /// What each vCPU was told to be.
+    pub cpuids: Vec<CpuId>,
+    /// Its memory.
+    pub memory: GuestMemory,
 }
 
 /// A virtio device of a machine.
 pub struct Device {
-    config: DeviceConfig,
-    transport: SharedTransport,
+    pub(super) config: DeviceConfig,
+    pub(super) transport: SharedTransport,
     own_loop: Option<SpawnedLoop>,
 }
 
@@ -72,13 +79,14 @@ pub enum DeviceError {
 
 /// A guest with its devices and vCPUs.
 pub struct Machine {
-    guest: Arc<Guest>,
-    vcpus: Vcpus,
+    pub(super) guest: Arc<Guest>,
+    pub(super) vcpus: Vcpus,
     /// Until it was waited for.
     confining: Option<Confining>,
-    devices: Vec<Device>,
+    pub(super) devices: Vec<Device>,
     platform: Platform,
     flush: Option<Added>,
+    pub(super) pages: Pages,
 }
 
 impl Machine {
@@ -88,6 +96,7 @@ impl Machine {
         devices: Vec<Device>,
         platform: Platform,
         flush: Option<Added>,
+        pages: Pages,
     ) -> Self {
         Self {
             guest,
@@ -96,6 +105,7 @@ impl Machine {
             devices,
             platform,
             flush,
+            pages,
         }
     }
 

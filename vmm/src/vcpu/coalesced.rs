@@ -149,7 +149,7 @@ impl Coalesced {
     /// Performs the writes collected so far; returns whether there were any. To be called before any
     /// other access is.
     pub fn drain(&self, buses: &Buses) -> bool {
-        if !self.on.load(Ordering::Acquire) {
+        if !self.is_on() {
             return false;
         }
         // Also if the ring is empty: another thread may hold its last entry and not have written it, and
@@ -165,6 +165,22 @@ impl Coalesced {
         any
     }
 
+    /// Whether writes are collected.
+    pub fn is_on(&self) -> bool {
+        self.on.load(Ordering::Acquire)
+    }
+
+    /// Starts collecting: the guest has switched the FIFO on, now or before it was saved.
+    pub fn start(&self, vm: &VmFd) {
+        if !self.on.swap(true, Ordering::AcqRel) {
+            let transmit = IoEventAddress::Pio(COM1_PORT.into());
+            if let Err(e) = vm.register_coalesced_mmio(transmit, 1) {
+                log::debug!("serial output is not collected: {e}");
+                self.on.store(false, Ordering::Release);
+            }
+        }
+    }
+
     /// Sees an access to `port`: starts collecting when the guest switches the FIFO on, and makes sure
     /// that what follows an access to the serial port comes out.
     pub fn observe(&self, vm: &VmFd, port: u16, written: Option<u8>) {
@@ -172,13 +188,8 @@ impl Coalesced {
             return;
         };
         debug_assert!(register < COM1_PORTS.into());
-        let enables = register == FIFO_CONTROL && written.is_some_and(|v| v & FIFO_ENABLE != 0);
-        if enables && !self.on.swap(true, Ordering::AcqRel) {
-            let transmit = IoEventAddress::Pio(COM1_PORT.into());
-            if let Err(e) = vm.register_coalesced_mmio(transmit, 1) {
-                log::debug!("serial output is not collected: {e}");
-                self.on.store(false, Ordering::Release);
-            }
+        if register == FIFO_CONTROL && written.is_some_and(|v| v & FIFO_ENABLE != 0) {
+            self.start(vm);
         }
         if self.on.load(Ordering::Relaxed) {
             // One that is set for later is set anew.

@@ -157,6 +157,72 @@ fn topology_levels(function: u32, topology: &Topology, index: u8) -> [kvm_cpuid_
     ]
 }
 
+/// Leaves whose registers are sets of features, with the registers (Intel SDM 2A, CPUID; AMD APM 3, appendix E).
+const FEATURES: [(u32, u32, [bool; 4]); 6] = [
+    (0x1, 0, [false, false, true, true]),
+    (0x7, 0, [false, true, true, true]),
+    (0x7, 1, [true, true, true, true]),
+    (0xd, 0, [true, false, false, true]),
+    (0xd, 1, [true, false, false, false]),
+    (0x8000_0001, 0, [false, false, true, true]),
+];
+/// What KVM serves without saying so, or what depends on the state of the guest: of leaf 1, ECX (with OSXSAVE).
+const ALWAYS_SERVED: u32 = X2APIC | TSC_DEADLINE | HYPERVISOR | 1 << 27;
+/// Of leaf 7, ECX: OSPKE, which follows CR4.
+const OSPKE: u32 = 1 << 4;
+
+/// Whether a host with `supported` can go on with a guest that sees `saved`.
+///
+/// # Errors
+/// What the host lacks.
+pub(super) fn missing(
+    saved: &[kvm_cpuid_entry2],
+    supported: &[kvm_cpuid_entry2],
+) -> Result<(), String> {
+    let find = |all: &[kvm_cpuid_entry2], function, index| {
+        let mut all = all.iter();
+        let found = all.find(|e| e.function == function && (e.index == index || e.flags == 0));
+        found.copied().unwrap_or_default()
+    };
+    let vendor = |all| {
+        let leaf = find(all, 0, 0);
+        [leaf.ebx, leaf.edx, leaf.ecx]
+            .map(u32::to_le_bytes)
+            .concat()
+    };
+    if vendor(saved) != vendor(supported) {
+        return Err(format!(
+            "it was saved on a processor of {}, and this host has one of {}",
+            String::from_utf8_lossy(&vendor(saved)),
+            String::from_utf8_lossy(&vendor(supported))
+        ));
+    }
+    for (function, index, registers) in FEATURES {
+        let [had, has] = [saved, supported].map(|all| {
+            let leaf = find(all, function, index);
+            [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+        });
+        let names = ["EAX", "EBX", "ECX", "EDX"];
+        for (((had, has), name), counts) in had.into_iter().zip(has).zip(names).zip(registers) {
+            let served = match (function, name) {
+                (0x1, "ECX") => ALWAYS_SERVED,
+                // HTT is the topology's.
+                (0x1, "EDX") => HTT,
+                (0x7, "ECX") if index == 0 => OSPKE,
+                _ => 0,
+            };
+            let lacks = had & !has & !served;
+            if counts && lacks != 0 {
+                return Err(format!(
+                    "it uses processor features that this host lacks: CPUID leaf {function:#x}, subleaf {index}, {name} \
+                     bits {lacks:#x}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[path = "cpuid_test.rs"]
 mod cpuid_test;

@@ -8,13 +8,32 @@ use devices::timer::now;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-/// Runs the vCPU until its thread is to end; an outcome if it is by a failure of this vCPU.
-pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
-    let mut entered = false;
+/// Runs the vCPU `index` until its thread is to end; an outcome if it is by a failure of this vCPU. `entered` is
+/// whether it was in the guest before: one that was restored.
+pub(super) fn run(
+    index: u8,
+    vcpu: &mut VcpuFd,
+    mut entered: bool,
+    guest: &Guest,
+) -> Option<Outcome> {
+    let mut errands = 0;
+    // An access of the guest was answered, and KVM has not taken the answer.
+    let mut answered = false;
     loop {
-        match guest.gate.pass() {
+        if answered && guest.gate.is_shut() && !guest.end.is_set() {
+            if let Some(failure) = complete(vcpu, guest) {
+                return Some(failure);
+            }
+            answered = false;
+        }
+        match guest.gate.pass(&mut errands) {
             Pass::EnterAfterPause if entered => after_pause(vcpu, guest),
             Pass::Enter | Pass::EnterAfterPause => entered = true,
+            Pass::Errand(errand) => {
+                errand(index, vcpu);
+                guest.gate.did_errand();
+                continue;
+            }
             Pass::End => return None,
         }
         if guest.end.is_set() {
@@ -22,20 +41,56 @@ pub(super) fn run(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
             guest.gate.wait_for_end();
             return None;
         }
-        match vcpu.run() {
-            Ok(exit) => match answer(exit, guest) {
-                None => {}
-                Some(Outcome::Guest(event)) => guest.end.set(Outcome::Guest(event)),
-                failure => return failure,
-            },
-            // A signal, or a vCPU that waits for its start-up interrupt.
-            Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
-            Err(e) => {
-                log::error!("KVM_RUN failed: {e}");
-                return Some(Outcome::VcpuFailed);
-            }
+        match enter(vcpu, guest) {
+            Entered::Answered => answered = true,
+            Entered::Called => answered = false,
+            Entered::Failed(outcome) => return Some(outcome),
         }
     }
+}
+
+/// How a stay in the guest ended.
+enum Entered {
+    /// By an exit, which was answered.
+    Answered,
+    /// By a signal, or because the vCPU waits for its start-up interrupt.
+    Called,
+    /// By a failure.
+    Failed(Outcome),
+}
+
+fn enter(vcpu: &mut VcpuFd, guest: &Guest) -> Entered {
+    match vcpu.run() {
+        Ok(exit) => match answer(exit, guest) {
+            None => Entered::Answered,
+            Some(Outcome::Guest(event)) => {
+                guest.end.set(Outcome::Guest(event));
+                Entered::Answered
+            }
+            Some(failure) => Entered::Failed(failure),
+        },
+        Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Entered::Called,
+        Err(e) => {
+            log::error!("KVM_RUN failed: {e}");
+            Entered::Failed(Outcome::VcpuFailed)
+        }
+    }
+}
+
+/// Has KVM take the answer to the last exit without running the guest (KVM API, 5, on `immediate_exit`): until then the
+/// registers are those of before the access, and could not be saved. An access may be made of several.
+fn complete(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
+    vcpu.set_kvm_immediate_exit(1);
+    let failure = loop {
+        match enter(vcpu, guest) {
+            Entered::Answered if guest.end.is_set() => break None,
+            Entered::Answered => {}
+            Entered::Called => break None,
+            Entered::Failed(outcome) => break Some(outcome),
+        }
+    };
+    vcpu.set_kvm_immediate_exit(0);
+    failure
 }
 
 /// Tells the guest's clock that it stood still on purpose: else its watchdog reports a lock-up.

@@ -5,6 +5,7 @@
 //! that the second signal is rare and the third was never seen.
 
 use devices::lock;
+use kvm_ioctls::VcpuFd;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,10 +24,18 @@ enum Wanted {
     End,
 }
 
+/// Something that each vCPU's thread does once while it waits: its vCPU's number, and the vCPU.
+pub type Errand = Arc<dyn Fn(u8, &VcpuFd) + Send + Sync>;
+
 struct State {
     wanted: Wanted,
     /// Threads that wait or have ended.
     out: usize,
+    /// What those that wait are to do, and how many errands there were before it.
+    errand: Option<Errand>,
+    errands: u64,
+    /// Threads that have done it.
+    done: usize,
 }
 
 /// The gate before the guest, one for all vCPUs of a machine.
@@ -37,13 +46,14 @@ pub struct Gate {
     changed: Condvar,
 }
 
-/// Whether a vCPU goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a vCPU goes on.
 pub enum Pass {
     /// Into the guest.
     Enter,
     /// Into the guest, after a pause.
     EnterAfterPause,
+    /// Nowhere yet: its thread does this, says [`Gate::did_errand`] and comes again.
+    Errand(Errand),
     /// Its thread ends.
     End,
 }
@@ -56,20 +66,34 @@ impl Gate {
             state: Mutex::new(State {
                 wanted: Wanted::Wait,
                 out: 0,
+                errand: None,
+                errands: 0,
+                done: 0,
             }),
             changed: Condvar::new(),
         })
     }
 
-    /// Called by a vCPU's thread before each entry; waits while the gate is shut.
-    pub fn pass(&self) -> Pass {
-        if !self.shut.load(Ordering::Acquire) {
+    /// Whether a vCPU that comes now has to wait.
+    pub fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    /// Called by a vCPU's thread before each entry; waits while the gate is shut. `errands` is the thread's
+    /// own, from 0: how many it has seen.
+    pub fn pass(&self, errands: &mut u64) -> Pass {
+        if !self.is_shut() {
             return Pass::Enter;
         }
         let mut state = lock(&self.state);
         state.out += 1;
         self.changed.notify_all();
         while state.wanted == Wanted::Wait {
+            if let Some(errand) = state.errand.clone().filter(|_| *errands < state.errands) {
+                *errands = state.errands;
+                state.out -= 1;
+                return Pass::Errand(errand);
+            }
             state = self
                 .changed
                 .wait(state)
@@ -83,6 +107,32 @@ impl Gate {
                 Pass::EnterAfterPause
             }
         }
+    }
+
+    /// Called by a vCPU's thread that has done an errand.
+    pub fn did_errand(&self) {
+        lock(&self.state).done += 1;
+        self.changed.notify_all();
+    }
+
+    /// Has each of `threads` do `errand`, does `meanwhile` itself, and returns what that did when all have done theirs.
+    fn send<T>(&self, errand: Errand, threads: usize, meanwhile: impl FnOnce() -> T) -> T {
+        let mut state = lock(&self.state);
+        state.errand = Some(errand);
+        state.errands += 1;
+        state.done = 0;
+        self.changed.notify_all();
+        drop(state);
+        let result = meanwhile();
+        let mut state = lock(&self.state);
+        while state.done < threads {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.errand = None;
+        result
     }
 
     /// Called by a vCPU's thread whose guest has ended.
@@ -142,6 +192,13 @@ impl Vcpus {
     /// Returns when none is in the guest.
     pub fn pause(&self) {
         self.gate.shut(Wanted::Wait, &self.threads);
+    }
+
+    /// Has each vCPU's thread do `errand` while all are held, and does `meanwhile` itself; returns when both are
+    /// done. To be called only between [`Self::pause`] and [`Self::resume`], of a guest that has not ended: a thread
+    /// whose guest has ended does nothing any more.
+    pub fn send<T>(&self, errand: Errand, meanwhile: impl FnOnce() -> T) -> T {
+        self.gate.send(errand, self.threads.len(), meanwhile)
     }
 
     /// Ends the threads.

@@ -7,20 +7,23 @@ mod gate;
 mod metrics;
 mod msrs;
 mod registers;
+mod state;
 
 use crate::exit_status::Outcome;
 use crate::machine::Guest;
 use crate::seccomp::{Filters, Thread};
 use boot::EntryState;
 use devices::bus::Bus;
+use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::io;
 use std::sync::{Arc, mpsc};
 
 pub use coalesced::{Coalesced, FlushTimer};
 pub use cpuid::Topology;
-pub use gate::{Gate, Vcpus, install_signal};
+pub use gate::{Errand, Gate, Vcpus, install_signal};
 pub use metrics::VcpuMetrics;
+pub use state::{VcpuState, indices as msr_indices, save};
 
 /// Why a vCPU cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,14 @@ pub enum VcpuError {
     /// The host's processor cannot be described.
     #[error("KVM does not say which processor features it supports")]
     SupportedCpuid(#[source] io::Error),
+    /// It was saved on another processor.
+    #[error("vCPU {index} cannot go on here: {why}")]
+    OtherProcessor {
+        /// Which vCPU.
+        index: u8,
+        /// What is missing.
+        why: String,
+    },
     /// No more threads.
     #[error("cannot start the thread of vCPU {index}")]
     Thread {
@@ -59,13 +70,31 @@ pub struct Buses {
     pub memory: Bus,
 }
 
+/// For `map_err` of an operation on vCPU `index`.
+fn refused(index: u8, what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> VcpuError {
+    move |e| VcpuError::Refused {
+        index,
+        what,
+        source: e.into(),
+    }
+}
+
 /// A vCPU that is ready to run.
 pub struct Vcpu {
     index: u8,
     fd: VcpuFd,
+    /// What it was told to be. KVM may show the guest another.
+    cpuid: CpuId,
+    /// It was in the guest before: it was restored.
+    entered: bool,
 }
 
 impl Vcpu {
+    /// What it was told to be.
+    pub(crate) fn cpuid(&self) -> CpuId {
+        self.cpuid.clone()
+    }
+
     /// The ring of writes that KVM collects for all vCPUs, reached through this one.
     pub(crate) fn coalesced(&self, vm: &VmFd) -> io::Result<Option<Coalesced>> {
         Coalesced::new(vm, &self.fd)
@@ -85,13 +114,7 @@ pub fn create(
     let supported = cpuid::supported(kvm)?;
     let mut vcpus = Vec::with_capacity(topology.vcpus.into());
     for index in 0..topology.vcpus {
-        let refused = |what| {
-            move |e: kvm_ioctls::Error| VcpuError::Refused {
-                index,
-                what,
-                source: e.into(),
-            }
-        };
+        let refused = |what| refused(index, what);
         let fd = vm
             .create_vcpu(index.into())
             .map_err(refused("the creation"))?;
@@ -101,7 +124,37 @@ pub fn create(
         if index == 0 {
             registers::set(&fd, entry).map_err(refused("the registers"))?;
         }
-        vcpus.push(Vcpu { index, fd });
+        vcpus.push(Vcpu {
+            index,
+            fd,
+            cpuid,
+            entered: false,
+        });
+    }
+    Ok(vcpus)
+}
+
+/// Creates the vCPUs as `states` has them.
+///
+/// # Errors
+/// [`VcpuError`]: among others, this host's processor lacks something.
+pub fn restore(kvm: &Kvm, vm: &VmFd, states: &[VcpuState]) -> Result<Vec<Vcpu>, VcpuError> {
+    let supported = cpuid::supported(kvm)?;
+    let mut vcpus = Vec::with_capacity(states.len());
+    for (index, saved) in (0..=u8::MAX).zip(states) {
+        saved
+            .fits(&supported)
+            .map_err(|why| VcpuError::OtherProcessor { index, why })?;
+        let fd = vm
+            .create_vcpu(index.into())
+            .map_err(refused(index, "the creation"))?;
+        let cpuid = state::restore(index, vm, &fd, saved)?;
+        vcpus.push(Vcpu {
+            index,
+            fd,
+            cpuid,
+            entered: true,
+        });
     }
     Ok(vcpus)
 }
@@ -155,7 +208,12 @@ pub fn start(
 
 /// The life of a vCPU's thread.
 fn run(
-    Vcpu { index, mut fd }: Vcpu,
+    Vcpu {
+        index,
+        mut fd,
+        entered,
+        ..
+    }: Vcpu,
     guest: &Guest,
     seccomp: &Filters,
     confined: mpsc::Sender<(u8, io::Result<()>)>,
@@ -168,7 +226,7 @@ fn run(
     if !may_run {
         return guest.gate.wait_for_end();
     }
-    if let Some(outcome) = exits::run(&mut fd, guest) {
+    if let Some(outcome) = exits::run(index, &mut fd, entered, guest) {
         failed(index, outcome, guest);
     }
 }

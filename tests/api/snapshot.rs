@@ -1,0 +1,510 @@
+//! Snapshots of the small guest: what is written, what is read back, and bytes that are not to be trusted.
+
+use crate::monitor::{Monitor, rounds, said_by_guest, wait_until};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+use vmm::snapshot::format::{Header, encode};
+
+const PAUSE: &str = r#"{"state": "Paused"}"#;
+const RESUME: &str = r#"{"state": "Resumed"}"#;
+
+/// A guest that counts, with a disk and pages that are tracked.
+fn counting() -> Monitor {
+    let monitor = Monitor::start();
+    let mut client = monitor.client();
+    let machine = r#"{"vcpu_count": 2, "mem_size_mib": 128, "track_dirty_pages": true}"#;
+    client.put("/machine-config", machine).expect(204);
+    let drive = json!({
+        "drive_id": "d", "is_root_device": false, "path_on_host": monitor.path("disk.img"),
+    });
+    client.put("/drives/d", &drive.to_string()).expect(204);
+    monitor.boot();
+    monitor
+}
+
+fn create(monitor: &Monitor, dir: &Path, name: &str, kind: &str) -> crate::client::Answer {
+    let body = json!({
+        "snapshot_path": dir.join(format!("{name}.state")),
+        "mem_file_path": dir.join(format!("{name}.memory")),
+        "snapshot_type": kind,
+    });
+    monitor.client().put("/snapshot/create", &body.to_string())
+}
+
+/// Saves the guest and lets it go on.
+fn save(monitor: &Monitor, dir: &Path, name: &str, kind: &str) {
+    monitor.client().patch("/vm", PAUSE).expect(204);
+    create(monitor, dir, name, kind).expect(204);
+    monitor.client().patch("/vm", RESUME).expect(204);
+}
+
+fn load_body(dir: &Path, name: &str) -> Value {
+    json!({
+        "snapshot_path": dir.join(format!("{name}.state")),
+        "mem_backend": {
+            "backend_type": "File", "backend_path": dir.join(format!("{name}.memory")),
+        },
+        "resume_vm": true,
+    })
+}
+
+/// A process with the guest of a snapshot; its drive is an image of its own.
+fn restored(dir: &Path, name: &str) -> Monitor {
+    let monitor = Monitor::start();
+    let mut body = load_body(dir, name);
+    body["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": "disk.img"}]);
+    body["track_dirty_pages"] = json!(true);
+    monitor
+        .client()
+        .put("/snapshot/load", &body.to_string())
+        .expect(204);
+    monitor
+}
+
+/// The numbers that the guest of `monitor` said.
+fn ticks(monitor: &Monitor) -> Vec<u64> {
+    let said = said_by_guest(&monitor.read("stdout"));
+    let ticks = said.lines().filter_map(|line| line.strip_prefix("tick "));
+    // The last may be cut off.
+    let whole = ticks.filter(|number| number.len() == 16);
+    whole
+        .map(|number| u64::from_str_radix(number, 16).unwrap())
+        .collect()
+}
+
+fn ticks_on(monitor: &Monitor) -> u64 {
+    let first = wait_until("ticks", || ticks(monitor).get(2).copied());
+    let all = ticks(monitor);
+    let in_order = all.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    assert!(in_order, "{all:x?}");
+    first
+}
+
+/// What the answer to a load says; the process then ends, with nothing started.
+fn refused(body: &Value) -> String {
+    let monitor = Monitor::start();
+    let answer = monitor.client().put("/snapshot/load", &body.to_string());
+    let text = answer.expect(400).body;
+    let (status, stdout) = monitor.wait();
+    assert_eq!(status, 1, "{stdout}");
+    assert!(!stdout.contains("tick"), "{stdout}");
+    text
+}
+
+#[test]
+fn a_guest_goes_on_where_it_was_saved_again_and_again() {
+    let files = tempfile::tempdir().unwrap();
+    let mut monitor = counting();
+    let mut at = 0;
+    for round in 0..rounds(20, 200) {
+        monitor.client().patch("/vm", PAUSE).expect(204);
+        create(&monitor, files.path(), "s", "Full").expect(204);
+        let memory = fs::metadata(files.path().join("s.memory")).unwrap();
+        assert_eq!(memory.len(), 128 << 20);
+        assert!(
+            memory.blocks() * 512 < 1 << 20,
+            "pages without content are holes"
+        );
+        let before = ticks(&monitor).last().copied().unwrap_or(at);
+        drop(monitor);
+        monitor = restored(files.path(), "s");
+        let now = ticks_on(&monitor);
+        assert!(
+            now > before && now < before + 6,
+            "round {round}: {before:x}, then {now:x}"
+        );
+        at = now;
+    }
+    let names = fs::read_dir(files.path()).unwrap().count();
+    assert_eq!(names, 2, "nothing is left beside the snapshot");
+}
+
+#[test]
+fn the_guest_s_input_and_disk_go_on() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = counting();
+    save(&monitor, files.path(), "s", "Full");
+    ticks_on(&monitor);
+    let taken = refused(&load_body(files.path(), "s"));
+    assert!(
+        taken.contains("disk.img"),
+        "the parent has its disk: {taken}"
+    );
+    drop(monitor);
+    let monitor = restored(files.path(), "s");
+    let config = monitor.client().get("/vm/config").expect(200).json();
+    assert_eq!(config["machine-config"]["vcpu_count"], 2);
+    assert_eq!(config["drives"][0]["path_on_host"], "disk.img");
+    drop(monitor);
+}
+
+#[test]
+fn differences_load_as_they_are() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = counting();
+    save(&monitor, files.path(), "full", "Full");
+    let mut saved_at = Vec::new();
+    for name in ["one", "two", "three"] {
+        let before = ticks(&monitor).len();
+        wait_until("ticks", || (ticks(&monitor).len() > before).then_some(()));
+        saved_at.push(ticks(&monitor).len() as u64);
+        save(&monitor, files.path(), name, "Diff");
+        let blocks = |name: &str| {
+            let path = files.path().join(format!("{name}.memory"));
+            fs::metadata(path).unwrap().blocks()
+        };
+        assert!(blocks(name) <= blocks("full"), "{name}");
+    }
+    drop(monitor);
+    for (name, at) in ["one", "two", "three"].iter().zip(saved_at) {
+        let monitor = restored(files.path(), name);
+        let now = ticks_on(&monitor);
+        assert!(now >= at && now < at + 10, "{name}: {at:x}, then {now:x}");
+    }
+    // Moved together they load, too.
+    let elsewhere = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(files.path()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::rename(&path, elsewhere.path().join(path.file_name().unwrap())).unwrap();
+    }
+    ticks_on(&restored(elsewhere.path(), "three"));
+    // A base that is another snapshot is told.
+    fs::copy(
+        elsewhere.path().join("two.state"),
+        elsewhere.path().join("one.state"),
+    )
+    .unwrap();
+    let text = refused(&load_body(elsewhere.path(), "two"));
+    assert!(text.contains("is a diff upon snapshot"), "{text}");
+}
+
+#[test]
+fn without_tracking_differences_are_found_by_comparing() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = Monitor::running();
+    save(&monitor, files.path(), "full", "Full");
+    save(&monitor, files.path(), "untracked", "Diff");
+    drop(monitor);
+    let monitor = Monitor::start();
+    let body = load_body(files.path(), "full").to_string();
+    monitor.client().put("/snapshot/load", &body).expect(204);
+    ticks_on(&monitor);
+    save(&monitor, files.path(), "diff", "Diff");
+    let blocks = |name: &str| fs::metadata(files.path().join(name)).unwrap().blocks();
+    assert!(blocks("diff.memory") <= blocks("full.memory"));
+    drop(monitor);
+    for name in ["diff", "untracked"] {
+        let monitor = Monitor::start();
+        let body = load_body(files.path(), name).to_string();
+        monitor.client().put("/snapshot/load", &body).expect(204);
+        ticks_on(&monitor);
+    }
+}
+
+/// The state of the snapshot at `path`, changed by `change`, with checksums that are right.
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let file = fs::File::open(path).unwrap();
+    let header = Header::read(&file).unwrap();
+    let mut state = serde_json::from_slice(&header.state(&file).unwrap()).unwrap();
+    let table = header.table(&file).unwrap();
+    change(&mut state);
+    fs::write(path, encode(&serde_json::to_vec(&state).unwrap(), &table)).unwrap();
+}
+
+/// What is done to a snapshot, how, and what is then said.
+type Attempt<'a> = (&'static str, Box<dyn Fn() + 'a>, &'static str);
+
+#[test]
+fn what_does_not_fit_is_told_and_nothing_starts() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    let monitor = counting();
+    save(&monitor, dir, "s", "Full");
+    save(&monitor, dir, "other", "Full");
+    wait_until("ticks", || (ticks(&monitor).len() > 8).then_some(()));
+    save(&monitor, dir, "later", "Full");
+    drop(monitor);
+    let state = fs::read(dir.join("s.state")).unwrap();
+    let attempts: Vec<Attempt<'_>> = vec![
+        (
+            "cut",
+            Box::new(|| fs::write(dir.join("s.state"), &state[..state.len() / 2]).unwrap()),
+            "cut off",
+        ),
+        (
+            "garbage",
+            Box::new(|| fs::write(dir.join("s.state"), vec![7; 999]).unwrap()),
+            "no snapshot",
+        ),
+        (
+            "empty",
+            Box::new(|| fs::write(dir.join("s.state"), "").unwrap()),
+            "no snapshot",
+        ),
+        (
+            "vCPUs",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["config"]["machine-config"]["vcpu_count"] = json!(1)
+                })
+            }),
+            "2 vCPUs",
+        ),
+        (
+            "memory",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["config"]["machine-config"]["mem_size_mib"] = json!(64)
+                })
+            }),
+            "the memory has",
+        ),
+        (
+            "no vCPU",
+            Box::new(|| edit(&dir.join("s.state"), |s| s["machine"]["vcpus"] = json!([]))),
+            "0 vCPUs",
+        ),
+        (
+            "devices",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["machine"]["devices"] = json!([])
+                })
+            }),
+            "the devices drive d",
+        ),
+        (
+            "CPU",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["machine"]["vcpus"][0]["cpuid"] = json!("")
+                })
+            }),
+            "was saved on a processor",
+        ),
+        (
+            "PIC",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["machine"]["vm"]["irqchips"] = json!([])
+                })
+            }),
+            "interrupt controllers",
+        ),
+        (
+            "registers",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["machine"]["vcpus"][1]["regs"] = json!("AAAA")
+                })
+            }),
+            "bytes where",
+        ),
+        (
+            "queues",
+            Box::new(|| {
+                edit(&dir.join("s.state"), |s| {
+                    s["machine"]["devices"][0]["state"]["queues"] = json!([])
+                })
+            }),
+            "queues",
+        ),
+        (
+            "config",
+            Box::new(|| edit(&dir.join("s.state"), |s| s["config"]["drives"] = json!(5))),
+            "cannot be understood",
+        ),
+    ];
+    let mut body = load_body(dir, "s");
+    let spare = tempfile::NamedTempFile::new().unwrap();
+    body["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": spare.path()}]);
+    for (name, spoil, expected) in attempts {
+        fs::write(dir.join("s.state"), &state).unwrap();
+        spoil();
+        let text = refused(&body);
+        assert!(text.contains(expected), "{name}: {text}");
+    }
+    fs::write(dir.join("s.state"), &state).unwrap();
+    let mut swapped = body.clone();
+    swapped["mem_backend"]["backend_path"] = json!(dir.join("later.memory"));
+    let text = refused(&swapped);
+    assert!(text.contains("is the memory of snapshot"), "{text}");
+    // One page was damaged.
+    let memory = fs::read(dir.join("later.memory")).unwrap();
+    let mut damaged = fs::read(dir.join("s.memory")).unwrap();
+    let page = damaged.iter().position(|byte| *byte != 0).unwrap();
+    damaged[page] ^= 1;
+    fs::write(dir.join("later.memory"), damaged).unwrap();
+    let text = refused(&swapped);
+    assert!(text.contains("is damaged: page"), "{text}");
+    fs::write(dir.join("later.memory"), memory).unwrap();
+    swapped["mem_backend"]["backend_path"] = json!(dir.join("s.state"));
+    let text = refused(&swapped);
+    assert!(
+        text.contains("it is cut off, or not of this snapshot"),
+        "{text}"
+    );
+    for (key, value, expected) in [
+        (
+            "network_overrides",
+            json!([{"iface_id": "x", "host_dev_name": "y"}]),
+            "no interface `x`",
+        ),
+        (
+            "drive_overrides",
+            json!([{"drive_id": "x", "path_on_host": "y"}]),
+            "no drive `x`",
+        ),
+        ("vsock_override", json!({"uds_path": "y"}), "no vsock"),
+        (
+            "drive_overrides",
+            json!([{"drive_id": "d", "path_on_host": "/no/image"}]),
+            "/no/image",
+        ),
+    ] {
+        let mut body = body.clone();
+        body[key] = value;
+        let text = refused(&body);
+        assert!(text.contains(expected), "{key}: {text}");
+    }
+    // What is whole still loads.
+    ticks_on(&restored(dir, "s"));
+}
+
+#[test]
+fn random_edits_never_crash_the_monitor() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = counting();
+    save(&monitor, files.path(), "s", "Full");
+    drop(monitor);
+    let path = files.path().join("s.state");
+    let whole = fs::read(&path).unwrap();
+    let mut seed = 7_u64;
+    let mut random = move |below: usize| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    for _ in 0..rounds(40, 2000) {
+        fs::write(&path, &whole).unwrap();
+        // Numbers and texts anywhere in the state are changed, with a checksum that is right.
+        edit(&path, |state| {
+            for _ in 0..3 {
+                let mut leaves = Vec::new();
+                paths(state, String::new(), &mut leaves);
+                let leaf = &leaves[random(leaves.len())];
+                *state.pointer_mut(leaf).unwrap() = match random(5) {
+                    0 => json!(0),
+                    1 => json!(u64::MAX),
+                    2 => json!("x"),
+                    3 => json!(random(70000)),
+                    _ => json!([]),
+                };
+            }
+        });
+        let monitor = Monitor::start();
+        let body = load_body(files.path(), "s").to_string();
+        let answer = monitor.client().put("/snapshot/load", &body);
+        if answer.status == 204 {
+            std::thread::sleep(Duration::from_millis(20));
+            let alive = monitor.client().get("/");
+            assert_eq!(alive.status, 200, "{}", alive.body);
+        } else {
+            let (status, stdout) = monitor.wait();
+            assert_eq!(status, 1, "{}\n{stdout}", answer.body);
+        }
+    }
+}
+
+/// The paths of all values in `value` that hold no others.
+fn paths(value: &Value, at: String, all: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
+            paths(
+                value,
+                format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")),
+                all,
+            );
+        }),
+        Value::Array(items) if !items.is_empty() => items
+            .iter()
+            .enumerate()
+            .for_each(|(index, value)| paths(value, format!("{at}/{index}"), all)),
+        _ => all.push(at),
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_old_snapshot_and_the_guest() {
+    // A file system of its own, seen by this thread and what it starts.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+    let small = tempfile::tempdir().unwrap();
+    let size = Some("size=512k");
+    mount(
+        Some("tmpfs"),
+        small.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        size,
+    )
+    .unwrap();
+    let monitor = counting();
+    save(&monitor, small.path(), "s", "Full");
+    fs::write(small.path().join("filler"), vec![1; 420 << 10]).unwrap();
+    monitor.client().patch("/vm", PAUSE).expect(204);
+    let answer = create(&monitor, small.path(), "s", "Full").expect(400);
+    assert!(answer.body.contains("No space left"), "{}", answer.body);
+    monitor.client().patch("/vm", RESUME).expect(204);
+    let before = ticks(&monitor).len();
+    wait_until("ticks", || {
+        (ticks(&monitor).len() > before + 2).then_some(())
+    });
+    let mut names: Vec<_> = fs::read_dir(small.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["filler", "s.memory", "s.state"]);
+    drop(monitor);
+    ticks_on(&restored(small.path(), "s"));
+    // What was written between the two counts for the next difference: see `Machine::return_dirty`.
+    nix::mount::umount(small.path()).unwrap();
+}
+
+#[test]
+fn killed_at_any_moment_the_old_snapshot_loads() {
+    let files = tempfile::tempdir().unwrap();
+    let mut monitor = counting();
+    save(&monitor, files.path(), "s", "Full");
+    for round in 0..rounds(20, 200) {
+        monitor.client().patch("/vm", PAUSE).expect(204);
+        let pid = monitor.child.id();
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 397 % 9000));
+            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        let body = json!({
+            "snapshot_path": files.path().join("s.state"),
+            "mem_file_path": files.path().join("s.memory"),
+        });
+        let request = crate::client::request("PUT", "/snapshot/create", Some(&body.to_string()));
+        monitor.client().send(request.as_bytes());
+        killer.join().unwrap();
+        monitor.child.wait().unwrap();
+        drop(monitor);
+        monitor = restored(files.path(), "s");
+        ticks_on(&monitor);
+    }
+    save(&monitor, files.path(), "s", "Full");
+    let names = fs::read_dir(files.path()).unwrap().count();
+    assert_eq!(names, 2, "what was left over is gone");
+}

@@ -1,0 +1,132 @@
+//! Saving the guest, and having one from a snapshot.
+
+use super::{Controller, Phase, refused};
+use crate::command::{CommandError, Reply};
+use crate::events::Event;
+use crate::logging;
+use crate::machine::Origin;
+use crate::snapshot::{self, Saved};
+use resources::{MemoryBackendType, SnapshotCreate, SnapshotLoad, SnapshotType};
+use std::time::Instant;
+
+impl Controller {
+    pub(super) fn create_snapshot(&mut self, create: &SnapshotCreate) -> Result<(), CommandError> {
+        let started = Instant::now();
+        let Phase::Paused(machine) = &mut self.phase else {
+            return Err(refused(
+                "Create snapshot",
+                "Cannot save the microVM state: the microVM is not paused",
+            ));
+        };
+        let since = match create.snapshot_type {
+            SnapshotType::Full => None,
+            SnapshotType::Diff => self.snapshot.as_ref(),
+        };
+        let paths = (
+            create.snapshot_path.as_path(),
+            create.mem_file_path.as_path(),
+        );
+        let saved = snapshot::save(machine, &self.config, paths, since)
+            .map_err(CommandError::refused("Create snapshot"))?;
+        let latencies = &self.process.metrics.latencies;
+        let gauges = match create.snapshot_type {
+            SnapshotType::Full => [
+                &latencies.full_create_snapshot,
+                &latencies.vmm_full_create_snapshot,
+            ],
+            SnapshotType::Diff => [
+                &latencies.diff_create_snapshot,
+                &latencies.vmm_diff_create_snapshot,
+            ],
+        };
+        for gauge in gauges {
+            gauge.set_time(started.elapsed());
+        }
+        log::info!(
+            "snapshot {} was saved: {} KiB of memory",
+            saved.base.id,
+            saved.written >> 10
+        );
+        let id = saved.base.id.clone();
+        self.snapshot = Some(saved);
+        self.process.events.tell(Event::Saved { id });
+        Ok(())
+    }
+
+    /// The guest of a snapshot. If it cannot be had the process ends, as that of the compatible monitor.
+    ///
+    /// # Errors
+    /// What is wrong, naming the file or the key.
+    pub fn load_snapshot(&mut self, load: &SnapshotLoad) -> Result<Reply, CommandError> {
+        let refused = |why: String| refused("Load snapshot", why);
+        if self.described {
+            return Err(refused(
+                "Loading a microVM snapshot not allowed after configuring boot-specific resources."
+                    .into(),
+            ));
+        }
+        let loaded = self.restore(load).map_err(refused);
+        self.not_restored = loaded.is_err();
+        loaded.map(|()| Reply::Done)
+    }
+
+    fn restore(&mut self, load: &SnapshotLoad) -> Result<(), String> {
+        let started = Instant::now();
+        let said = |e: &dyn std::error::Error| logging::chain(e);
+        let memory = load.memory()?;
+        if memory.backend_type == MemoryBackendType::Uffd {
+            return Err("mem_backend: Uffd is not served".into());
+        }
+        let mut loaded =
+            snapshot::load(&load.snapshot_path, &memory.backend_path).map_err(|e| said(&e))?;
+        let mut config = loaded.snapshot.config.clone();
+        load.apply(&mut config)?;
+        // These are the process's, not the guest's.
+        config.logger = self.config.logger.take();
+        config.metrics = self.config.metrics.take();
+        config.serial = self.config.serial.take();
+        let problems: Vec<_> = config.problems().iter().map(ToString::to_string).collect();
+        if !problems.is_empty() {
+            return Err(problems.join("; "));
+        }
+        if load.clock_realtime {
+            loaded.snapshot.machine.advance_clocks();
+        }
+        let guest_memory = loaded.layers.map(&config.machine_config);
+        let guest_memory = guest_memory.map_err(|source| {
+            let path = memory.backend_path.clone();
+            said(&snapshot::SnapshotError::Map { path, source })
+        })?;
+        loaded.recognise(&guest_memory).map_err(|e| said(&e))?;
+        if let Some(mmds) = &config.mmds_config {
+            self.process.mmds.configure(mmds);
+            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+        }
+        self.config = config;
+        let state = &loaded.snapshot.machine;
+        let origin = Origin::Saved(state, guest_memory, loaded.layers.clone());
+        let machine = self.build(origin).map_err(|e| said(&e))?;
+        let latencies = &self.process.metrics.latencies;
+        for gauge in [&latencies.load_snapshot, &latencies.vmm_load_snapshot] {
+            gauge.set_time(started.elapsed());
+        }
+        let id = loaded.base.id.clone();
+        self.snapshot = Some(Saved {
+            base: loaded.base,
+            written: 0,
+            samples: loaded.snapshot.memory.samples,
+        });
+        self.process.timed_from = None;
+        self.take_charge(machine, true);
+        log::info!(
+            "snapshot {id} was loaded in {} us",
+            started.elapsed().as_micros()
+        );
+        self.process.events.tell(Event::Restored { id });
+        if load.resume_vm {
+            self.resume();
+        }
+        self.report();
+        Ok(())
+    }
+}

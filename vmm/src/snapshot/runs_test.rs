@@ -1,0 +1,52 @@
+use super::*;
+use proptest::prelude::*;
+
+fn run(start: u32, pages: u32) -> Run {
+    Run {
+        start,
+        pages,
+        crc: start ^ pages,
+    }
+}
+
+#[test]
+fn a_table_is_read_as_it_was_written() {
+    let runs = [run(0, 1), run(1, 3), run(10, 2)];
+    assert_eq!(decode(&encode(&runs), 12), Ok(runs.to_vec()));
+    assert_eq!(joined(&runs), [(0, 4 * PAGE), (10 * PAGE, 2 * PAGE)]);
+    assert_eq!(decode(&[], 0), Ok(Vec::new()));
+}
+
+#[test]
+fn a_table_that_cannot_be_is_refused() {
+    for (runs, at) in [
+        (vec![run(0, 0)], 0),
+        (vec![run(0, 2), run(1, 1)], 1),
+        (vec![run(5, 1), run(1, 1)], 1),
+        (vec![run(11, 2)], 0),
+        (vec![run(u32::MAX, u32::MAX)], 0),
+    ] {
+        assert_eq!(
+            decode(&encode(&runs), 12),
+            Err(TableError::Entry(at)),
+            "{runs:?}"
+        );
+    }
+    assert_eq!(decode(&[0; 13], 12), Err(TableError::CutOff));
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_lies_in_the_memory_and_in_order(
+        words in proptest::collection::vec(0_u32..40, 0..30), pages in 0_u64..60
+    ) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        if let Ok(runs) = decode(&bytes, pages) {
+            let mut end = 0;
+            for run in runs {
+                prop_assert!(u64::from(run.start) >= end && run.end() <= pages);
+                end = run.end();
+            }
+        }
+    }
+}

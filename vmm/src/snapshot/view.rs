@@ -1,0 +1,188 @@
+//! Guest memory as a memory file has it: its parts one after the other, read where they are while the guest is held.
+
+use super::runs::{PAGE, PAGE_BYTES};
+use devices::GuestMemory;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
+
+/// A page without anything.
+const ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
+/// A stretch of guest memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Where it is in a memory file.
+    pub offset: u64,
+    /// Its address in this process.
+    host: usize,
+    /// Bytes; whole pages.
+    pub len: u64,
+}
+
+/// The memory of a guest that is held: no vCPU and no device writes to it. It outlives the view.
+#[derive(Clone)]
+pub struct View {
+    memory: GuestMemory,
+    parts: Vec<Piece>,
+}
+
+impl View {
+    /// A view of `memory`.
+    pub fn new(memory: &GuestMemory) -> Self {
+        let mut offset = 0;
+        let parts = memory.iter().map(|region| {
+            let part = Piece {
+                offset,
+                host: region.as_ptr() as usize,
+                len: region.len(),
+            };
+            offset += part.len;
+            part
+        });
+        Self {
+            parts: parts.collect(),
+            memory: memory.clone(),
+        }
+    }
+
+    /// The memory.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Bytes of all parts.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).sum()
+    }
+
+    /// The parts, cut in pieces of at most `len` bytes.
+    pub fn pieces(&self, len: u64) -> Vec<Piece> {
+        let cut = |part: &Piece| {
+            let part = *part;
+            let step = usize::try_from(len.max(PAGE)).unwrap_or(usize::MAX);
+            let starts = (0..part.len).step_by(step);
+            starts.filter_map(move |start| part.cut(start, len.min(part.len - start)))
+        };
+        self.parts.iter().flat_map(cut).collect()
+    }
+
+    /// The page `index` of a memory file.
+    pub fn page(&self, index: u64) -> Option<Piece> {
+        let offset = index.checked_mul(PAGE)?;
+        let mut parts = self.parts.iter();
+        let part = parts.find(|part| (part.offset..part.offset + part.len).contains(&offset))?;
+        part.cut(offset - part.offset, PAGE)
+    }
+}
+
+impl Piece {
+    /// `len` bytes of it from `start` on, if it has them.
+    pub fn cut(&self, start: u64, len: u64) -> Option<Self> {
+        let fits = start.checked_add(len)? <= self.len;
+        fits.then_some(Self {
+            offset: self.offset + start,
+            host: self.host.checked_add(usize::try_from(start).ok()?)?,
+            len,
+        })
+    }
+
+    /// Its pages.
+    pub fn pages(self) -> impl Iterator<Item = Self> {
+        (0..self.len / PAGE).filter_map(move |page| self.cut(page * PAGE, PAGE))
+    }
+
+    #[expect(unsafe_code, reason = "guest memory as bytes")]
+    fn bytes(&self) -> &[u8] {
+        let len = usize::try_from(self.len).unwrap_or_default();
+        // SAFETY: the piece was cut from a mapping that lives as long as the view's memory, and nobody writes to it
+        // while the guest is held; the reference does not leave this file.
+        unsafe { std::slice::from_raw_parts(self.host as *const u8, len) }
+    }
+
+    /// Whether it holds nothing but zeroes.
+    pub fn is_zero(&self) -> bool {
+        self.bytes().chunks(ZEROES.len()).all(|page| page == ZEROES)
+    }
+
+    /// CRC-32 of its bytes.
+    pub fn crc(&self) -> u32 {
+        crc32fast::hash(self.bytes())
+    }
+
+    /// Writes it to where it belongs in `file`.
+    ///
+    /// # Errors
+    /// The host's, e.g. a full disk.
+    pub fn write_to(&self, file: &File) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(file, self.bytes(), self.offset)
+    }
+
+    /// Whether `file` holds the same in its place.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn equals(&self, file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        buffer.resize(self.bytes().len(), 0);
+        std::os::unix::fs::FileExt::read_exact_at(file, buffer, self.offset)?;
+        Ok(buffer.as_slice() == self.bytes())
+    }
+
+    /// Which of its pages are in the host's memory; those that are not were never touched, are in a file or are
+    /// swapped out.
+    ///
+    /// # Errors
+    /// The host does not say.
+    #[expect(unsafe_code, reason = "mincore is an unsafe function")]
+    pub fn resident(&self) -> io::Result<Vec<bool>> {
+        let len = usize::try_from(self.len).unwrap_or_default();
+        let mut pages = vec![0_u8; len.div_ceil(ZEROES.len())];
+        // SAFETY: the kernel writes a byte for each page of the range, which is mapped.
+        let told = unsafe { libc::mincore(self.host as *mut _, len, pages.as_mut_ptr()) };
+        match told {
+            0 => Ok(pages.into_iter().map(|page| page & 1 != 0).collect()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Where `file` holds data, as offset and length; a file system that does not know holds data everywhere.
+///
+/// # Errors
+/// The host's.
+pub fn data_in(file: &File, len: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < len {
+        let Some(start) = seek(file, at, libc::SEEK_DATA)? else {
+            break;
+        };
+        let end = seek(file, start, libc::SEEK_HOLE)?.unwrap_or(len).min(len);
+        if end <= start {
+            break;
+        }
+        found.push((start, end - start));
+        at = end;
+    }
+    Ok(found)
+}
+
+/// `None` if there is nothing more.
+#[expect(unsafe_code, reason = "lseek is an unsafe function")]
+fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    let from = libc::off_t::try_from(from).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open; nobody depends on its position.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+    match u64::try_from(at) {
+        Ok(at) => Ok(Some(at)),
+        Err(_) => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            e => Err(e),
+        },
+    }
+}
+
+#[cfg(test)]
+#[path = "view_test.rs"]
+pub(in crate::snapshot) mod view_test;
