@@ -32,8 +32,9 @@ pub mod unix_socket;
 pub mod virtio;
 pub mod vsock;
 
-/// Guest memory as every device sees it.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+/// Guest memory as every device sees it. Mapped with a bitmap, it notes which pages devices write: vm-memory
+/// does so for what goes through it, and whoever has the kernel write does so with [`buffers::mark`].
+pub type GuestMemory = vm_memory::GuestMemoryMmap<Option<vm_memory::bitmap::AtomicBitmap>>;
 
 /// Locks `mutex`, also after another thread panicked while it held it: device state is
 /// valid between any two statements, and the release build aborts on a panic anyway.

@@ -470,6 +470,38 @@ fn kicks_are_not_lost_over_a_pause() {
 }
 
 #[test]
+fn what_a_device_writes_is_noted() {
+    for tracked in [true, false] {
+        for subject in &SUBJECTS {
+            let mem = memory_of(&[(0, MEM)], tracked);
+            let case = Case::with(subject, mem, TestLoop::shared());
+            let mem = &case.guest.mem;
+            let mut rings = case.start();
+            case.guest.settle();
+            case.add(&mut rings, 0);
+            let before = bytes(mem, 0, MEM);
+            take_dirty(mem);
+            case.stimulate();
+            case.kick();
+            case.answered(&mut rings, 0);
+            case.guest.settle();
+            let after = bytes(mem, 0, MEM);
+            let dirty = take_dirty(mem);
+            let pages = (0_u64..).zip(before.chunks(4096).zip(after.chunks(4096)));
+            let changed: Vec<u64> = pages
+                .filter_map(|(page, (before, after))| (before != after).then_some(page))
+                .collect();
+            println!("{}: changed {changed:?}, noted {dirty:?}", subject.name);
+            assert!(!changed.is_empty());
+            let noted = changed.iter().all(|page| dirty.contains(page));
+            assert_eq!(noted, tracked);
+            // The used ring, and the pages of the request.
+            assert!(dirty.len() <= 4, "no more than was written");
+        }
+    }
+}
+
+#[test]
 fn a_device_with_nothing_to_do_does_not_wake_the_loop() {
     for subject in &SUBJECTS {
         let event_loop = TestLoop::spawn();

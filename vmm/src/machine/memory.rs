@@ -7,6 +7,7 @@ use kvm_ioctls::VmFd;
 use resources::{HugePages, MachineConfig};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use vm_memory::bitmap::{AtomicBitmap, Bitmap as _, NewBitmap as _};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap};
 
@@ -57,7 +58,7 @@ pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
     let mut regions = Vec::new();
     for (start, len) in boot::layout::ram_ranges(config.mem_bytes()) {
         let len = usize::try_from(len).map_err(|_| MemoryError::Layout(mib))?;
-        let region = MmapRegionBuilder::new(len)
+        let region = MmapRegionBuilder::new_with_bitmap(len, bitmap(config, len))
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(flags)
             .build()
@@ -69,6 +70,13 @@ pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
         regions.push(region.ok_or(MemoryError::Layout(mib))?);
     }
     GuestMemory::from_regions(regions).map_err(|_| MemoryError::Layout(mib))
+}
+
+/// Where devices note the pages they write in `len` bytes of memory, if the guest's writes are tracked, too.
+pub fn bitmap(config: &MachineConfig, len: usize) -> Option<AtomicBitmap> {
+    config
+        .track_dirty_pages
+        .then(|| AtomicBitmap::with_len(len))
 }
 
 fn warn_of_overcommit(config: &MachineConfig) {
@@ -86,7 +94,7 @@ fn warn_of_overcommit(config: &MachineConfig) {
 }
 
 #[expect(unsafe_code, reason = "madvise is an unsafe function")]
-fn advise_huge(region: &vm_memory::MmapRegion) {
+fn advise_huge(region: &vm_memory::MmapRegion<Option<AtomicBitmap>>) {
     // SAFETY: the range is the mapping we just made and that nobody else knows of; the advice
     // changes which pages back it, not what it holds.
     let advised =
@@ -134,6 +142,8 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
         )
     };
     if mapped != libc::MAP_FAILED {
+        // Not zero any more.
+        slice.bitmap().mark_dirty(0, len);
         return true;
     }
     // The failed call may have taken the old pages away: put empty ones in their place.
