@@ -24,6 +24,7 @@ pub mod pvpanic;
 pub mod rate_limiter;
 pub mod rng;
 pub mod serial;
+pub mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod throttle;
