@@ -13,6 +13,7 @@ pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod bus;
+pub mod generation;
 pub mod guest_event;
 pub mod i8042;
 pub mod interrupt;

@@ -14,6 +14,7 @@ use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::bus::{Bus, SharedDevice};
+use devices::generation::Generation;
 use devices::guest_event::EventSink;
 use devices::i8042::{self, I8042};
 use devices::pci_host::{self, PciHost};
@@ -28,6 +29,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Where the count of a boot's time starts.
@@ -70,7 +72,8 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
 
     let end = End::new(host.event_loop);
     let mut buses = Buses::default();
-    let platform = add_platform(&vm, &mut buses.port, &end.sink(), host.output, config)?;
+    let ports = &mut buses.port;
+    let platform = add_platform(&vm, &memory, ports, &end.sink(), host.output, config)?;
 
     let mut attacher = Attacher::new(&vm, &memory);
     let mut devices = Vec::new();
@@ -91,6 +94,8 @@ pub fn build(config: &VmConfig, host: Host<'_>) -> Result<Machine, MachineError>
     }
 
     let plan = load(config, &memory, &attacher.windows())?;
+    let first = platform.generation.first().map_err(io::Error::other);
+    first.map_err(MachineError::set_up("the guest's generation"))?;
     let vcpus = vcpu::create(&kvm, &vm, &topology, &plan.entry)?;
     let coalesced = match vcpus.first() {
         Some(vcpu) => vcpu.coalesced(&vm),
@@ -152,12 +157,15 @@ pub(super) struct Platform {
     pub keyboard: Option<Arc<Mutex<I8042>>>,
     /// Raises the interrupt of the power button.
     pub power_button: EventFd,
+    /// Who the guest is.
+    pub generation: Generation,
 }
 
 /// The devices every guest has: console, power, panic, exit port, and commonly a keyboard
 /// controller.
 fn add_platform(
     vm: &VmFd,
+    memory: &GuestMemory,
     ports: &mut Bus,
     events: &EventSink,
     output: &Output,
@@ -211,6 +219,12 @@ fn add_platform(
         serial_metrics,
         keyboard,
         power_button: line(layout::EVENT_GSI)?,
+        generation: Generation::new(
+            memory.clone(),
+            GuestAddress(layout::GENERATION_ID),
+            GuestAddress(layout::CLOCK_PAGE),
+            line(layout::GENERATION_GSI)?,
+        ),
     })
 }
 

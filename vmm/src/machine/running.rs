@@ -11,6 +11,7 @@ use crate::event_loop::{Added, SpawnedLoop};
 use crate::exit_status::Outcome;
 use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuError, VcpuMetrics, Vcpus};
 use devices::GuestMemory;
+use devices::generation::GenerationError;
 use devices::i8042::I8042;
 use devices::lock;
 use devices::metrics::MetricSet;
@@ -157,6 +158,15 @@ impl Machine {
     /// The event descriptor cannot be written.
     pub fn press_power_button(&self) -> io::Result<()> {
         self.platform.power_button.write(1)
+    }
+
+    /// Makes the guest another than it was: one that goes on from a snapshot or a fork. To be called before
+    /// [`Self::resume`], with all of its state loaded.
+    ///
+    /// # Errors
+    /// [`GenerationError`]: the guest must not run.
+    pub fn renew_generation(&self) -> Result<(), GenerationError> {
+        self.platform.generation.renew()
     }
 
     /// Changes the device that `chosen` picks.
