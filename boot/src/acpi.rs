@@ -34,6 +34,11 @@ const BOOT_ARCH_8042: u16 = 1 << 1;
 const BOOT_ARCH_VGA_NOT_PRESENT: u16 = 1 << 2;
 const BOOT_ARCH_CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 
+/// Devices that are told of events.
+const POWER_BUTTON: &str = "PWRB";
+const GENERATION_ID: &str = "VGEN";
+const CLOCK: &str = "VCLK";
+
 /// APIC ids above this need x2APIC entries in the MADT.
 const MAX_VCPUS: u8 = 254;
 
@@ -190,6 +195,8 @@ fn dsdt(devices: &[VirtioMmioWindow], i8042: bool) -> Result<Vec<u8>, AcpiError>
     }
     panic_device(&mut children);
     power_button(&mut children);
+    generation(&mut children);
+    events(&mut children);
     for (index, window) in (0..).zip(devices) {
         virtio_mmio(&mut children, index, window)?;
     }
@@ -267,33 +274,92 @@ fn panic_device(scope: &mut Vec<u8>) {
     .to_aml_bytes(scope);
 }
 
-/// The button, and the Generic Event Device (section 5.6.9) that tells of it: without fixed hardware there
-/// is no other way.
 fn power_button(scope: &mut Vec<u8>) {
     aml::Device::new(
-        "PWRB".into(),
+        POWER_BUTTON.into(),
         vec![&aml::Name::new(
             "_HID".into(),
             &aml::EISAName::new("PNP0C0C"),
         )],
     )
     .to_aml_bytes(scope);
-    // Table 5.184: the button was pressed.
-    let pressed = 0x80_u8;
+}
+
+/// What tells a guest that it goes on somewhere else, or more than once: VMGenID ("Virtual Machine Generation
+/// ID", Microsoft, 2012) and VMClock (UAPI.13). Linux knows the one by either of its compatible ids, the other by
+/// the hardware id that its first implementation has.
+fn generation(scope: &mut Vec<u8>) {
+    let [low, high] = [layout::GENERATION_ID, layout::GENERATION_ID >> 32];
+    let half = u64::from(u32::MAX);
+    aml::Device::new(
+        GENERATION_ID.into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"BNTM0001"),
+            &aml::Name::new(
+                "_CID".into(),
+                &aml::Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR"]),
+            ),
+            &aml::Name::new("_DDN".into(), &"VM_Gen_Counter"),
+            &aml::Name::new(
+                "ADDR".into(),
+                &aml::Package::new(vec![&(low & half), &(high & half)]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+    aml::Device::new(
+        CLOCK.into(),
+        vec![
+            &aml::Name::new("_HID".into(), &"AMZNC10C"),
+            &aml::Name::new("_CID".into(), &"VMCLOCK"),
+            &aml::Name::new("_DDN".into(), &"VMCLOCK"),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![&aml::Memory32Fixed::new(
+                    false,
+                    address32(layout::CLOCK_PAGE),
+                    address32(layout::PAGE_SIZE),
+                )]),
+            ),
+        ],
+    )
+    .to_aml_bytes(scope);
+}
+
+/// The Generic Event Device (section 5.6.9): without fixed hardware there is no other way to tell of anything.
+fn events(scope: &mut Vec<u8>) {
+    // Table 5.184: the button was pressed. To the other devices the number says: look again.
+    let told = 0x80_u8;
+    let [button, id, clock] = [POWER_BUTTON, GENERATION_ID, CLOCK].map(Path::new);
     aml::Device::new(
         "GED_".into(),
         vec![
             &aml::Name::new("_HID".into(), &"ACPI0013"),
             &aml::Name::new(
                 "_CRS".into(),
-                &aml::ResourceTemplate::new(vec![&interrupt(layout::EVENT_GSI)]),
+                &aml::ResourceTemplate::new(vec![
+                    &interrupt(layout::EVENT_GSI),
+                    &interrupt(layout::GENERATION_GSI),
+                ]),
             ),
-            // The argument is the interrupt, of which there is one.
+            // The argument is the interrupt.
             &aml::Method::new(
                 "_EVT".into(),
                 1,
                 true,
-                vec![&aml::Notify::new(&Path::new("PWRB"), &pressed)],
+                vec![
+                    &aml::If::new(
+                        &aml::Equal::new(&aml::Arg(0), &layout::EVENT_GSI),
+                        vec![&aml::Notify::new(&button, &told)],
+                    ),
+                    &aml::If::new(
+                        &aml::Equal::new(&aml::Arg(0), &layout::GENERATION_GSI),
+                        vec![
+                            &aml::Notify::new(&id, &told),
+                            &aml::Notify::new(&clock, &told),
+                        ],
+                    ),
+                ],
             ),
         ],
     )

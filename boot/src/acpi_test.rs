@@ -128,7 +128,6 @@ fn the_dsdt_names_every_device() {
     // PNP0C0C, and the event device whose method notifies it.
     assert!(contains(dsdt, &[0x41, 0xd0, 0x0c, 0x0c]));
     assert!(contains(dsdt, b"ACPI0013\0"));
-    assert!(contains(dsdt, b"_EVT\x09\x86PWRB\x0a\x80"));
     let nodes = dsdt
         .windows(8)
         .filter(|window| window == b"LNRO0005")
@@ -148,6 +147,44 @@ fn the_dsdt_names_every_device() {
         Parsed::new(1, 0, false).dsdt(),
         &[0x41, 0xd0, 0x03, 0x03]
     ));
+}
+
+#[test]
+fn each_event_has_its_interrupt_and_its_devices() {
+    let parsed = Parsed::new(1, 0, true);
+    let dsdt = parsed.dsdt();
+    for gsi in [3, 2] {
+        assert!(contains(dsdt, &[0x89, 6, 0, 0b0011, 1, gsi, 0, 0, 0]));
+    }
+    // _EVT, serialized, with one argument: If (Arg0 == 3) { Notify(..) } and If (Arg0 == 2) { .., .. }.
+    let method: &[&[u8]] = &[
+        b"_EVT\x09",
+        &[0xa0, 12, 0x93, 0x68, 0x0a, 3],
+        b"\x86PWRB\x0a\x80",
+        &[0xa0, 19, 0x93, 0x68, 0x0a, 2],
+        b"\x86VGEN\x0a\x80\x86VCLK\x0a\x80",
+    ];
+    assert!(contains(dsdt, &method.concat()));
+}
+
+#[test]
+fn a_guest_finds_its_generation_and_its_clock() {
+    let parsed = Parsed::new(1, 0, true);
+    let dsdt = parsed.dsdt();
+    assert!(contains(dsdt, b"_CID\x12"), "a package");
+    assert!(contains(dsdt, b"VM_Gen_Counter\0"));
+    assert!(contains(dsdt, b"VMGENCTR\0"));
+    // A package of two numbers: the low and the high half of the address.
+    let address = [
+        b"ADDR\x12\x08\x02\x0c".as_slice(),
+        &0xe_e000_u32.to_le_bytes(),
+        &[0],
+    ];
+    assert!(contains(dsdt, &address.concat()));
+    assert!(contains(dsdt, b"AMZNC10C\0") && contains(dsdt, b"VMCLOCK\0"));
+    // Memory of a fixed place, not to be written.
+    let clock = [0x86, 9, 0, 0, 0, 0xf0, 0x0e, 0, 0, 0x10, 0, 0];
+    assert!(contains(dsdt, &clock));
 }
 
 #[test]

@@ -7,10 +7,10 @@ use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::pvh::PvhBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams, Error as ConfiguratorError};
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
-use crate::layout;
 use crate::memory_map::Entry;
+use crate::{GuestMemory, layout};
 
 /// "Undefined loader" (Documentation/x86/boot.rst, `type_of_loader`).
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -39,7 +39,7 @@ impl BootInfo {
     /// Writes `boot_params`, with `header` as the kernel gave it.
     pub(crate) fn write_zero_page(
         &self,
-        mem: &GuestMemoryMmap<()>,
+        mem: &GuestMemory,
         header: setup_header,
     ) -> Result<(), ConfiguratorError> {
         let (initrd, initrd_len) = self.initrd.unwrap_or_default();
@@ -76,7 +76,7 @@ impl BootInfo {
     }
 
     /// Writes `hvm_start_info`, the module list and the memory map.
-    pub(crate) fn write_pvh(&self, mem: &GuestMemoryMmap<()>) -> Result<(), ConfiguratorError> {
+    pub(crate) fn write_pvh(&self, mem: &GuestMemory) -> Result<(), ConfiguratorError> {
         let memory_map: Vec<_> = self
             .memory_map
             .iter()

@@ -1,17 +1,17 @@
 //! Tests of the zero page and the PVH start info, read back as the kernel reads them.
 
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::fixtures::{bzimage, elf, load_all, memory};
 
-fn u32_at(mem: &GuestMemoryMmap<()>, offset: u64) -> u32 {
+fn u32_at(mem: &GuestMemory, offset: u64) -> u32 {
     mem.read_obj(GuestAddress(layout::ZERO_PAGE + offset))
         .unwrap()
 }
 
-fn cmdline(mem: &GuestMemoryMmap<()>, address: u64) -> Vec<u8> {
+fn cmdline(mem: &GuestMemory, address: u64) -> Vec<u8> {
     let mut bytes = vec![0; 14];
     mem.read_slice(&mut bytes, GuestAddress(address)).unwrap();
     bytes

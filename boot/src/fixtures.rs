@@ -7,9 +7,10 @@ use std::io::Write;
 use std::path::Path;
 
 use proptest::test_runner::{Config, RngSeed};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestRegionMmap};
 
-use crate::{BootError, BootPlan, BootSource, layout, load};
+use crate::{BootError, BootPlan, BootSource, GuestMemory, layout, load};
 
 /// Fixed seed and no regression files, so that a run can be repeated; `PROPTEST_CASES` sets the count.
 pub(crate) fn proptest_config() -> Config {
@@ -21,12 +22,26 @@ pub(crate) fn proptest_config() -> Config {
 }
 
 /// Guest memory of `mib` MiB, laid out as the monitor does.
-pub(crate) fn memory(mib: u64) -> GuestMemoryMmap<()> {
+pub(crate) fn memory(mib: u64) -> GuestMemory {
     let ranges: Vec<_> = layout::ram_ranges(mib << 20)
         .into_iter()
-        .map(|(base, len)| (GuestAddress(base), usize::try_from(len).unwrap()))
+        .map(|(base, len)| (base, usize::try_from(len).unwrap()))
         .collect();
-    GuestMemoryMmap::from_ranges(&ranges).unwrap()
+    memory_at(&ranges)
+}
+
+/// Guest memory of these addresses and lengths.
+pub(crate) fn memory_at(ranges: &[(u64, usize)]) -> GuestMemory {
+    let region = |&(start, len): &(u64, usize)| {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let mapping = MmapRegionBuilder::new(len)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(flags)
+            .build()
+            .unwrap();
+        GuestRegionMmap::new(mapping, GuestAddress(start)).unwrap()
+    };
+    GuestMemory::from_regions(ranges.iter().map(region).collect()).unwrap()
 }
 
 /// An unnamed file with `content`.
@@ -37,13 +52,13 @@ pub(crate) fn file(content: &[u8]) -> File {
 }
 
 /// Loads `kernel` into `mem` with nothing else.
-pub(crate) fn load_kernel(mem: &GuestMemoryMmap<()>, kernel: &[u8]) -> Result<BootPlan, BootError> {
+pub(crate) fn load_kernel(mem: &GuestMemory, kernel: &[u8]) -> Result<BootPlan, BootError> {
     load_all(mem, kernel, None, "console=ttyS0")
 }
 
 /// Loads `kernel`, an initrd and a command line.
 pub(crate) fn load_all(
-    mem: &GuestMemoryMmap<()>,
+    mem: &GuestMemory,
     kernel: &[u8],
     initrd: Option<&[u8]>,
     cmdline: &str,

@@ -6,11 +6,10 @@ use std::fs::File;
 use std::io;
 
 use thiserror::Error;
-use vm_memory::GuestMemoryMmap;
 
 use crate::layout::PAGE_SIZE;
 use crate::placement::{FileSegment, Mapper};
-use crate::regular_file_len;
+use crate::{GuestMemory, regular_file_len};
 
 /// Why an initrd cannot be loaded.
 #[derive(Debug, Error)]
@@ -63,7 +62,7 @@ impl Initrd {
     /// Brings the initrd into guest memory.
     pub(crate) fn place(
         &self,
-        mem: &GuestMemoryMmap<()>,
+        mem: &GuestMemory,
         file: &File,
         mapper: &mut Mapper<'_>,
     ) -> Result<(), InitrdError> {

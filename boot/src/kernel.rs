@@ -14,12 +14,11 @@ use std::os::unix::fs::FileExt;
 
 use linux_loader::bootparam::setup_header;
 use thiserror::Error;
-use vm_memory::{ByteValued, GuestMemoryMmap};
+use vm_memory::ByteValued;
 
-use crate::layout;
 use crate::placement::{FileSegment, Mapper};
 use crate::x86_64::Protocol;
-use crate::{bzimage, elf, regular_file_len};
+use crate::{GuestMemory, bzimage, elf, layout, regular_file_len};
 
 /// Why a kernel file cannot be booted.
 #[derive(Debug, Error)]
@@ -127,7 +126,7 @@ impl Kernel {
     /// Brings the kernel into guest memory.
     pub(crate) fn place(
         &self,
-        mem: &GuestMemoryMmap<()>,
+        mem: &GuestMemory,
         file: &File,
         mapper: &mut Mapper<'_>,
     ) -> Result<(), KernelError> {

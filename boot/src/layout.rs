@@ -24,7 +24,9 @@
 //!   0x0010_0000 ├────────────────────────────────┤
 //!   0x000f_fff0 │ reset vector                   │ 16-bit code that writes the reset register
 //!   0x000f_f000 │ name of the snapshot           │ 16 bytes, written when the guest is saved
-//!   0x000e_0000 │ RSDP, then the ACPI tables     │ reserved in the memory map
+//!   0x000e_f000 │ clock page (VMClock)           │ reserved in the memory map, like the next two
+//!   0x000e_e000 │ generation id (VMGenID)        │
+//!   0x000e_0000 │ RSDP, then the ACPI tables     │
 //!   0x000a_0000 │ (RAM, but in no memory map)    │ where a PC has VGA and option ROMs: reads as zero
 //!   0x0009_fc00 │ end of conventional memory     │
 //!               │ …                              │
@@ -75,7 +77,13 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 pub const ACPI_START: u64 = 0xe_0000;
 
 /// End of the room for ACPI tables; the rest up to 1 MiB is reserved with them.
-pub const ACPI_END: u64 = 0xf_f000;
+pub const ACPI_END: u64 = 0xe_e000;
+
+/// The id of the guest's generation, 16 bytes (VMGenID), in a page of its own.
+pub const GENERATION_ID: u64 = 0xe_e000;
+
+/// The page in which the guest is told of disruptions of its clock (VMClock).
+pub const CLOCK_PAGE: u64 = 0xe_f000;
 
 /// Where a monitor writes which snapshot the memory belongs to, 16 bytes; reserved.
 pub const SNAPSHOT_ID: u64 = 0xf_f000;
@@ -144,6 +152,10 @@ pub const I8042_GSI: u32 = 1;
 
 /// Interrupt of the Generic Event Device: raised when the power button is pressed.
 pub const EVENT_GSI: u32 = 3;
+
+/// Another one of it: raised when the guest is of another generation, restored or forked. On a PC this would be
+/// the cascade of the 8259s, which a kernel does not touch here.
+pub const GENERATION_GSI: u32 = 2;
 
 /// The pvpanic port: the guest writes its panic event here.
 pub const PVPANIC_PORT: u16 = 0x505;

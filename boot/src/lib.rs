@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 pub mod acpi;
@@ -129,6 +130,9 @@ pub enum BootError {
     },
 }
 
+/// Guest memory, which notes what is written to it if it was mapped so.
+pub type GuestMemory = GuestMemoryMmap<Option<AtomicBitmap>>;
+
 /// Places everything a guest needs in `mem`, copying the files.
 ///
 /// `mem` is laid out as [`layout::ram_ranges`] says and is still zero. Nothing is written before all of
@@ -137,7 +141,7 @@ pub enum BootError {
 /// # Errors
 ///
 /// See [`BootError`]; each names the file or the setting and what to do about it.
-pub fn load(mem: &GuestMemoryMmap<()>, source: &BootSource<'_>) -> Result<BootPlan, BootError> {
+pub fn load(mem: &GuestMemory, source: &BootSource<'_>) -> Result<BootPlan, BootError> {
     load_with(mem, source, &mut |_| false)
 }
 
@@ -148,7 +152,7 @@ pub fn load(mem: &GuestMemoryMmap<()>, source: &BootSource<'_>) -> Result<BootPl
 ///
 /// As [`load`].
 pub fn load_with(
-    mem: &GuestMemoryMmap<()>,
+    mem: &GuestMemory,
     source: &BootSource<'_>,
     mapper: &mut Mapper<'_>,
 ) -> Result<BootPlan, BootError> {

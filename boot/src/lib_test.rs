@@ -3,11 +3,11 @@
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::fixtures::{bzimage, chain, elf, load_all, load_kernel, memory};
+use crate::fixtures::{bzimage, chain, elf, load_all, load_kernel, memory, memory_at};
 
 #[test]
 fn a_guest_without_low_memory_is_refused() {
-    let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x8_0000)]).unwrap();
+    let mem = memory_at(&[(0, 0x8_0000)]);
     let error = load_kernel(&mem, &elf(true)).unwrap_err();
     assert_eq!(
         chain(&error),

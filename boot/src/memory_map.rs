@@ -2,9 +2,9 @@
 //!
 //! Called by [`crate::load_with`]. It is derived from the guest memory there is, so the two cannot disagree.
 
-use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::layout;
+use crate::{GuestMemory, layout};
 
 /// What a stretch of guest-physical addresses may be used for; the numbers are those of e820 (ACPI 6.5, table 15.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) struct Entry {
 }
 
 /// End of the RAM that starts at 0 and has no hole, below the MMIO gap.
-pub(crate) fn low_ram_end(mem: &GuestMemoryMmap<()>) -> u64 {
+pub(crate) fn low_ram_end(mem: &GuestMemory) -> u64 {
     let end = mem.iter().fold(0, |end, region| {
         if region.start_addr().raw_value() == end {
             end.saturating_add(region.len())
@@ -36,7 +36,7 @@ pub(crate) fn low_ram_end(mem: &GuestMemoryMmap<()>) -> u64 {
 }
 
 /// The map of `mem`, ascending. The range of VGA and option ROMs is RAM too, but in no entry.
-pub(crate) fn memory_map(mem: &GuestMemoryMmap<()>) -> Vec<Entry> {
+pub(crate) fn memory_map(mem: &GuestMemory) -> Vec<Entry> {
     let ram = |start: u64, end: u64| Entry {
         start,
         len: end - start,
@@ -70,17 +70,8 @@ pub(crate) fn memory_map(mem: &GuestMemoryMmap<()>) -> Vec<Entry> {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::GuestAddress;
-
     use super::*;
-
-    fn memory(ranges: &[(u64, usize)]) -> GuestMemoryMmap<()> {
-        let ranges: Vec<_> = ranges
-            .iter()
-            .map(|&(start, len)| (GuestAddress(start), len))
-            .collect();
-        GuestMemoryMmap::from_ranges(&ranges).unwrap()
-    }
+    use crate::fixtures::memory_at as memory;
 
     #[test]
     fn covers_ram_and_nothing_else() {

@@ -7,8 +7,9 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
+use crate::GuestMemory;
 use crate::layout::PAGE_SIZE;
 
 /// Whole pages of a file that may be mapped into guest memory instead of being read.
@@ -52,7 +53,7 @@ impl FileSegment {
     /// Brings the segment into guest memory.
     pub(crate) fn place(
         &self,
-        mem: &GuestMemoryMmap<()>,
+        mem: &GuestMemory,
         file: &File,
         mapper: &mut Mapper<'_>,
     ) -> io::Result<()> {
@@ -82,7 +83,7 @@ impl FileSegment {
         self.copy(mem, file)
     }
 
-    fn copy(&self, mem: &GuestMemoryMmap<()>, mut file: &File) -> io::Result<()> {
+    fn copy(&self, mem: &GuestMemory, mut file: &File) -> io::Result<()> {
         if self.len == 0 {
             return Ok(());
         }

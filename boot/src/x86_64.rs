@@ -8,9 +8,9 @@
 //! the zero page) and PVH (Xen docs/misc/pvh.pandoc, "x86/HVM direct boot ABI": 32-bit protected mode, paging off,
 //! `ebx` at the start info).
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use crate::layout;
+use crate::{GuestMemory, layout};
 
 /// What stands at [`layout::RESET_VECTOR`]: real-mode code that resets the machine.
 pub(crate) const RESET_CODE: [u8; 9] = {
@@ -184,7 +184,7 @@ impl EntryState {
     }
 
     /// Writes the GDT and, when paging is on, the page tables that this state refers to.
-    pub(crate) fn write_tables(&self, mem: &GuestMemoryMmap<()>) -> Result<(), GuestMemoryError> {
+    pub(crate) fn write_tables(&self, mem: &GuestMemory) -> Result<(), GuestMemoryError> {
         let mut gdt = Vec::with_capacity(GDT_ENTRIES * 8);
         for descriptor in [
             0,

@@ -1,11 +1,12 @@
 //! Tests of the entry state against the architecture's encodings.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::fixtures::memory_at;
 
-fn memory() -> GuestMemoryMmap<()> {
-    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()
+fn memory() -> GuestMemory {
+    memory_at(&[(0, 1 << 20)])
 }
 
 #[test]

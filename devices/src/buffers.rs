@@ -9,9 +9,20 @@ use crate::GuestMemory;
 use crate::virtio::queue::Chain;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use vm_memory::{
-    Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions, VolatileSlice,
-};
+use vm_memory::bitmap::{Bitmap as _, MS};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
+
+/// A contiguous stretch of guest memory that the kernel can be pointed to. Whoever has it written
+/// calls [`mark`].
+pub type GuestSlice<'m> = vm_memory::VolatileSlice<'m, MS<'m, GuestMemory>>;
+
+/// Notes that `slices` may have been written past vm-memory: to be called after the write, or a copy taken in
+/// between would lack it.
+pub fn mark(slices: &[GuestSlice<'_>]) {
+    for slice in slices {
+        slice.bitmap().mark_dirty(0, slice.len());
+    }
+}
 
 /// Most descriptors of a chain that are looked at: what one system call takes (IOV_MAX). Linux's
 /// drivers stay below 256.
@@ -164,7 +175,7 @@ impl Parts {
         &self,
         mem: &'m GuestMemory,
         access: Permissions,
-    ) -> Result<Vec<VolatileSlice<'m>>, GuestMemoryError> {
+    ) -> Result<Vec<GuestSlice<'m>>, GuestMemoryError> {
         let mut slices = Vec::with_capacity(self.parts.len());
         for (address, len) in &self.parts {
             for slice in mem.get_slices(*address, *len, access)? {
@@ -180,7 +191,10 @@ impl Parts {
     /// The file is shorter, the stream not in guest memory, or the read failed.
     pub fn read_at(&self, mem: &GuestMemory, file: BorrowedFd, offset: u64) -> io::Result<()> {
         let slices = self.guest_slices(mem, Permissions::Write)?;
-        transfer(&slices, offset, |vector, at| preadv(file, vector, at))
+        let done = transfer(&slices, offset, |vector, at| preadv(file, vector, at));
+        // All of it: a read that failed may have got somewhere.
+        mark(&slices);
+        done
     }
 
     /// Stores the stream to `file` at `offset`, whole.
@@ -204,7 +218,7 @@ impl Parts {
         &self,
         mem: &'m GuestMemory,
         access: Permissions,
-    ) -> io::Result<Vec<VolatileSlice<'m>>> {
+    ) -> io::Result<Vec<GuestSlice<'m>>> {
         self.slices(mem, access)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
     }
@@ -222,9 +236,9 @@ fn all_done(left: usize) -> Result<(), GuestMemoryError> {
 
 /// Repeats `call` until all of `slices` went through.
 fn transfer(
-    slices: &[VolatileSlice<'_>],
+    slices: &[GuestSlice<'_>],
     mut offset: u64,
-    call: impl Fn(&[VolatileSlice<'_>], u64) -> io::Result<usize>,
+    call: impl Fn(&[GuestSlice<'_>], u64) -> io::Result<usize>,
 ) -> io::Result<()> {
     let mut rest = slices.to_vec();
     while !rest.is_empty() {
@@ -242,7 +256,7 @@ fn transfer(
 }
 
 /// Drops the first `done` bytes.
-fn advance(slices: &mut Vec<VolatileSlice<'_>>, mut done: usize) -> io::Result<()> {
+fn advance(slices: &mut Vec<GuestSlice<'_>>, mut done: usize) -> io::Result<()> {
     let mut whole = 0;
     for slice in slices.iter_mut() {
         if done < slice.len() {
@@ -261,11 +275,11 @@ fn advance(slices: &mut Vec<VolatileSlice<'_>>, mut done: usize) -> io::Result<(
 /// One vector of a system call, with what keeps its addresses valid.
 struct IoVectors<'a> {
     vectors: Vec<libc::iovec>,
-    _memory: &'a [VolatileSlice<'a>],
+    _memory: &'a [GuestSlice<'a>],
 }
 
 impl<'a> IoVectors<'a> {
-    fn new(slices: &'a [VolatileSlice<'a>]) -> io::Result<(Self, libc::c_int)> {
+    fn new(slices: &'a [GuestSlice<'a>]) -> io::Result<(Self, libc::c_int)> {
         let count = libc::c_int::try_from(slices.len()).map_err(io::Error::other)?;
         let vectors = slices.iter().map(|slice| libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -288,7 +302,7 @@ fn result(returned: libc::ssize_t) -> io::Result<usize> {
 }
 
 #[expect(unsafe_code, reason = "std has no vectored read into volatile memory")]
-fn preadv(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+fn preadv(file: BorrowedFd, slices: &[GuestSlice<'_>], offset: u64) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
     let offset = file_offset(offset)?;
     // SAFETY: each vector is a volatile slice that lives until the call returns; Rust makes no
@@ -297,7 +311,7 @@ fn preadv(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Re
 }
 
 #[expect(unsafe_code, reason = "std has no vectored write from volatile memory")]
-fn pwritev(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::Result<usize> {
+fn pwritev(file: BorrowedFd, slices: &[GuestSlice<'_>], offset: u64) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
     let offset = file_offset(offset)?;
     // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
@@ -306,7 +320,7 @@ fn pwritev(file: BorrowedFd, slices: &[VolatileSlice<'_>], offset: u64) -> io::R
 }
 
 #[expect(unsafe_code, reason = "std has no vectored write from volatile memory")]
-fn writev(file: BorrowedFd, slices: &[VolatileSlice<'_>]) -> io::Result<usize> {
+fn writev(file: BorrowedFd, slices: &[GuestSlice<'_>]) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
     // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
     // reads it.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{DATA, MEM, Ring, memory, properties};
+use crate::testing::{DATA, MEM, Ring, memory, memory_of, properties, take_dirty};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fs::File;
@@ -191,11 +191,7 @@ fn a_stream_that_is_too_short_or_not_there_is_an_error() {
 fn more_pieces_than_one_call_takes_go_through() {
     // Each piece lies over the border of two regions, so that it is two.
     let border = 0x1_0000;
-    let regions = [
-        (GuestAddress(0), border),
-        (GuestAddress(border as u64), border),
-    ];
-    let mem = GuestMemory::from_ranges(&regions).unwrap();
+    let mem = memory_of(&[(0, border), (border as u64, border)], false);
     mem.write_slice(b"abcd", GuestAddress(border as u64 - 2))
         .unwrap();
     let mut parts = Parts::default();
@@ -218,6 +214,22 @@ fn more_pieces_than_one_call_takes_go_through() {
 }
 
 #[test]
+fn what_the_kernel_writes_is_noted_even_if_it_fails_midway() {
+    let mem = memory_of(&[(0, 0x10000)], true);
+    let mut parts = Parts::default();
+    parts.push(GuestAddress(0x1ff0), 0x20);
+    parts.push(GuestAddress(0x5000), 1);
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&[7; 0x18], 0).unwrap();
+    parts.read_at(&mem, file.as_fd(), 0).unwrap_err();
+    assert_eq!(take_dirty(&mem), [1, 2, 5]);
+    parts.write_at(&mem, file.as_fd(), 0).unwrap();
+    parts.read_at(&mem, file.as_fd(), 0x1000).unwrap_err();
+    assert_eq!(take_dirty(&mem), [1, 2, 5]);
+    assert!(take_dirty(&mem).is_empty());
+}
+
+#[test]
 fn a_short_transfer_goes_on_where_it_stopped() {
     let mem = memory();
     let parts = stream(&[10, 1, 20, 5]);
@@ -226,11 +238,7 @@ fn a_short_transfer_goes_on_where_it_stopped() {
         let mut sent = Vec::new();
         let calls = std::cell::RefCell::new(&mut sent);
         transfer(&slices, 1000, |vector, at| {
-            let len = vector
-                .iter()
-                .map(VolatileSlice::len)
-                .sum::<usize>()
-                .min(most);
+            let len = vector.iter().map(GuestSlice::len).sum::<usize>().min(most);
             calls.borrow_mut().push((at, len));
             Ok(len)
         })
@@ -248,7 +256,7 @@ fn a_short_transfer_goes_on_where_it_stopped() {
             interrupted.set(interrupted.get() - 1);
             return Err(io::ErrorKind::Interrupted.into());
         }
-        Ok(vector.iter().map(VolatileSlice::len).sum())
+        Ok(vector.iter().map(GuestSlice::len).sum())
     })
     .unwrap();
 }

@@ -8,6 +8,8 @@ use crate::bus::BusDevice;
 use crate::guest_event::{EventSink, GuestEvent};
 use crate::metric_set;
 use crate::metrics::Counter;
+use crate::state::PlatformStateError;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -38,8 +40,8 @@ const MAX_OUTPUT: usize = 16;
 const ACK: u8 = 0xfa;
 
 /// What the next byte written to the data register is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expect {
     /// A command for the keyboard.
     Keyboard,
     /// The configuration byte.
@@ -79,6 +81,18 @@ const CTRL_ALT_DEL: [u8; 11] = [
     0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14,
 ];
 
+/// The controller and its keyboard, saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct I8042State {
+    /// The configuration byte.
+    pub configuration: u8,
+    /// What the controller waits for.
+    pub expect: Expect,
+    /// What waits for the driver.
+    pub output: Vec<u8>,
+}
+
 /// The controller and its keyboard.
 pub struct I8042 {
     events: EventSink,
@@ -105,6 +119,34 @@ impl I8042 {
     /// The counters.
     pub fn metrics(&self) -> Arc<I8042Metrics> {
         self.metrics.clone()
+    }
+
+    /// What a guest may be amid.
+    pub fn save(&self) -> I8042State {
+        I8042State {
+            configuration: self.configuration,
+            expect: self.expect,
+            output: self.output.iter().copied().collect(),
+        }
+    }
+
+    /// Goes on from `state`, and interrupts the guest if something waits for it.
+    ///
+    /// # Errors
+    /// [`PlatformStateError::TooMuch`].
+    pub fn restore(&mut self, state: &I8042State) -> Result<(), PlatformStateError> {
+        if state.output.len() > MAX_OUTPUT {
+            return Err(PlatformStateError::TooMuch {
+                device: "keyboard controller",
+                saved: state.output.len(),
+                most: MAX_OUTPUT,
+            });
+        }
+        self.configuration = state.configuration;
+        self.expect = state.expect;
+        self.output = state.output.iter().copied().collect();
+        self.signal();
+        Ok(())
     }
 
     /// Presses Ctrl, Alt and Del. Returns false if the guest has switched the keyboard off, or left too

@@ -109,6 +109,68 @@ fn interrupts_come_while_there_is_something_and_only_when_wanted() {
 }
 
 #[test]
+fn a_restored_controller_goes_on_amid_a_command() {
+    let (mut first, _irq, _events) = controller();
+    first.write(COMMAND, &[0x60]);
+    first.write(DATA, &[INTERRUPT]);
+    first.ctrl_alt_del();
+    read(&mut first, DATA);
+    first.write(COMMAND, &[0xd2]);
+    let state = serde_json::to_string(&first.save()).unwrap();
+    let (mut again, irq, _events) = controller();
+    again
+        .restore(&serde_json::from_str(&state).unwrap())
+        .unwrap();
+    assert!(irq.read().is_ok(), "something waits");
+    again.write(DATA, &[0x5a]);
+    let expected = [&CTRL_ALT_DEL[1..], &[0x5a]].concat();
+    assert_eq!(output(&mut again), expected);
+}
+
+#[test]
+fn no_state_of_a_controller_does_harm() {
+    let expects = [
+        Expect::Keyboard,
+        Expect::Configuration,
+        Expect::OutputPort,
+        Expect::Echo,
+        Expect::Auxiliary,
+        Expect::Argument,
+    ];
+    let expect = proptest::sample::select(expects.to_vec());
+    let state = (any::<u8>(), expect, vec(any::<u8>(), 0..20)).prop_map(
+        |(configuration, expect, output)| I8042State {
+            configuration,
+            expect,
+            output,
+        },
+    );
+    let access = (0..LEN, proptest::option::of(any::<u8>()));
+    let run = |(state, accesses): (I8042State, Vec<(u64, Option<u8>)>)| {
+        let (mut device, _irq, _events) = controller();
+        let fresh = device.save();
+        match device.restore(&state) {
+            Ok(()) => assert_eq!(device.save(), state),
+            Err(_) => assert_eq!(device.save(), fresh),
+        }
+        assert_eq!(device.save() == state, state.output.len() <= MAX_OUTPUT);
+        for (offset, value) in accesses {
+            match value {
+                Some(value) => device.write(offset, &[value]),
+                None => device.read(offset, &mut [0]),
+            }
+            assert!(device.output.len() <= MAX_OUTPUT);
+        }
+        output(&mut device);
+        device.write(COMMAND, &[0xaa]);
+        assert_eq!(output(&mut device), [0x55]);
+        Ok(())
+    };
+    let cases = (state, vec(access, 0..30));
+    properties().run(&cases, run).unwrap();
+}
+
+#[test]
 fn no_order_of_accesses_grows_it_or_leaves_it_dumb() {
     let byte = prop_oneof![
         any::<u8>(),

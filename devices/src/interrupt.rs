@@ -49,16 +49,19 @@ impl LineInterrupt {
         self.status.fetch_and(!bits, Ordering::SeqCst);
     }
 
-    /// Makes `bits` pending and signals if there are any: a restored device.
+    /// Makes exactly `bits` pending, without a signal: a restored device.
+    pub fn set_pending(&self, bits: u32) {
+        self.status.store(bits, Ordering::SeqCst);
+    }
+
+    /// Signals if anything is pending.
     ///
     /// # Errors
     /// The event descriptor could not be written.
-    pub fn restore(&self, bits: u32) -> io::Result<()> {
-        self.status.store(bits, Ordering::SeqCst);
-        if bits == 0 {
-            Ok(())
-        } else {
-            self.irqfd.write(1)
+    pub fn raise_pending(&self) -> io::Result<()> {
+        match self.status() {
+            0 => Ok(()),
+            _ => self.irqfd.write(1),
         }
     }
 }

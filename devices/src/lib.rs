@@ -13,6 +13,7 @@ pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod bus;
+pub mod generation;
 pub mod guest_event;
 pub mod i8042;
 pub mod interrupt;
@@ -24,6 +25,7 @@ pub mod pvpanic;
 pub mod rate_limiter;
 pub mod rng;
 pub mod serial;
+pub mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod throttle;
@@ -32,8 +34,9 @@ pub mod unix_socket;
 pub mod virtio;
 pub mod vsock;
 
-/// Guest memory as every device sees it.
-pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+/// Guest memory as every device sees it. Mapped with a bitmap, it notes which pages devices write: vm-memory
+/// does so for what goes through it, and whoever has the kernel write does so with [`buffers::mark`].
+pub type GuestMemory = vm_memory::GuestMemoryMmap<Option<vm_memory::bitmap::AtomicBitmap>>;
 
 /// Locks `mutex`, also after another thread panicked while it held it: device state is
 /// valid between any two statements, and the release build aborts on a panic anyway.

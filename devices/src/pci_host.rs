@@ -6,6 +6,7 @@
 //! bus is content with a handful.
 
 use crate::bus::BusDevice;
+use serde::{Deserialize, Serialize};
 
 /// Offset of CONFIG_ADDRESS.
 const ADDRESS: u64 = 0;
@@ -29,7 +30,27 @@ pub struct PciHost {
     address: u32,
 }
 
+/// The ports, saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciHostState {
+    /// CONFIG_ADDRESS: any value can be.
+    pub address: u32,
+}
+
 impl PciHost {
+    /// What a guest may be amid.
+    pub fn save(&self) -> PciHostState {
+        PciHostState {
+            address: self.address,
+        }
+    }
+
+    /// Goes on from `state`.
+    pub fn restore(&mut self, state: &PciHostState) {
+        self.address = state.address;
+    }
+
     /// The register that CONFIG_ADDRESS selects.
     fn selected(&self) -> u32 {
         match self.address & !3 {
@@ -96,6 +117,13 @@ mod tests {
             read(&mut host, ADDRESS),
             [0xff],
             "a narrow access is another port"
+        );
+        let mut again = PciHost::default();
+        again.restore(&host.save());
+        assert_eq!(
+            read(&mut again, ADDRESS),
+            read::<4>(&mut host, ADDRESS),
+            "saved between the two accesses"
         );
         host.write(DATA, &[0; 4]);
         host.write(DATA + 3, &[0; 8]);

@@ -6,7 +6,44 @@
 //! exactly when it may: there is no fixed pause.
 
 use resources::TokenBucket;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
+
+/// Deepest debt that a saved bucket may have: more than any one request is.
+const MAX_DEBT: i64 = 1 << 33;
+
+/// How full a bucket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Level {
+    /// Tokens, fewer than none after a request larger than the bucket.
+    tokens: i64,
+    /// Part of a further one.
+    part: u64,
+    /// Left of those granted once.
+    burst: u64,
+}
+
+/// How full the buckets of a limiter are, at whatever time that was: of the time since then they get
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Levels {
+    bytes: Option<Level>,
+    operations: Option<Level>,
+}
+
+impl Levels {
+    /// Whether a limiter can be so. How large its buckets are is not asked: what is too much for them, they
+    /// do not take.
+    pub fn can_be(&self) -> bool {
+        let levels = [self.bytes, self.operations];
+        levels
+            .iter()
+            .flatten()
+            .all(|level| level.tokens >= -MAX_DEBT)
+    }
+}
 
 /// One bucket. Its unit, bytes or operations, is its user's.
 #[derive(Clone, Debug)]
@@ -67,6 +104,24 @@ impl Bucket {
         Err(self.filled.saturating_add(wait))
     }
 
+    fn level(&self, now: Duration) -> Level {
+        let mut filled = self.clone();
+        filled.fill(now);
+        Level {
+            // A bucket of more than that is none that limits.
+            tokens: i64::try_from(filled.level).unwrap_or(i64::MAX),
+            part: filled.part,
+            burst: filled.burst,
+        }
+    }
+
+    fn set_level(&mut self, level: &Level, now: Duration) {
+        self.level = i128::from(level.tokens).min(self.size.into());
+        self.part = level.part.min(self.refill - 1);
+        self.burst = level.burst.min(self.burst);
+        self.filled = now;
+    }
+
     fn pay(&mut self, tokens: u64) {
         let from_burst = tokens.min(self.burst);
         self.burst -= from_burst;
@@ -112,6 +167,29 @@ impl RateLimiter {
         }
         if let Some(ops) = &change.ops {
             self.operations = Bucket::new(ops, now);
+        }
+    }
+
+    /// How full its buckets are.
+    pub fn levels(&self, now: Duration) -> Levels {
+        let level = |bucket: &Option<Bucket>| bucket.as_ref().map(|bucket| bucket.level(now));
+        Levels {
+            bytes: level(&self.bytes),
+            operations: level(&self.operations),
+        }
+    }
+
+    /// Has its buckets as full as `levels` says, which [`Levels::can_be`], and no fuller than they are large. A
+    /// bucket of which it does not speak stays as it is.
+    pub fn set_levels(&mut self, levels: &Levels, now: Duration) {
+        let pairs = [
+            (&mut self.bytes, &levels.bytes),
+            (&mut self.operations, &levels.operations),
+        ];
+        for (bucket, level) in pairs {
+            if let (Some(bucket), Some(level)) = (bucket, level) {
+                bucket.set_level(level, now);
+            }
         }
     }
 

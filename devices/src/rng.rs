@@ -6,6 +6,7 @@ use crate::metrics::{Counter, MetricSet};
 use crate::throttle::{Limits, Throttle};
 use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError, Served};
+use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -19,6 +20,9 @@ const QUEUE_SIZE: u16 = 64;
 /// Longest answer to one request in bytes, so that a guest cannot make the host work without
 /// bound. A driver asks again for more (section 5.4.6.1 allows a shorter answer).
 const MAX_REQUEST: usize = 4 << 10;
+
+/// The state is how full the limits' buckets are.
+const STATE_VERSION: u32 = 1;
 
 metric_set! {
     /// What the entropy device counts.
@@ -95,6 +99,14 @@ impl VirtioDevice for Rng {
 
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         Some(self.metrics.clone())
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::encode(STATE_VERSION, &self.limits.levels())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        self.limits.set_levels(&state.decode(STATE_VERSION)?)
     }
 }
 

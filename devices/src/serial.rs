@@ -3,10 +3,13 @@
 use crate::bus::BusDevice;
 use crate::metric_set;
 use crate::metrics::Counter;
+use crate::state::PlatformStateError;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 use vm_superio::serial::SerialEvents;
+use vm_superio::serial::SerialState as UartState;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -15,6 +18,37 @@ const MODEM_CONTROL: u8 = 4;
 
 /// Most bytes of input kept for a guest that does not read: a pasted script fits.
 const MAX_PENDING: usize = 64 << 10;
+
+/// Bit of the line status: the FIFO has something. All else hangs on it.
+const DATA_READY: u8 = 1;
+/// Bytes of the receiving FIFO.
+const FIFO: usize = 64;
+
+/// The port, saved. Registers can have any value: some are just the guest's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialState {
+    /// Divisor latch, low and high byte.
+    pub divisor: [u8; 2],
+    /// Interrupt enable register.
+    pub interrupt_enable: u8,
+    /// Interrupt identification register.
+    pub interrupt_identification: u8,
+    /// Line control register.
+    pub line_control: u8,
+    /// Line status register.
+    pub line_status: u8,
+    /// Modem control register.
+    pub modem_control: u8,
+    /// Modem status register.
+    pub modem_status: u8,
+    /// Scratch register.
+    pub scratch: u8,
+    /// What is in the receiving FIFO.
+    pub fifo: Vec<u8>,
+    /// Input that does not fit there yet.
+    pub pending: Vec<u8>,
+}
 
 /// An interrupt line as vm-superio asks for it.
 struct Line(EventFd);
@@ -96,6 +130,57 @@ impl SerialPort {
         MAX_PENDING.saturating_sub(self.pending.len())
     }
 
+    /// What a guest may be amid.
+    pub fn save(&self) -> SerialState {
+        let uart = self.uart.state();
+        SerialState {
+            divisor: [uart.baud_divisor_low, uart.baud_divisor_high],
+            interrupt_enable: uart.interrupt_enable,
+            interrupt_identification: uart.interrupt_identification,
+            line_control: uart.line_control,
+            line_status: uart.line_status,
+            modem_control: uart.modem_control,
+            modem_status: uart.modem_status,
+            scratch: uart.scratch,
+            fifo: uart.in_buffer,
+            pending: self.pending.iter().copied().collect(),
+        }
+    }
+
+    /// Goes on from `state`, and raises the interrupt that was pending.
+    ///
+    /// # Errors
+    /// [`PlatformStateError`].
+    pub fn restore(&mut self, state: &SerialState) -> Result<(), PlatformStateError> {
+        for (saved, most) in [(&state.fifo, FIFO), (&state.pending, MAX_PENDING)] {
+            if saved.len() > most {
+                return Err(PlatformStateError::TooMuch {
+                    device: "serial port",
+                    saved: saved.len(),
+                    most,
+                });
+            }
+        }
+        let line = || self.uart.interrupt_evt().0.try_clone().map(Line);
+        let [before, after] = [line(), line()];
+        let (before, after) = (
+            before.map_err(PlatformStateError::Signal)?,
+            after.map_err(PlatformStateError::Signal)?,
+        );
+        // A port without an output, for as long as that is on its way to the new one.
+        let nowhere: Box<dyn Write + Send> = Box::new(io::sink());
+        let between = Serial::with_events(before, self.empty.clone(), nowhere);
+        let output = std::mem::replace(&mut self.uart, between).into_writer();
+        let uart = Serial::from_state(&uart_state(state), after, self.empty.clone(), output);
+        self.uart =
+            uart.map_err(|e| PlatformStateError::Signal(io::Error::other(e.to_string())))?;
+        self.pending = state.pending.iter().copied().collect();
+        if state.fifo.is_empty() {
+            self.feed();
+        }
+        Ok(())
+    }
+
     fn feed(&mut self) {
         let (front, _) = self.pending.as_slices();
         let now = front.get(..front.len().min(self.uart.fifo_capacity()));
@@ -106,6 +191,22 @@ impl SerialPort {
             Ok(taken) => drop(self.pending.drain(..taken)),
             Err(e) => log::debug!("serial input: {e}"),
         }
+    }
+}
+
+fn uart_state(state: &SerialState) -> UartState {
+    let [baud_divisor_low, baud_divisor_high] = state.divisor;
+    UartState {
+        baud_divisor_low,
+        baud_divisor_high,
+        interrupt_enable: state.interrupt_enable,
+        interrupt_identification: state.interrupt_identification,
+        line_control: state.line_control,
+        line_status: state.line_status & !DATA_READY | u8::from(!state.fifo.is_empty()),
+        modem_control: state.modem_control,
+        modem_status: state.modem_status,
+        scratch: state.scratch,
+        in_buffer: state.fifo.clone(),
     }
 }
 

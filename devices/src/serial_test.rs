@@ -127,6 +127,110 @@ fn loop_back_only_holds_input_up() {
     assert_eq!(received(&mut port), b"typed");
 }
 
+fn through_json(state: &SerialState) -> SerialState {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
+}
+
+#[test]
+fn a_restored_port_goes_on_with_what_was_typed() {
+    let (mut first, _irq) = port(Output::default());
+    first.write(INTERRUPT_ENABLE, &[1]);
+    first.write(7, &[0x5a]);
+    first.write(LINE_CONTROL, &[0x80]);
+    first.write(DATA, &[12]);
+    first.write(LINE_CONTROL, &[3]);
+    let typed: Vec<u8> = (0..200).collect();
+    first.input(&typed);
+    for byte in &typed[..10] {
+        assert_eq!(read(&mut first, DATA), *byte);
+    }
+    first.input(b"!");
+    let state = through_json(&first.save());
+
+    let output = Output::default();
+    let (mut again, irq) = port(output.clone());
+    again.restore(&state).unwrap();
+    assert_eq!(again.save(), state);
+    again.write(DATA, b"x");
+    assert_eq!(*lock(&output.0), b"x", "it has its output");
+    assert_eq!(read(&mut again, 7), 0x5a);
+    irq.read().unwrap();
+    assert_eq!(received(&mut again), [&typed[10..], b"!"].concat());
+    assert!(irq.read().is_ok(), "each FIFO is worth an interrupt");
+}
+
+#[test]
+fn a_pending_interrupt_is_raised_again() {
+    let (mut first, first_irq) = port(Output::default());
+    first.write(INTERRUPT_ENABLE, &[1]);
+    first.input(b"a");
+    assert!(first_irq.read().is_ok());
+    let (mut again, irq) = port(Output::default());
+    again.restore(&first.save()).unwrap();
+    assert!(irq.read().is_ok());
+    assert_eq!(received(&mut again), b"a");
+    again.input(b"b");
+    assert!(irq.read().is_ok(), "it has its line");
+    assert_eq!(received(&mut again), b"b");
+}
+
+#[test]
+fn a_port_that_holds_too_much_is_refused() {
+    let (mut port, _irq) = port(Output::default());
+    port.input(b"kept");
+    let before = port.save();
+    for (fifo, pending) in [(65, 0), (0, MAX_PENDING + 1)] {
+        let state = SerialState {
+            fifo: vec![0; fifo],
+            pending: vec![0; pending],
+            ..SerialState::default()
+        };
+        let error = port.restore(&state).unwrap_err().to_string();
+        assert!(error.contains("serial port has 6"), "{error}");
+        assert_eq!(port.save(), before);
+    }
+    assert_eq!(received(&mut port), b"kept");
+}
+
+#[test]
+fn no_state_of_a_port_does_harm() {
+    let bytes = |most| vec(any::<u8>(), 0..most);
+    let state = (any::<[u8; 9]>(), bytes(70), bytes(300)).prop_map(
+        |([low, high, ier, iir, lcr, lsr, mcr, msr, scratch], fifo, pending)| SerialState {
+            divisor: [low, high],
+            interrupt_enable: ier,
+            interrupt_identification: iir,
+            line_control: lcr,
+            line_status: lsr,
+            modem_control: mcr,
+            modem_status: msr,
+            scratch,
+            fifo,
+            pending,
+        },
+    );
+    let access = (0_u64..8, any::<Option<u8>>());
+    let run = |(state, accesses): (SerialState, Vec<(u64, Option<u8>)>)| {
+        let (mut port, _irq) = port(Output::default());
+        let loaded = port.restore(&state);
+        assert_eq!(loaded.is_ok(), state.fifo.len() <= FIFO);
+        for (offset, value) in accesses {
+            match value {
+                Some(value) => port.write(offset, &[value]),
+                None => port.read(offset, &mut [0]),
+            }
+        }
+        port.input(b"more");
+        port.write(LINE_CONTROL, &[3]);
+        port.write(MODEM, &[0]);
+        assert!(received(&mut port).ends_with(b"more"));
+        assert!(port.pending.is_empty(), "all of it was fed");
+        Ok(())
+    };
+    let cases = (state, vec(access, 0..50));
+    properties().run(&cases, run).unwrap();
+}
+
 #[test]
 fn no_order_of_accesses_loses_input_or_grows_without_bound() {
     let access = (0_u64..10, 0_usize..=8, any::<Option<u8>>(), 0_usize..300);

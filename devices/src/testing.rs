@@ -14,7 +14,9 @@ use event_manager::{EventManager, SubscriberOps};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::bitmap::NewBitmap;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestRegionMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// Where the window of the device under test is.
@@ -148,7 +150,35 @@ pub fn properties() -> proptest::test_runner::TestRunner {
 
 /// Empty guest memory.
 pub fn memory() -> GuestMemory {
-    GuestMemory::from_ranges(&[(GuestAddress(0), MEM)]).expect("memory")
+    memory_of(&[(0, MEM)], false)
+}
+
+/// Empty guest memory of these addresses and lengths, which notes what is written to it if `tracked`.
+pub fn memory_of(ranges: &[(u64, usize)], tracked: bool) -> GuestMemory {
+    let region = |&(start, len): &(u64, usize)| {
+        let mapping =
+            MmapRegionBuilder::new_with_bitmap(len, tracked.then(|| NewBitmap::with_len(len)))
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+                .build()
+                .expect("memory");
+        GuestRegionMmap::new(mapping, GuestAddress(start)).expect("a region")
+    };
+    GuestMemory::from_regions(ranges.iter().map(region).collect()).expect("memory")
+}
+
+/// Pages that were noted as written since the last call, by number; from memory of one region.
+pub fn take_dirty(mem: &GuestMemory) -> Vec<u64> {
+    let region = mem.iter().next().expect("a region");
+    let Some(bitmap) = (**region).bitmap() else {
+        return Vec::new();
+    };
+    let words = bitmap.get_and_reset();
+    let pages = (0_u64..).zip(words).flat_map(|(word, bits)| {
+        let set = (0..64).filter(move |bit| bits >> bit & 1 != 0);
+        set.map(move |bit| 64 * word + bit)
+    });
+    pages.collect()
 }
 
 /// A virtqueue as a driver sees it. The three parts of queue `n` start at `0x1000 + n * 0x4000`.

@@ -2,9 +2,10 @@
 //! buckets, with the alarm that wakes the half that waits.
 
 use crate::lock;
-use crate::rate_limiter::RateLimiter;
+use crate::rate_limiter::{Levels, RateLimiter};
 use crate::timer::{Timer, now};
 use crate::virtio::device::Source;
+use crate::virtio::state::StateError;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +22,23 @@ impl Limits {
     /// Changes them; a running handler learns of limits where there were none when it starts anew.
     pub fn update(&self, change: &resources::RateLimiter) {
         lock(&self.0).update(change, now());
+    }
+
+    /// How full the buckets are.
+    pub fn levels(&self) -> Levels {
+        lock(&self.0).levels(now())
+    }
+
+    /// Has the buckets as full as they were saved.
+    ///
+    /// # Errors
+    /// [`StateError::Value`]: no bucket can be so; all is as it was.
+    pub fn set_levels(&self, levels: &Levels) -> Result<(), StateError> {
+        if !levels.can_be() {
+            return Err(StateError::Value("rate limiter"));
+        }
+        lock(&self.0).set_levels(levels, now());
+        Ok(())
     }
 
     /// The handler's part, with an alarm if there are limits.

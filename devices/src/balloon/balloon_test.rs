@@ -536,6 +536,41 @@ fn hints_of_no_sense_are_counted() {
 }
 
 #[test]
+fn a_restored_balloon_is_as_large_and_knows_what_it_was_told() {
+    let mut bench = Bench::new(&all());
+    let mib = 3;
+    bench.update(DeviceUpdate::BalloonTarget { mib }).unwrap();
+    assert!(bench.guest.bus.write(WINDOW_BASE + 0x104, &[7, 0, 0, 0]));
+    bench.tell(&[(4, 1 << 20)]);
+    let run = bench.start_run(true);
+    bench.say_command(run);
+    lock(&bench.guest.transport).pause();
+    let (report, config) = (bench.report(), [0, 1, 2].map(|n| bench.config(n)));
+    assert_eq!(report.statistics.unwrap().free_memory, Some(1 << 20));
+    // The buffer of the statistics went back.
+    assert_eq!(bench.returned(2), 1);
+
+    let state = lock(&bench.guest.transport).save();
+    let balloon = Box::new(Balloon::new(&all()).unwrap());
+    let guest = FakeGuest::with(balloon, bench.mem().clone(), TestLoop::spawn());
+    lock(&guest.transport).restore(&state).unwrap();
+    bench.guest = guest;
+    let restored = [0, 1, 2].map(|n| bench.config(n));
+    assert_eq!((bench.report(), restored), (report, config));
+    lock(&bench.guest.transport).resume();
+    assert!(!bench.told_of_config(), "the driver knows all that");
+    bench.say_command(0);
+    assert_eq!(
+        bench.status(),
+        (DONE, Some(0)),
+        "the run goes on to its end"
+    );
+    assert!(bench.start_run(true) > run, "and the next is another");
+    bench.inflate(&[FIRST]);
+    assert_eq!(bench.gone(), [FIRST]);
+}
+
+#[test]
 fn reported_pages_are_given_back_whole() {
     let mut bench = Bench::new(&resources::Balloon {
         free_page_reporting: true,

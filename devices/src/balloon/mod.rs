@@ -14,11 +14,12 @@ use crate::lock;
 use crate::metrics::MetricSet;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::report::{BalloonReport, Report};
+use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::update::{DeviceUpdate, UpdateError};
 use handler::BalloonHandler;
 pub use metrics::BalloonMetrics;
 use resources::{BalloonStats, HintingStatus};
-use shared::{DONE, STOP, Shared, Told};
+use shared::{DONE, STOP, Saved, Shared, Told};
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
+/// The state is what both halves know, [`Saved`].
+const STATE_VERSION: u32 = 1;
 /// Entries of each queue. Linux reports free pages only if there are 32 at least.
 const QUEUE_SIZE: u16 = 256;
 /// The balloon's pages in a MiB.
@@ -220,6 +223,17 @@ impl VirtioDevice for Balloon {
             statistics: (config.stats_polling_interval_s > 0).then(|| self.statistics()),
             hinting: config.free_page_hinting.then(|| self.hinting()),
         })
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::encode(STATE_VERSION, &self.shared.save())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let saved: Saved = state.decode(STATE_VERSION)?;
+        self.config.amount_mib = saved.target / PAGES_PER_MIB;
+        self.shared.restore(saved);
+        Ok(())
     }
 }
 

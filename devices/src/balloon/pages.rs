@@ -2,9 +2,10 @@
 //! as the host first laid them: zero, or for pages of a mapped kernel its file.
 
 use crate::GuestMemory;
+use crate::buffers::{GuestSlice, mark};
 use std::io;
 use std::ops::Range;
-use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemory as _, Permissions};
 
 /// The balloon's page in bytes, whatever the guest's is (section 5.5.6).
 const PAGE: usize = 4096;
@@ -52,14 +53,15 @@ pub(super) fn release(mem: &GuestMemory, pages: &Range<u64>) -> io::Result<usize
     }
     let slices = mem.get_slices(address, len, Permissions::Write);
     let slices = slices.and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    for slice in slices.map_err(invalid)? {
-        advise_free(&slice)?;
-    }
-    Ok(len)
+    let slices = slices.map_err(invalid)?;
+    let done = slices.iter().try_for_each(advise_free);
+    // A page that is gone has changed.
+    mark(&slices);
+    done.map(|()| len)
 }
 
 #[expect(unsafe_code, reason = "madvise is a system call on an address")]
-fn advise_free(memory: &VolatileSlice<'_>) -> io::Result<()> {
+fn advise_free(memory: &GuestSlice<'_>) -> io::Result<()> {
     let address = memory.ptr_guard_mut().as_ptr();
     // SAFETY: the slice is mapped guest memory and stays mapped; its bytes change under our feet
     // anyway, so that nothing here assumes what they are.

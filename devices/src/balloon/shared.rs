@@ -1,7 +1,9 @@
 //! What both halves of the balloon know. The configuration space is read by vCPUs, so it is made of
 //! atomic words and no lock; the rest is for the loop and the API.
 
+use crate::lock;
 use resources::BalloonStats;
+use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,7 +28,8 @@ pub(super) struct Shared {
 }
 
 /// What the guest told, and how it is to be answered.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Told {
     /// Its statistics; sizes are not in there.
     pub statistics: BalloonStats,
@@ -38,7 +41,33 @@ pub(super) struct Told {
     pub acknowledge: bool,
 }
 
+/// [`Shared`] at rest. Any value can be: the guest chooses some, and none means more than a number.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Saved {
+    pub target: u32,
+    actual: u32,
+    command: u32,
+    told: Told,
+}
+
 impl Shared {
+    pub(super) fn save(&self) -> Saved {
+        Saved {
+            target: self.target.load(Ordering::Acquire),
+            actual: self.actual.load(Ordering::Acquire),
+            command: self.command.load(Ordering::Acquire),
+            told: lock(&self.told).clone(),
+        }
+    }
+
+    pub(super) fn restore(&self, saved: Saved) {
+        self.target.store(saved.target, Ordering::Release);
+        self.actual.store(saved.actual, Ordering::Release);
+        self.command.store(saved.command, Ordering::Release);
+        *lock(&self.told) = saved.told;
+    }
+
     pub(super) fn config(&self) -> [u8; CONFIG] {
         let mut config = [0; CONFIG];
         // The last word, poison_val, belongs to a feature that is not offered.

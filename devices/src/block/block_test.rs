@@ -94,6 +94,12 @@ impl VirtioDevice for CountedBlock {
         };
         Ok(Box::new(self.block.handler(features, Box::new(engine))?))
     }
+    fn save(&self) -> DeviceState {
+        self.block.save()
+    }
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        self.block.restore(state)
+    }
 }
 
 struct Disk {

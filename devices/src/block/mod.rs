@@ -12,6 +12,7 @@ use crate::throttle::{self, Throttle};
 use crate::timer::now;
 use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
+use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
@@ -34,6 +35,9 @@ const QUEUE_SIZE: u16 = 256;
 const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Bytes of the serial number (section 5.2.6).
 const ID_BYTES: usize = 20;
+
+/// The state is how full the limits' buckets are.
+const STATE_VERSION: u32 = 1;
 
 /// Bytes of data after which a turn ends, so that a reset or a change of the device never waits for
 /// more than this and one request.
@@ -178,6 +182,14 @@ impl VirtioDevice for Block {
 
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         Some(self.metrics.clone())
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::encode(STATE_VERSION, &self.limits.levels())
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        self.limits.set_levels(&state.decode(STATE_VERSION)?)
     }
 }
 

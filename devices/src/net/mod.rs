@@ -11,13 +11,16 @@ pub mod tap;
 
 use crate::lock;
 use crate::metrics::MetricSet;
+use crate::rate_limiter::Levels;
 use crate::throttle::Limits;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::Layout;
+use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use handler::{NetHandler, Shared};
 pub use metrics::NetMetrics;
 use responder::Responder;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -37,6 +40,17 @@ const TX: usize = 1;
 const MAX_PACKET: usize = 65535 + 18 + HEADER;
 /// Offset of num_buffers in the header (section 5.1.6).
 const NUM_BUFFERS: usize = 10;
+const STATE_VERSION: u32 = 1;
+
+/// What a card carries besides its queues. A packet on its way to the driver is not among it: networks lose
+/// some.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    rx_limits: Levels,
+    tx_limits: Levels,
+}
+
 /// How a card behaves.
 #[derive(Default)]
 pub struct NetOptions {
@@ -164,6 +178,23 @@ impl VirtioDevice for Net {
 
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         Some(self.metrics.clone())
+    }
+
+    fn save(&self) -> DeviceState {
+        let saved = Saved {
+            rx_limits: self.rx_limits.levels(),
+            tx_limits: self.tx_limits.levels(),
+        };
+        DeviceState::encode(STATE_VERSION, &saved)
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let saved: Saved = state.decode(STATE_VERSION)?;
+        if !saved.rx_limits.can_be() || !saved.tx_limits.can_be() {
+            return Err(StateError::Value("rate limiter"));
+        }
+        self.rx_limits.set_levels(&saved.rx_limits)?;
+        self.tx_limits.set_levels(&saved.tx_limits)
     }
 }
 

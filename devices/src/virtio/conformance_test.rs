@@ -1,7 +1,7 @@
 //! What every virtio device does alike, checked on each of them through its registers.
 
-use super::state::{StateError, VirtioState};
-use super::subjects::{Case, SUBJECTS, bytes};
+use super::state::StateError;
+use super::subjects::{Case, SUBJECTS, bytes, through_json};
 use crate::lock;
 use crate::testing::*;
 use vm_memory::{Bytes, GuestAddress};
@@ -318,18 +318,6 @@ fn a_queue_that_cannot_be_asks_for_a_reset() {
     });
 }
 
-/// `state` in a fresh device with the memory of `case`.
-fn restored(case: &Case, state: &VirtioState) -> Case {
-    let again = Case::with(case.subject, case.guest.mem.clone(), TestLoop::shared());
-    lock(&again.guest.transport).restore(state).unwrap();
-    again
-}
-
-fn through_json(state: &VirtioState) -> VirtioState {
-    let text = serde_json::to_string(state).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 #[test]
 fn a_saved_device_goes_on_amid_its_ring() {
     for_each(|case| {
@@ -346,11 +334,7 @@ fn a_saved_device_goes_on_amid_its_ring() {
         let state = through_json(&lock(&case.guest.transport).save());
         assert_eq!(state.interrupts, 1);
 
-        let again = restored(case, &state);
-        assert!(
-            again.guest.interrupted(),
-            "a pending interrupt is re-raised"
-        );
+        let again = case.restored(&state);
         assert_eq!(lock(&again.guest.transport).save(), state);
         assert_eq!(
             again.guest.read(0x10),
@@ -378,7 +362,7 @@ fn positions_wrap_around() {
                 (queue.next_avail, queue.next_used) = (0xfff0, 0xfff0);
                 ring.seek(&case.guest.mem, 0xfff0);
             }
-            let again = restored(case, &state);
+            let again = case.restored(&state);
             again.resume();
             for _ in 0..40 {
                 again.request(&mut rings);
@@ -392,7 +376,7 @@ fn positions_wrap_around() {
 fn a_device_saved_broken_or_unused_stays_so() {
     for_each(|case| {
         let state = through_json(&lock(&case.guest.transport).save());
-        let again = restored(case, &state);
+        let again = case.restored(&state);
         again.resume();
         assert_eq!(again.guest.read(0x70), 0);
         again.request(&mut again.start());
@@ -403,7 +387,7 @@ fn a_device_saved_broken_or_unused_stays_so() {
         case.kick();
         case.guest.settle();
         case.pause();
-        let again = restored(case, &lock(&case.guest.transport).save());
+        let again = case.restored(&lock(&case.guest.transport).save());
         again.resume();
         again.kick();
         again.guest.settle();
@@ -467,6 +451,38 @@ fn kicks_are_not_lost_over_a_pause() {
         }
         assert_eq!(case.guest.read(0x70), 15);
     });
+}
+
+#[test]
+fn what_a_device_writes_is_noted() {
+    for tracked in [true, false] {
+        for subject in &SUBJECTS {
+            let mem = memory_of(&[(0, MEM)], tracked);
+            let case = Case::with(subject, mem, TestLoop::shared());
+            let mem = &case.guest.mem;
+            let mut rings = case.start();
+            case.guest.settle();
+            case.add(&mut rings, 0);
+            let before = bytes(mem, 0, MEM);
+            take_dirty(mem);
+            case.stimulate();
+            case.kick();
+            case.answered(&mut rings, 0);
+            case.guest.settle();
+            let after = bytes(mem, 0, MEM);
+            let dirty = take_dirty(mem);
+            let pages = (0_u64..).zip(before.chunks(4096).zip(after.chunks(4096)));
+            let changed: Vec<u64> = pages
+                .filter_map(|(page, (before, after))| (before != after).then_some(page))
+                .collect();
+            println!("{}: changed {changed:?}, noted {dirty:?}", subject.name);
+            assert!(!changed.is_empty());
+            let noted = changed.iter().all(|page| dirty.contains(page));
+            assert_eq!(noted, tracked);
+            // The used ring, and the pages of the request.
+            assert!(dirty.len() <= 4, "no more than was written");
+        }
+    }
 }
 
 #[test]

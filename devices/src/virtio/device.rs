@@ -3,7 +3,7 @@
 
 use super::queue::{DeviceQueue, QueueError};
 use super::report::Report;
-use super::state::DeviceState;
+use super::state::{DeviceState, StateError};
 use super::update::{DeviceUpdate, UpdateError};
 use crate::metrics::MetricSet;
 use event_manager::EventSet;
@@ -69,9 +69,15 @@ pub trait VirtioDevice: Send {
     }
 
     /// State besides queues and features; called only while stopped.
-    fn save(&self) -> DeviceState {
-        DeviceState::default()
-    }
+    fn save(&self) -> DeviceState;
+
+    /// Takes on what [`Self::save`] told of a like device; called on a fresh one, before it is started. The
+    /// configuration is that of this device: what it has and the other had not is left as it is. The bytes may
+    /// be anybody's.
+    ///
+    /// # Errors
+    /// [`StateError`]; the device is then as it was.
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError>;
 }
 
 /// A descriptor the handler waits on besides its queues.

@@ -1,13 +1,15 @@
 //! virtio-mmio registers, version 2 (section 4.2.2), and everything generic about a device: features,
-//! queue set-up, status, interrupt status and their saved state.
+//! queue set-up, status and interrupt status. Their saved state is in `saved`.
 //!
 //! Each register write is checked against the device status as section 3.1.1 orders them; one out
 //! of order is ignored, never acted upon half.
 
+mod saved;
+
 use super::device::{Offer, VirtioDevice};
 use super::queue::{DeviceQueue, rings_in_memory};
 use super::report::Report;
-use super::state::{SavedQueue, Selectors, StateError, VirtioState};
+use super::state::{SavedQueue, Selectors};
 use super::update::{DeviceUpdate, UpdateError};
 use super::worker::{Loop, NeedsReset, Running, WorkerCount, WorkerHandle};
 use crate::GuestMemory;
@@ -109,6 +111,8 @@ pub struct MmioTransport {
     config_generation: u32,
     /// The configuration that has this number.
     config_seen: Vec<u8>,
+    /// Interrupts that were saved pending are to be raised.
+    raise_saved: bool,
 }
 
 fn low(value: u64) -> u32 {
@@ -146,6 +150,7 @@ impl MmioTransport {
             status: 0,
             select: Selectors::default(),
             config_generation: 0,
+            raise_saved: false,
         }
     }
 
@@ -172,6 +177,7 @@ impl MmioTransport {
     /// Serves the queues: when the driver is ready, after [`Self::pause`], after
     /// [`Self::restore`]. If the host refuses, the driver is asked for a reset.
     pub fn resume(&mut self) {
+        self.raise_saved();
         if !self.has(VIRTIO_CONFIG_S_DRIVER_OK) || self.running.is_some() {
             return;
         }
@@ -265,55 +271,6 @@ impl MmioTransport {
             self.needs_reset.clone(),
             &self.workers,
         )
-    }
-
-    /// State of a paused device.
-    pub fn save(&self) -> VirtioState {
-        VirtioState {
-            status: self.status(),
-            features: self.features,
-            interrupts: self.wiring.interrupt.status(),
-            select: self.select,
-            queues: self.queues.iter().map(|queue| queue.set).collect(),
-            device: self.device.save(),
-        }
-    }
-
-    /// Loads `state` into a freshly built transport; call [`Self::resume`] to run.
-    ///
-    /// # Errors
-    /// [`StateError`]; the device is then as it was.
-    pub fn restore(&mut self, state: &VirtioState) -> Result<(), StateError> {
-        if state.queues.len() != self.queues.len() {
-            return Err(StateError::QueueCount {
-                saved: state.queues.len(),
-                present: self.queues.len(),
-            });
-        }
-        let unknown = state.features & !self.offered();
-        if unknown != 0 {
-            return Err(StateError::Features(unknown));
-        }
-        let valid = |(setup, saved): (&QueueSetup, &SavedQueue)| {
-            valid_size(saved.size.into(), setup.max_size).is_some()
-        };
-        let pairs = self.queues.iter().zip(&state.queues);
-        if let Some(bad) = pairs.into_iter().position(|pair| !valid(pair)) {
-            return Err(StateError::Queue(bad));
-        }
-        for (setup, saved) in self.queues.iter_mut().zip(&state.queues) {
-            setup.set = *saved;
-        }
-        self.status = state.status & DRIVER_STATUS;
-        self.features = state.features;
-        self.select = state.select;
-        if let Err(e) = self.wiring.interrupt.restore(state.interrupts) {
-            log::error!("cannot signal the guest: {e}");
-        }
-        if state.status & VIRTIO_CONFIG_S_NEEDS_RESET != 0 {
-            self.needs_reset.raise();
-        }
-        Ok(())
     }
 
     /// The device status register.

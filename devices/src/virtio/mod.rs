@@ -16,5 +16,8 @@ mod conformance_test;
 #[path = "hostile_test.rs"]
 mod hostile_test;
 #[cfg(test)]
+#[path = "saved_test.rs"]
+mod saved_test;
+#[cfg(test)]
 #[path = "subjects_test.rs"]
 mod subjects;

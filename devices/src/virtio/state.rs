@@ -1,6 +1,10 @@
 //! Saved state of virtio devices: separate types, so that the format changes only on purpose.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+/// Most bytes of [`DeviceState::bytes`] that are looked at.
+const MAX_BYTES: usize = 64 << 10;
 
 /// What a device carries besides its queues and features: opaque to all but the device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -9,6 +13,37 @@ pub struct DeviceState {
     pub version: u32,
     /// The state.
     pub bytes: Vec<u8>,
+}
+
+impl DeviceState {
+    /// `state` in the encoding that all devices share.
+    pub fn encode(version: u32, state: &impl Serialize) -> Self {
+        Self {
+            version,
+            // Numbers and lists of them can always be told.
+            bytes: serde_json::to_vec(state).unwrap_or_default(),
+        }
+    }
+
+    /// What [`Self::encode`] was given, of which the device knows `version`.
+    ///
+    /// # Errors
+    /// [`StateError::Version`] or [`StateError::Unreadable`].
+    pub fn decode<T: DeserializeOwned>(&self, version: u32) -> Result<T, StateError> {
+        if self.version != version {
+            return Err(StateError::Version {
+                saved: self.version,
+                known: version,
+            });
+        }
+        if self.bytes.len() > MAX_BYTES {
+            return Err(StateError::Unreadable(format!(
+                "{} bytes",
+                self.bytes.len()
+            )));
+        }
+        serde_json::from_slice(&self.bytes).map_err(|e| StateError::Unreadable(e.to_string()))
+    }
 }
 
 /// One queue.
@@ -54,6 +89,12 @@ pub struct VirtioState {
     pub select: Selectors,
     /// The queues.
     pub queues: Vec<SavedQueue>,
+    /// Number of the configuration.
+    #[serde(default)]
+    pub config_generation: u32,
+    /// The configuration itself, to know whether the driver must hear of another one; empty if unknown.
+    #[serde(default)]
+    pub config: Vec<u8>,
     /// What the device adds.
     pub device: DeviceState,
 }
@@ -75,4 +116,24 @@ pub enum StateError {
     /// A queue that cannot be.
     #[error("saved queue {0} is malformed")]
     Queue(usize),
+    /// A status that no sequence of steps leads to.
+    #[error("the saved device cannot have the status {0:#x}")]
+    Status(u32),
+    /// Interrupt causes that there are not.
+    #[error("the saved device cannot have the interrupt causes {0:#x}")]
+    Interrupts(u32),
+    /// The device's own state is of another version of it.
+    #[error("the device's own state has version {saved}, and only {known} is known")]
+    Version {
+        /// In the state.
+        saved: u32,
+        /// Of the device.
+        known: u32,
+    },
+    /// The device's own state is no state.
+    #[error("the device's own state cannot be read: {0}")]
+    Unreadable(String),
+    /// The device's own state has a value that cannot be.
+    #[error("the device's own state cannot have this {0}")]
+    Value(&'static str),
 }

@@ -9,6 +9,7 @@ use crate::net::{Net, NetOptions};
 use crate::rng::Rng;
 use crate::testing::*;
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::state::VirtioState;
 use crate::vsock::Vsock;
 use crate::{GuestMemory, lock};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -450,6 +451,12 @@ pub fn bytes(mem: &GuestMemory, at: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// `state` as it is stored and loaded.
+pub fn through_json(state: &VirtioState) -> VirtioState {
+    let text = serde_json::to_string(state).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
 /// A device under test in its guest.
 pub struct Case {
     pub subject: &'static Subject,
@@ -469,6 +476,13 @@ impl Case {
             guest: FakeGuest::with(device, mem, event_loop),
             outside,
         }
+    }
+
+    /// A fresh device with the memory of this one, in `state`, which it must accept.
+    pub fn restored(&self, state: &VirtioState) -> Self {
+        let again = Self::with(self.subject, self.guest.mem.clone(), TestLoop::shared());
+        lock(&again.guest.transport).restore(state).unwrap();
+        again
     }
 
     /// Resets and starts with all that is offered.

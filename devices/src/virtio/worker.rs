@@ -56,9 +56,14 @@ impl NeedsReset {
         self.set.store(false, Ordering::Release);
     }
 
+    /// The device is broken, and its driver knows.
+    pub fn set(&self) {
+        self.set.store(true, Ordering::Release);
+    }
+
     /// The device is broken.
     pub fn raise(&self) {
-        self.set.store(true, Ordering::Release);
+        self.set();
         if let Err(e) = self.interrupt.trigger(Cause::Config) {
             log::error!("cannot signal the guest: {e}");
         }

@@ -3,6 +3,7 @@
 use crate::testing::*;
 use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError};
+use crate::virtio::state::{DeviceState, StateError};
 use event_manager::EventSet;
 use nix::sched::{CloneFlags, unshare};
 use std::io::{self, Read as _, Write as _};
@@ -42,6 +43,14 @@ impl VirtioDevice for Probe {
             source: self.source.try_clone()?,
             calls: self.calls.clone(),
         }))
+    }
+
+    fn save(&self) -> DeviceState {
+        DeviceState::default()
+    }
+
+    fn restore(&mut self, _state: &DeviceState) -> Result<(), StateError> {
+        Ok(())
     }
 }
 

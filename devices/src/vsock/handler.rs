@@ -3,15 +3,18 @@
 use super::metrics::VsockMetrics;
 use super::packet::{HEADER, Header};
 use super::router::Router;
-use super::{RX, TX};
+use super::{EVENTS, RX, TX};
 use crate::GuestMemory;
 use crate::buffers::{ChainBuffers, Parts};
 use crate::lock;
 use crate::virtio::device::{QueueHandler, Source};
-use crate::virtio::queue::{DeviceQueue, QueueError, Served};
+use crate::virtio::queue::{DeviceQueue, Layout, Placed, QueueError, Served};
 use event_manager::EventSet;
 use std::io;
 use std::sync::{Arc, Mutex};
+
+/// VIRTIO_VSOCK_EVENT_TRANSPORT_RESET (section 5.10.6.7).
+const TRANSPORT_RESET: u32 = 0;
 
 pub(super) struct VsockHandler {
     router: Arc<Mutex<Router>>,
@@ -50,6 +53,28 @@ impl VsockHandler {
             tx.ring()?;
         }
         Ok(())
+    }
+
+    /// Tells a restored guest, in the first buffer it gives for that, that its connections are cut. Else its
+    /// buffers wait there.
+    fn tell_reset(&self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
+        let mut router = lock(&self.router);
+        let Some(events) = queues.get_mut(EVENTS).filter(|queue| queue.is_ready()) else {
+            return Ok(());
+        };
+        if !router.owes_reset() {
+            return Ok(());
+        }
+        match events.place(&mut TRANSPORT_RESET.to_le_bytes(), Layout::OneChain) {
+            Ok(Placed::NoRoom) => return Ok(()),
+            // Or it does not want to hear of it.
+            Ok(Placed::Yes | Placed::TooLong) => router.told_reset(),
+            Err(e) => {
+                self.metrics.ev_queue_event_fails.increment();
+                return Err(e);
+            }
+        }
+        events.signal()
     }
 
     /// Takes the guest's packets.
@@ -141,7 +166,7 @@ impl QueueHandler for VsockHandler {
         match index {
             RX => self.metrics.rx_queue_event_count.increment(),
             TX => self.metrics.tx_queue_event_count.increment(),
-            // The event queue: the guest's buffers wait there.
+            EVENTS => return self.tell_reset(queues),
             _ => return Ok(()),
         }
         self.serve(index == TX, queues)

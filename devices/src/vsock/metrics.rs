@@ -14,7 +14,7 @@ metric_set! {
         rx_queue_event_fails: Counter,
         /// Broken transmitting rings.
         tx_queue_event_fails: Counter,
-        /// Always 0: nothing is sent on the event queue.
+        /// Broken event rings, of a restored guest that was to be told of its cut connections.
         ev_queue_event_fails: Counter,
         /// Failures of the listening socket, or to wait for sockets.
         muxer_event_fails: Counter,

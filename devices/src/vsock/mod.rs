@@ -3,7 +3,7 @@
 //! A client of the host connects to the device's socket, writes `CONNECT <port>` and a line's end, and
 //! reads `OK <its own port>` once the guest accepts. A guest that connects to the host at a port
 //! reaches whoever listens at `<socket>_<port>`. Connections outlive a pause and end with a reset of the
-//! device; they are not saved, so that a restored guest finds them cut.
+//! device; they are not saved: a restored guest is told that they are cut.
 
 mod client;
 mod connection;
@@ -16,9 +16,11 @@ use crate::lock;
 use crate::metrics::MetricSet;
 use crate::unix_socket;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::state::{DeviceState, StateError};
 use handler::VsockHandler;
 pub use metrics::VsockMetrics;
 use router::Router;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -28,10 +30,21 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
-/// Receiving, transmitting, and a queue of events, of which there are none.
+/// Receiving, transmitting, and a queue of events.
 const QUEUES: usize = 3;
 const RX: usize = 0;
 const TX: usize = 1;
+const EVENTS: usize = 2;
+
+const STATE_VERSION: u32 = 1;
+
+/// What the device carries besides its queues.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    /// The next client's, which none of the guest's cut connections may have.
+    next_port: u32,
+}
 
 /// Why there is no socket device. Each text names the path.
 #[derive(Debug, thiserror::Error)]
@@ -136,11 +149,27 @@ impl VirtioDevice for Vsock {
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         Some(self.metrics.clone())
     }
+
+    fn save(&self) -> DeviceState {
+        let next_port = lock(&self.router).next_port();
+        DeviceState::encode(STATE_VERSION, &Saved { next_port })
+    }
+
+    fn restore(&mut self, state: &DeviceState) -> Result<(), StateError> {
+        let saved: Saved = state.decode(STATE_VERSION)?;
+        match lock(&self.router).restore(saved.next_port) {
+            true => Ok(()),
+            false => Err(StateError::Value("port")),
+        }
+    }
 }
 
 #[cfg(test)]
 #[path = "hostile_test.rs"]
 mod hostile_test;
+#[cfg(test)]
+#[path = "saved_test.rs"]
+mod saved_test;
 #[cfg(test)]
 #[path = "streams_test.rs"]
 mod streams_test;

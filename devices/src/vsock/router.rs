@@ -59,6 +59,8 @@ pub(super) struct Router {
     clients: BTreeMap<u64, UnixStream>,
     next_token: u64,
     next_port: u32,
+    /// The guest has yet to hear that its connections are cut.
+    owes_reset: bool,
     /// Connections with something for the guest, each once.
     turns: VecDeque<Ports>,
     /// Refusals for the guest.
@@ -89,6 +91,7 @@ impl Router {
             clients: BTreeMap::new(),
             next_token: LISTENER + 1,
             next_port: FIRST_PORT,
+            owes_reset: false,
             turns: VecDeque::new(),
             refusals: VecDeque::new(),
             payload: Vec::new(),
@@ -101,8 +104,35 @@ impl Router {
         self.payload.resize(BUFFER, 0);
     }
 
+    /// Port of the next client.
+    pub(super) fn next_port(&self) -> u32 {
+        self.next_port
+    }
+
+    /// The guest was saved when `next_port` was the next, with connections that there are no more. Returns
+    /// false, and does nothing, if that is no port of a client.
+    pub(super) fn restore(&mut self, next_port: u32) -> bool {
+        let possible = next_port & !(FIRST_PORT - 1) == FIRST_PORT;
+        if possible {
+            self.next_port = next_port;
+            self.owes_reset = true;
+        }
+        possible
+    }
+
+    /// Whether the guest has yet to hear that its connections are cut.
+    pub(super) fn owes_reset(&self) -> bool {
+        self.owes_reset
+    }
+
+    /// The guest was told.
+    pub(super) fn told_reset(&mut self) {
+        self.owes_reset = false;
+    }
+
     /// Another driver may come: all that was of the last one ends.
     pub(super) fn reset(&mut self) {
+        self.owes_reset = false;
         let count = self.connections.len();
         self.metrics.conns_killed.add_bytes(count);
         self.metrics.conns_removed.add_bytes(count);

@@ -26,6 +26,7 @@ pub struct Bench {
     dir: tempfile::TempDir,
     rx: Ring,
     tx: Ring,
+    pub events: Ring,
     /// Buffers so far.
     offered: u32,
 }
@@ -71,6 +72,7 @@ impl Bench {
             dir,
             rx: Ring::new(0, 16),
             tx: Ring::new(1, 16),
+            events: Ring::new(2, 16),
             offered: 0,
         };
         bench.restart();
@@ -79,8 +81,25 @@ impl Bench {
 
     pub fn restart(&mut self) {
         let rings = self.guest.start(VERSION_1, 16);
-        let [rx, tx, _events] = rings.try_into().unwrap();
-        (self.rx, self.tx, self.offered) = (rx, tx, 0);
+        [self.rx, self.tx, self.events] = rings.try_into().unwrap();
+        self.offered = 0;
+    }
+
+    /// The guest as it goes on where it was saved: with a fresh device, which is paused, and the memory and the
+    /// rings of this one.
+    pub fn restored(self) -> Self {
+        lock(&self.guest.transport).pause();
+        let state = lock(&self.guest.transport).save();
+        let dir = tempfile::tempdir().unwrap();
+        let device = Box::new(Vsock::new(&config(&dir)).unwrap());
+        let mem = self.guest.mem.clone();
+        let guest = FakeGuest::with(device, mem, self.event_loop.clone());
+        lock(&guest.transport).restore(&state).unwrap();
+        Self { guest, dir, ..self }
+    }
+
+    pub fn resume(&self) {
+        lock(&self.guest.transport).resume();
     }
 
     /// Offers one more buffer for a packet of ours.

@@ -17,6 +17,7 @@ use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::bus::{Bus, SharedDevice};
+use devices::generation::Generation;
 use devices::guest_event::EventSink;
 use devices::i8042::{self, I8042};
 use devices::lock;
@@ -32,6 +33,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 /// Where the count of a boot's time starts.
@@ -94,7 +96,8 @@ pub fn build(
 
     let end = End::new(host.event_loop);
     let mut buses = Buses::default();
-    let platform = add_platform(&vm, &mut buses.port, &end.sink(), host.output, config)?;
+    let ports = &mut buses.port;
+    let platform = add_platform(&vm, &memory, ports, &end.sink(), host.output, config)?;
 
     let mut attacher = Attacher::new(&vm, &memory);
     let mut devices = Vec::new();
@@ -118,12 +121,15 @@ pub fn build(
     let vcpus = match saved {
         None => {
             let plan = load(config, &memory, &attacher.windows(), &mut pages)?;
+            let first = platform.generation.first().map_err(io::Error::other);
+            first.map_err(MachineError::set_up("the guest's generation"))?;
             vcpu::create(&kvm, &vm, &topology, &plan.entry)?
         }
         Some(state) => {
             let vcpus = vcpu::restore(&kvm, &vm, &state.vcpus)?;
             state.vm.restore(&vm)?;
             restore_devices(&devices, &state.devices)?;
+            platform.restore(&state.platform)?;
             vcpus
         }
     };
@@ -214,14 +220,18 @@ pub(super) struct Platform {
     pub serial_metrics: Arc<SerialMetrics>,
     /// `None` if the guest has none.
     pub keyboard: Option<Arc<Mutex<I8042>>>,
+    pub pci_host: Arc<Mutex<PciHost>>,
     /// Raises the interrupt of the power button.
     pub power_button: EventFd,
+    /// Who the guest is.
+    pub generation: Generation,
 }
 
 /// The devices every guest has: console, power, panic, exit port, and commonly a keyboard
 /// controller.
 fn add_platform(
     vm: &VmFd,
+    memory: &GuestMemory,
     ports: &mut Bus,
     events: &EventSink,
     output: &Output,
@@ -254,7 +264,8 @@ fn add_platform(
         }
         false => None,
     };
-    insert(ports, pci_host::PORT, pci_host::LEN, PciHost::default())?;
+    let pci_host = Arc::new(Mutex::new(PciHost::default()));
+    insert_shared(ports, pci_host::PORT, pci_host::LEN, pci_host.clone())?;
     let power = PowerControl::new(events.clone());
     insert(ports, layout::SLEEP_CONTROL_PORT.into(), power::LEN, power)?;
     insert(
@@ -274,7 +285,14 @@ fn add_platform(
         output: output.clone(),
         serial_metrics,
         keyboard,
+        pci_host,
         power_button: line(layout::EVENT_GSI)?,
+        generation: Generation::new(
+            memory.clone(),
+            GuestAddress(layout::GENERATION_ID),
+            GuestAddress(layout::CLOCK_PAGE),
+            line(layout::GENERATION_GSI)?,
+        ),
     })
 }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use vm_memory::bitmap::{AtomicBitmap, Bitmap as _, NewBitmap as _};
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap,
@@ -79,7 +80,7 @@ fn map_from(config: &MachineConfig, file: Option<&Arc<File>>) -> Result<GuestMem
     for (start, len) in boot::layout::ram_ranges(config.mem_bytes()) {
         let bytes = len;
         let len = usize::try_from(len).map_err(|_| MemoryError::Layout(mib))?;
-        let mut region = MmapRegionBuilder::new(len)
+        let mut region = MmapRegionBuilder::new_with_bitmap(len, bitmap(config, len))
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(flags);
         if let Some(file) = file {
@@ -98,6 +99,13 @@ fn map_from(config: &MachineConfig, file: Option<&Arc<File>>) -> Result<GuestMem
     GuestMemory::from_regions(regions).map_err(|_| MemoryError::Layout(mib))
 }
 
+/// Where devices note the pages they write in `len` bytes of memory, if the guest's writes are tracked, too.
+pub fn bitmap(config: &MachineConfig, len: usize) -> Option<AtomicBitmap> {
+    config
+        .track_dirty_pages
+        .then(|| AtomicBitmap::with_len(len))
+}
+
 fn warn_of_overcommit(config: &MachineConfig) {
     let Ok(info) = nix::sys::sysinfo::sysinfo() else {
         return;
@@ -113,7 +121,7 @@ fn warn_of_overcommit(config: &MachineConfig) {
 }
 
 #[expect(unsafe_code, reason = "madvise is an unsafe function")]
-fn advise_huge(region: &vm_memory::MmapRegion) {
+fn advise_huge(region: &vm_memory::MmapRegion<Option<AtomicBitmap>>) {
     // SAFETY: the range is the mapping we just made and that nobody else knows of; the advice
     // changes which pages back it, not what it holds.
     let advised =
@@ -161,6 +169,8 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
         )
     };
     if mapped != libc::MAP_FAILED {
+        // Not zero any more.
+        slice.bitmap().mark_dirty(0, len);
         return true;
     }
     // The failed call may have taken the old pages away: put empty ones in their place.

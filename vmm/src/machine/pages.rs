@@ -74,6 +74,10 @@ impl Machine {
             let words = self.guest.vm.get_dirty_log(slot, len);
             let words = words.inspect_err(|_| noted.extend(&dirty))?;
             dirty.insert_words(first, &words);
+            // What devices wrote, KVM does not see.
+            if let Some(bitmap) = (**region).bitmap() {
+                dirty.insert_words(first, &bitmap.get_and_reset());
+            }
             first += region.len() / PAGE;
         }
         Ok(Some(dirty))

@@ -84,7 +84,7 @@ pub struct Machine {
     /// Until it was waited for.
     confining: Option<Confining>,
     pub(super) devices: Vec<Device>,
-    platform: Platform,
+    pub(super) platform: Platform,
     flush: Option<Added>,
     pub(super) pages: Pages,
 }

@@ -4,10 +4,14 @@
 //! wiring.
 
 use super::MachineError;
+use super::builder::Platform;
 use super::running::Machine;
 use crate::snapshot::raw::Raw;
 use crate::vcpu::{self, VcpuError, VcpuState};
+use devices::i8042::I8042State;
 use devices::lock;
+use devices::pci_host::PciHostState;
+use devices::serial::SerialState;
 use devices::virtio::state::VirtioState;
 use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,
@@ -57,6 +61,12 @@ pub struct VmState {
 pub struct PlatformState {
     /// KVM collects what the guest writes to its console.
     pub collects_console: bool,
+    /// The console's port.
+    serial: SerialState,
+    /// `None` if the guest has no keyboard.
+    keyboard: Option<I8042State>,
+    /// The PCI host bridge.
+    pci_host: PciHostState,
 }
 
 /// Why a machine was not saved. It is as it was.
@@ -140,6 +150,38 @@ impl VmState {
     }
 }
 
+impl Platform {
+    fn save(&self, collects_console: bool) -> PlatformState {
+        PlatformState {
+            collects_console,
+            serial: lock(&self.serial).save(),
+            keyboard: self.keyboard.as_ref().map(|device| lock(device).save()),
+            pci_host: lock(&self.pci_host).save(),
+        }
+    }
+
+    /// Loads `state`, once the interrupt controllers have theirs, and tells the guest that it is another than it was.
+    pub(super) fn restore(&self, state: &PlatformState) -> Result<(), MachineError> {
+        let unfit = |e: &dyn std::error::Error| MachineError::State(e.to_string());
+        lock(&self.serial)
+            .restore(&state.serial)
+            .map_err(|e| unfit(&e))?;
+        match (&self.keyboard, &state.keyboard) {
+            (Some(keyboard), Some(state)) => {
+                lock(keyboard).restore(state).map_err(|e| unfit(&e))?;
+            }
+            (None, None) => {}
+            _ => {
+                let why = "the one has a keyboard controller, and the other none";
+                return Err(MachineError::State(why.into()));
+            }
+        }
+        lock(&self.pci_host).restore(&state.pci_host);
+        let renewed = self.generation.renew().map_err(io::Error::other);
+        renewed.map_err(MachineError::set_up("the guest's generation"))
+    }
+}
+
 impl MachineState {
     /// Lets the guest's clocks go on by the time that the host's went on since it was saved.
     pub fn advance_clocks(&mut self) {
@@ -184,9 +226,9 @@ impl Machine {
             vm,
             vcpus,
             devices: devices.collect(),
-            platform: PlatformState {
-                collects_console: guest.coalesced.as_ref().is_some_and(|c| c.is_on()),
-            },
+            platform: self
+                .platform
+                .save(guest.coalesced.as_ref().is_some_and(|c| c.is_on())),
         })
     }
 }

@@ -13,7 +13,8 @@ fn layer(runs: Option<&[(u64, u64)]>, byte: u8) -> Layer {
     let file = tempfile::tempfile().unwrap();
     file.set_len(32 << 20).unwrap();
     for (at, len) in runs.unwrap_or(&[(0, 64 * PAGE)]) {
-        file.write_all_at(&vec![byte; *len as usize], *at).unwrap();
+        file.write_all_at(&vec![byte; usize::try_from(*len).unwrap()], *at)
+            .unwrap();
     }
     Layer {
         file: Arc::new(file),

@@ -33,7 +33,7 @@ proptest! {
         let mut set = PageSet::empty(600);
         set.insert_words(first, &words);
         for page in 0_u64..600 {
-            let bit = page.checked_sub(first).and_then(|n| Some((words.get(n as usize / 64)?, n % 64)));
+            let bit = page.checked_sub(first).and_then(|n| Some((words.get(usize::try_from(n).ok()? / 64)?, n % 64)));
             let expected = bit.is_some_and(|(word, bit)| word & 1 << bit != 0);
             prop_assert_eq!(set.contains(page), expected);
         }

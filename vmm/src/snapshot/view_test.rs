@@ -1,11 +1,18 @@
 use super::*;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use vm_memory::{Bytes as _, GuestAddress};
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{Bytes as _, GuestAddress, GuestRegionMmap};
 
 /// Two parts with a hole between them.
 pub(in crate::snapshot) fn memory() -> GuestMemory {
-    let parts = [(GuestAddress(0), 8 << 12), (GuestAddress(1 << 20), 4 << 12)];
-    GuestMemory::from_ranges(&parts).unwrap()
+    let parts = [(0, 8 << 12), (1 << 20, 4 << 12)].map(|(start, len)| {
+        let region = MmapRegionBuilder::new_with_bitmap(len, None)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)
+            .build();
+        GuestRegionMmap::new(region.unwrap(), GuestAddress(start)).unwrap()
+    });
+    GuestMemory::from_regions(parts.into()).unwrap()
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! A guest that was saved and goes on: its connections are gone, and it is told.
+
+use super::vsock_test::*;
+use super::*;
+use std::io::{Read as _, Write as _};
+use vm_memory::{Bytes as _, GuestAddress};
+
+/// Where the guest has buffers for events.
+const EVENT: u64 = 0x9_0000;
+
+impl Bench {
+    fn offer_event(&mut self, len: u32) {
+        let at = GuestAddress(EVENT);
+        self.guest.mem.write_slice(&[0xff; 64], at).unwrap();
+        self.events.add(&self.guest.mem, &[(EVENT, len, true)]);
+        self.guest.kick(2);
+    }
+
+    fn no_event(&mut self) {
+        self.guest.settle();
+        assert_eq!(self.events.take_used(&self.guest.mem), None);
+    }
+
+    fn is_told(&mut self) {
+        let (_, len) = self.guest.wait_used(&mut self.events);
+        let mut event = [0; 8];
+        self.guest
+            .mem
+            .read_slice(&mut event, GuestAddress(EVENT))
+            .unwrap();
+        assert_eq!((len, event), (4, [0, 0, 0, 0, 255, 255, 255, 255]));
+    }
+}
+
+#[test]
+fn a_restored_guest_is_told_once_that_its_connections_are_cut() {
+    let mut bench = Bench::new();
+    bench.offer_event(64);
+    bench.no_event();
+    let (ports, mut client) = bench.asked_by_host();
+    let mut bench = bench.restored();
+    ends(&mut client);
+    bench.resume();
+    bench.is_told();
+    bench.guest.settle();
+    assert!(bench.guest.interrupted());
+    bench.offer_event(64);
+    bench.no_event();
+    lock(&bench.guest.transport).pause();
+    bench.resume();
+    bench.no_event();
+
+    // What it still sends there is refused, and a new client gets a port that is not an old one's.
+    bench.say(data(ports, b"late"), b"late");
+    bench.hears(op::RST);
+    let (others, mut client) = bench.asked_by_host();
+    assert_ne!(others, ports);
+    bench.say(data(others, b"new"), b"new");
+    let mut heard = [0; 3];
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, *b"new");
+    client.write_all(b"back").unwrap();
+    assert_eq!(bench.hear().1, b"back");
+
+    // Saved again, it is told again.
+    let mut bench = bench.restored();
+    bench.resume();
+    bench.is_told();
+}
+
+#[test]
+fn a_guest_without_a_buffer_for_it_is_told_when_it_has_one() {
+    let mut bench = Bench::new().restored();
+    bench.resume();
+    bench.no_event();
+    lock(&bench.guest.transport).pause();
+    bench.resume();
+    bench.offer_event(4);
+    bench.is_told();
+    bench.offer_event(4);
+    bench.no_event();
+}
+
+#[test]
+fn another_driver_is_not_told_of_the_last_one_s_connections() {
+    let mut bench = Bench::new().restored();
+    bench.resume();
+    bench.restart();
+    bench.offer_event(64);
+    bench.no_event();
+    assert_eq!(bench.guest.read(0x70), 15);
+}
+
+#[test]
+fn a_buffer_too_short_for_the_event_does_no_harm() {
+    let mut bench = Bench::new();
+    bench.offer_event(3);
+    let mut bench = bench.restored();
+    bench.resume();
+    bench.no_event();
+    assert_eq!(bench.guest.read(0x70), 15);
+    bench.offer();
+    bench.asked_by_host();
+}
+
+#[test]
+fn a_port_that_no_client_has_is_no_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut vsock = Vsock::new(&config(&dir)).unwrap();
+    let good = vsock.save();
+    for next_port in [0, 1, (1 << 30) - 1, 1 << 31, u32::MAX] {
+        let state = DeviceState::encode(1, &Saved { next_port });
+        assert_eq!(vsock.restore(&state), Err(StateError::Value("port")));
+    }
+    assert_eq!(vsock.save(), good);
+    assert!(!lock(&vsock.router).owes_reset());
+}
