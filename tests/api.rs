@@ -19,6 +19,8 @@ mod abuse;
 mod client;
 #[path = "api/conversation.rs"]
 mod conversation;
+#[path = "api/fork.rs"]
+mod fork;
 #[path = "api/metrics.rs"]
 mod metrics;
 #[path = "api/monitor.rs"]

@@ -67,7 +67,7 @@ fn restored(dir: &Path, name: &str) -> Monitor {
 }
 
 /// The numbers that the guest of `monitor` said.
-fn ticks(monitor: &Monitor) -> Vec<u64> {
+pub fn ticks(monitor: &Monitor) -> Vec<u64> {
     let said = said_by_guest(&monitor.read("stdout"));
     let ticks = said.lines().filter_map(|line| line.strip_prefix("tick "));
     // The last may be cut off.
@@ -77,7 +77,8 @@ fn ticks(monitor: &Monitor) -> Vec<u64> {
         .collect()
 }
 
-fn ticks_on(monitor: &Monitor) -> u64 {
+/// Waits until the guest goes on, without a number too many or too few; the first.
+pub fn ticks_on(monitor: &Monitor) -> u64 {
     let first = wait_until("ticks", || ticks(monitor).get(2).copied());
     let all = ticks(monitor);
     let in_order = all.windows(2).all(|pair| pair[1] == pair[0] + 1);

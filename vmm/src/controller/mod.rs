@@ -5,6 +5,7 @@
 
 mod brake;
 mod configure;
+mod fork;
 mod operate;
 mod query;
 mod restart;
@@ -28,6 +29,7 @@ use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
 use devices::virtio::worker::Loop;
+use fork::Door;
 use resources::VmConfig;
 use restart::Restart;
 use serde_json::Value;
@@ -83,6 +85,8 @@ pub struct Controller {
     restart: Restart,
     /// The snapshot that the guest came from or was saved to last: what a diff lies upon.
     snapshot: Option<Saved>,
+    /// Where a copy of another guest is waited for.
+    door: Option<Door>,
     /// A snapshot could not be loaded: there is nothing more to do.
     not_restored: bool,
     /// The console's user wants the end.
@@ -120,6 +124,7 @@ impl Controller {
             has_metadata: false,
             restart: Restart::default(),
             snapshot: None,
+            door: None,
             not_restored: false,
             quit: Arc::default(),
         }
@@ -356,6 +361,7 @@ impl Controller {
         if self.quit.load(Ordering::Acquire) {
             return Ok(Some(Outcome::Quit));
         }
+        self.answer_door();
         if self.not_restored {
             return Ok(Some(Outcome::NotRestored));
         }

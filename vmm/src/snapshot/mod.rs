@@ -15,6 +15,7 @@
 
 pub mod aside;
 mod chain;
+pub mod fork;
 pub mod format;
 mod load;
 pub mod page_set;
