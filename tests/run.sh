@@ -58,7 +58,7 @@ step "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
 step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins
 step "layout" cargo test --quiet -p vmm --test layering
 step "clients of the registry" tests/clients.sh --prepare
-step "guest images" resources/guest/build.sh --fio cloud generic backport
+step "guest images" resources/guest/build.sh --fio --disk cloud generic backport
 step "KVM host" tests/harness/kvm-host.sh --prepare
 step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
