@@ -40,8 +40,12 @@ on_any_kvm() {
     fi
 }
 
-power_cuts() {
-    BANTAM_SOAK=${soak:+1} cargo test --quiet -p vmm --test power_cut -- --nocapture
+# Each starts hosts of its own, of one processor.
+ends_of_hosts() {
+    export BANTAM_SOAK=${soak:+1}
+    cargo test --quiet -p vmm --test power_cut --test reboot --no-run
+    cargo test --quiet -p vmm --test reboot &
+    cargo test --quiet -p vmm --test power_cut -- --nocapture && wait $!
 }
 
 # Jails, taps and namespaces are root's to make.
@@ -65,7 +69,7 @@ step "clients" on_any_kvm tests/clients.sh
 step "jailer" cargo build --quiet -p jailer
 step "jailer tests" on_any_kvm cargo test --quiet -p vmm --test jailer
 step "end-to-end tests on KVM" tests/e2e.sh $soak
-step "power cuts" power_cuts
+step "power cuts and reboots of the host" ends_of_hosts
 step "release build" cargo build --quiet --release -p vmm -p jailer
 step "make boot, without a terminal" resources/boot.sh </dev/null
 echo "== all passed in $SECONDS s"
