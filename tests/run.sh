@@ -40,12 +40,16 @@ on_any_kvm() {
     fi
 }
 
-# Each starts hosts of its own, of one processor.
+# Each starts hosts of its own, of one processor: both at once.
 ends_of_hosts() {
+    local reboots status=0
     export BANTAM_SOAK=${soak:+1}
-    cargo test --quiet -p vmm --test power_cut --test reboot --no-run
+    cargo test --quiet -p vmm --test power_cut --test reboot --no-run || return
     cargo test --quiet -p vmm --test reboot &
-    cargo test --quiet -p vmm --test power_cut -- --nocapture && wait $!
+    reboots=$!
+    cargo test --quiet -p vmm --test power_cut -- --nocapture || status=1
+    wait "$reboots" || status=1
+    return "$status"
 }
 
 # Jails, taps and namespaces are root's to make.

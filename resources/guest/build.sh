@@ -64,8 +64,14 @@ need cpio mke2fs debugfs depmod dpkg-deb lz4 xz zstd gcc flock
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
+items=$flavours
+case " $flavours " in
+    *' cloud '*) ;;
+    # The disk's kernel.
+    *) items="$flavours ${disk:+cloud}" ;;
+esac
 # shellcheck disable=SC2086  # a list
-"$GUEST_DIR/fetch.sh" --out "$OUT" $flavours ${disk:+cloud} busybox e2fsprogs curl
+"$GUEST_DIR/fetch.sh" --out "$OUT" $items busybox e2fsprogs curl
 lock_out
 
 work=$OUT/.build.$$
