@@ -15,12 +15,17 @@
 
 pub mod aside;
 mod chain;
+pub mod command;
 pub mod format;
+mod info;
+mod links;
 mod load;
+mod merge;
 pub mod page_set;
 pub mod raw;
 pub mod runs;
 mod save;
+mod verify;
 pub mod view;
 pub mod writer;
 
