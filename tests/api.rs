@@ -35,3 +35,5 @@ mod process;
 mod schema;
 #[path = "api/snapshot.rs"]
 mod snapshot;
+#[path = "api/snapshot_tools.rs"]
+mod snapshot_tools;

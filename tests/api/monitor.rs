@@ -145,6 +145,12 @@ impl Monitor {
         String::from_utf8_lossy(&fs::read(self.dir().join(name)).unwrap_or_default()).into_owned()
     }
 
+    /// Ends it; its directory stays as long as what this returns.
+    pub fn keep(mut self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::mem::replace(&mut self.dir, dir)
+    }
+
     /// Waits until the guest has said `text` on standard output.
     pub fn wait_for(&self, text: &str) {
         let said = || {

@@ -14,7 +14,7 @@ const PAUSE: &str = r#"{"state": "Paused"}"#;
 const RESUME: &str = r#"{"state": "Resumed"}"#;
 
 /// A guest that counts, with a disk and pages that are tracked.
-fn counting() -> Monitor {
+pub fn counting() -> Monitor {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     let machine = r#"{"vcpu_count": 2, "mem_size_mib": 128, "track_dirty_pages": true}"#;
@@ -27,7 +27,7 @@ fn counting() -> Monitor {
     monitor
 }
 
-fn create(monitor: &Monitor, dir: &Path, name: &str, kind: &str) -> crate::client::Answer {
+pub fn create(monitor: &Monitor, dir: &Path, name: &str, kind: &str) -> crate::client::Answer {
     let body = json!({
         "snapshot_path": dir.join(format!("{name}.state")),
         "mem_file_path": dir.join(format!("{name}.memory")),
@@ -37,13 +37,13 @@ fn create(monitor: &Monitor, dir: &Path, name: &str, kind: &str) -> crate::clien
 }
 
 /// Saves the guest and lets it go on.
-fn save(monitor: &Monitor, dir: &Path, name: &str, kind: &str) {
+pub fn save(monitor: &Monitor, dir: &Path, name: &str, kind: &str) {
     monitor.client().patch("/vm", PAUSE).expect(204);
     create(monitor, dir, name, kind).expect(204);
     monitor.client().patch("/vm", RESUME).expect(204);
 }
 
-fn load_body(dir: &Path, name: &str) -> Value {
+pub fn load_body(dir: &Path, name: &str) -> Value {
     json!({
         "snapshot_path": dir.join(format!("{name}.state")),
         "mem_backend": {
@@ -54,7 +54,7 @@ fn load_body(dir: &Path, name: &str) -> Value {
 }
 
 /// A process with the guest of a snapshot; its drive is an image of its own.
-fn restored(dir: &Path, name: &str) -> Monitor {
+pub fn restored(dir: &Path, name: &str) -> Monitor {
     let monitor = Monitor::start();
     let mut body = load_body(dir, name);
     body["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": "disk.img"}]);
@@ -87,7 +87,7 @@ pub fn ticks_on(monitor: &Monitor) -> u64 {
 }
 
 /// What the answer to a load says; the process then ends, with nothing started.
-fn refused(body: &Value) -> String {
+pub fn refused(body: &Value) -> String {
     let monitor = Monitor::start();
     let answer = monitor.client().put("/snapshot/load", &body.to_string());
     let text = answer.expect(400).body;
@@ -208,7 +208,7 @@ fn without_tracking_differences_are_found_by_comparing() {
 }
 
 /// The state of the snapshot at `path`, changed by `change`, with checksums that are right.
-fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let file = fs::File::open(path).unwrap();
     let header = Header::read(&file).unwrap();
     let mut state = serde_json::from_slice(&header.state(&file).unwrap()).unwrap();

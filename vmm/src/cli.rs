@@ -1,6 +1,7 @@
 //! The command line of `bantam`: that of the compatible monitor, and what Bantam adds.
 
 use crate::api::DEFAULT_MAX_BODY;
+use crate::snapshot::{self, format};
 use argh::FromArgs;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,10 @@ pub enum Action {
     Run(Box<Options>),
     /// Say all that is wrong with a configuration file, and with what it names.
     Check(PathBuf),
+    /// Do something with snapshots.
+    Snapshot(snapshot::command::Command),
+    /// Say which version of the format the state in this file has.
+    Describe(PathBuf),
     /// Print this and end with status 0.
     Print(String),
 }
@@ -42,6 +47,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Where a copy of another guest is waited for, with the images that become copies of its drives.
     pub fork: Option<(PathBuf, Vec<(String, PathBuf)>)>,
+    /// The directory of the snapshot that it goes on from.
+    pub restore: Option<PathBuf>,
     /// The guest's name.
     pub id: String,
     /// Metadata to start with.
@@ -74,7 +81,7 @@ pub struct Options {
 #[argh(
     example = "bantam --no-api --config-file vm.json\n\nvm.json:\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"root.ext4\",\n              \"cache_type\": \"Writeback\"}}],\n  \"machine-config\": {{\"vcpu_count\": 2, \"mem_size_mib\": 512}},\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"tap0\"}}]\n}}",
     example = "bantam --api-sock /tmp/api.sock &\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/boot-source -d '{{\"kernel_image_path\": \"vmlinux\"}}'\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/actions -d '{{\"action_type\": \"InstanceStart\"}}'\ncurl --unix-socket /tmp/api.sock http://localhost/events",
-    note = "Disks are raw images or block devices; taps are made with `ip tuntap`, or by `jailer`, which\ncreates image, bridge and tap from the same file and takes every privilege away.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
+    note = "Disks are raw images or block devices; taps are made with `ip tuntap`, or by `jailer`, which\ncreates image, bridge and tap from the same file and takes every privilege away.\n`bantam snapshot --help` tells what can be done with snapshots.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
     error_code(0, "the guest powered off or reset"),
     error_code(1, "the host refused something, e.g. /dev/kvm"),
     error_code(2, "the monitor failed"),
@@ -94,7 +101,10 @@ struct Arguments {
     /// the guest's JSON file
     #[argh(option)]
     config_file: Option<PathBuf>,
-    /// serve no API socket; needs --config-file
+    /// go on with the guest of the snapshot in this directory, which has the files `state` and `memory`
+    #[argh(option)]
+    restore: Option<PathBuf>,
+    /// serve no API socket; needs --config-file or --restore
     #[argh(switch)]
     no_api: bool,
     /// wait at this socket for a copy of a guest that is forked (PUT /vm/fork)
@@ -155,10 +165,10 @@ struct Arguments {
     /// accepted for compatibility: devices are on virtio-mmio in this version
     #[argh(switch)]
     enable_pci: bool,
-    /// print the version of the snapshot format; not supported by this version
+    /// print the version of the snapshot format
     #[argh(switch)]
     snapshot_version: bool,
-    /// print the version of a snapshot's format; not supported by this version
+    /// print the version of the format that this file with a snapshot's state has
     #[argh(option)]
     describe_snapshot: Option<PathBuf>,
     /// CLOCK_MONOTONIC in microseconds at the jailer's start
@@ -191,6 +201,13 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
     });
     let words: Vec<&str> = words.collect();
     let rest = words.get(1..).unwrap_or_default();
+    if let Some(("snapshot", rest)) = rest.split_first().map(|(first, rest)| (*first, rest)) {
+        return match snapshot::command::parse(rest) {
+            Ok(snapshot::command::Parsed::Run(command)) => Ok(Action::Snapshot(command)),
+            Ok(snapshot::command::Parsed::Print(text)) => Ok(Action::Print(text)),
+            Err(message) => Err(format!("bantam: error: {message}")),
+        };
+    }
     let arguments = match Arguments::from_args(&["bantam"], rest) {
         Ok(arguments) => arguments,
         Err(early) if early.status.is_ok() => return Ok(Action::Print(early.output)),
@@ -213,8 +230,12 @@ impl Arguments {
         if self.print_seccomp_filter {
             return Ok(Action::Print(crate::seccomp::DEFAULT.into()));
         }
-        if self.snapshot_version || self.describe_snapshot.is_some() {
-            return Err("snapshots are not supported by this version".into());
+        if self.snapshot_version {
+            let version = format::version_text(format::VERSION);
+            return Ok(Action::Print(format!("{version}\n")));
+        }
+        if let Some(file) = self.describe_snapshot {
+            return Ok(Action::Describe(file));
         }
         let id_char = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if self.id.is_empty() || self.id.len() > 64 || !self.id.chars().all(id_char) {
@@ -230,7 +251,14 @@ impl Arguments {
         if self.no_api && self.api_sock.is_some() {
             return Err("--no-api and --api-sock exclude each other".into());
         }
-        if self.no_api && self.config_file.is_none() && self.fork_socket.is_none() {
+        if self.restore.is_some() && self.config_file.is_some() {
+            return Err("--restore and --config-file exclude each other: a snapshot has its guest's configuration".into());
+        }
+        if self.no_api
+            && self.config_file.is_none()
+            && self.restore.is_none()
+            && self.fork_socket.is_none()
+        {
             return Err(
                 "--no-api needs --config-file: name the guest's JSON file (see --help)".into(),
             );
@@ -267,6 +295,7 @@ impl Arguments {
             api_sock: Some(api_sock).filter(|_| !self.no_api),
             config_file: self.config_file,
             fork: self.fork_socket.map(|socket| (socket, images)),
+            restore: self.restore,
             id: self.id,
             metadata: self.metadata,
             seccomp,

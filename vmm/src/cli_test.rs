@@ -83,7 +83,14 @@ fn what_is_wrong_is_told() {
         (&["--nonsense"], "--nonsense"),
         (&["--config-file", "a", "--id", "a/b"], "--id a/b"),
         (&["--config-file", "a", "--level", "loud"], "--level"),
-        (&["--snapshot-version"], "snapshots"),
+        (&["--config-file", "a", "--restore", "b"], "exclude"),
+        (&["snapshot", "guess"], "guess"),
+        (&["snapshot", "info"], "state"),
+        (&["snapshot", "merge", "a", "b"], "--output"),
+        (
+            &["snapshot", "merge", "a", "--output", "b", "--to-state", "c"],
+            "--output",
+        ),
         (&["--seccomp-filter", "f", "--no-seccomp"], "exclude"),
         (
             &["--config-file", "a", "--no-api", "--api-sock", "s"],
@@ -111,4 +118,39 @@ fn help_teaches_and_the_version_s_first_line_is_the_compatible_one() {
     let lines: Vec<_> = version.lines().collect();
     assert_eq!(lines[0], "Firecracker v1.17.0");
     assert!(lines[1].starts_with("Bantam v"));
+}
+
+#[test]
+fn a_snapshot_is_gone_on_with_without_an_api() {
+    let options = options(&["--no-api", "--restore", "web1"]);
+    assert_eq!(options.restore.as_deref(), Some(Path::new("web1")));
+    assert_eq!(options.api_sock, None);
+}
+
+#[test]
+fn the_first_word_chooses_what_is_done_with_snapshots() {
+    for words in [
+        &["snapshot", "info", "web1", "--json"][..],
+        &["snapshot", "verify", "web1.state", "web1.memory"],
+        &["snapshot", "merge", "web1", "--output", "web2"],
+    ] {
+        let action = parse_words(words).unwrap();
+        assert!(matches!(action, Action::Snapshot(_)), "{action:?}");
+    }
+    for words in [
+        &["snapshot"][..],
+        &["snapshot", "--help"],
+        &["snapshot", "merge", "-h"],
+    ] {
+        let Action::Print(help) = parse_words(words).unwrap() else {
+            panic!("no help");
+        };
+        assert!(help.contains("bantam snapshot merge"), "{help}");
+    }
+    let Action::Print(version) = parse_words(&["--snapshot-version"]).unwrap() else {
+        panic!("no version");
+    };
+    assert_eq!(version, "v1.0.0\n");
+    let describe = parse_words(&["--describe-snapshot", "web1.state"]).unwrap();
+    assert!(matches!(describe, Action::Describe(file) if file == Path::new("web1.state")));
 }

@@ -22,6 +22,7 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod mmds;
+pub mod progress;
 pub mod run;
 pub mod seccomp;
 pub mod signals;

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use vmm::snapshot::format;
 use vmm::{check, cli, exit_status, logging, run};
 
 fn main() -> ExitCode {
@@ -10,11 +11,9 @@ fn main() -> ExitCode {
     let options = match cli::parse(std::env::args_os()) {
         Ok(cli::Action::Run(options)) => options,
         Ok(cli::Action::Check(file)) => return check(&file),
-        Ok(cli::Action::Print(text)) => {
-            // A reader that went away, as `head` does, is no failure of ours.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
-        }
+        Ok(cli::Action::Snapshot(command)) => return command.run(),
+        Ok(cli::Action::Describe(file)) => return describe(&file),
+        Ok(cli::Action::Print(text)) => return print(&text),
         Err(message) => {
             logging::print(&format!("{message}\n"));
             return ExitCode::from(exit_status::BAD_ARGUMENTS);
@@ -25,6 +24,22 @@ fn main() -> ExitCode {
         Err(error) => {
             logging::print_error(&error);
             ExitCode::from(error.status())
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that went away, as `head` does, is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn describe(file: &Path) -> ExitCode {
+    match format::describe(file) {
+        Ok(version) => print(&format!("{version}\n")),
+        Err(error) => {
+            logging::print_error(&error);
+            ExitCode::from(exit_status::HOST_FAILURE)
         }
     }
 }

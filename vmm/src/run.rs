@@ -14,9 +14,10 @@ use crate::metrics::{Metrics, SinkError};
 use crate::mmds::{Mmds, StoreError};
 use crate::seccomp::{Filters, SeccompError};
 use crate::signals;
+use crate::snapshot;
 use crate::vcpu;
 use devices::metrics::Gauge;
-use resources::{ConfigError, MAX_CONFIG_BYTES, VmConfig, read_bounded};
+use resources::{ConfigError, MAX_CONFIG_BYTES, SnapshotLoad, VmConfig, read_bounded};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,6 +67,14 @@ pub enum RunError {
     /// The lists of system calls.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// The snapshot.
+    #[error("--restore {}: {why}", path.display())]
+    Restore {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// Something of the process itself.
     #[error("cannot use the {what}")]
     Host {
@@ -122,7 +131,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     seccomp.report_violations().map_err(host("signals"))?;
 
     let in_place = |source| RunError::Machine {
-        config: match &options.config_file {
+        config: match options.config_file.as_ref().or(options.restore.as_ref()) {
             Some(file) => file.display().to_string(),
             None => "API".into(),
         },
@@ -180,6 +189,9 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
                 source,
             })?;
     }
+    if let Some(directory) = &options.restore {
+        restore(&mut controller, directory)?;
+    }
     let ended = serve(&mut main_loop, &mut controller, mailbox.as_ref());
     controller.finish();
     let outcome = match ended {
@@ -225,6 +237,19 @@ fn serve(
         }
         main_loop.turn()?;
     }
+}
+
+/// The guest of the snapshot in `directory` goes on. Who starts it so expects it to know what time it is.
+fn restore(controller: &mut Controller, directory: &Path) -> Result<(), RunError> {
+    let (state, memory) = snapshot::command::in_directory(directory);
+    let mut load = SnapshotLoad::from_files(state, memory);
+    load.resume_vm = true;
+    load.clock_realtime = true;
+    let loaded = controller.load_snapshot(&load);
+    loaded.map(drop).map_err(|e| RunError::Restore {
+        path: directory.into(),
+        why: e.to_string(),
+    })
 }
 
 fn load_metadata(controller: &mut Controller, path: &Path) -> Result<(), RunError> {

@@ -229,7 +229,7 @@ impl ToParent {
         let mut json = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         state.read_exact_at(&mut json, 0)?;
         let snapshot: Snapshot = serde_json::from_slice(&json)?;
-        super::load::check(&snapshot).map_err(invalid)?;
+        super::links::check(&snapshot).map_err(invalid)?;
         layers.check(snapshot.memory.bytes).map_err(invalid)?;
         Ok(Received {
             snapshot,

@@ -15,13 +15,18 @@
 
 pub mod aside;
 mod chain;
+pub mod command;
 pub mod fork;
 pub mod format;
+mod info;
+mod links;
 mod load;
+mod merge;
 pub mod page_set;
 pub mod raw;
 pub mod runs;
 mod save;
+mod verify;
 pub mod view;
 pub mod writer;
 

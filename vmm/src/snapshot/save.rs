@@ -174,7 +174,7 @@ fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
 }
 
 /// Writes the state and gives both files their places.
-fn place(
+pub(super) fn place(
     snapshot: &Snapshot,
     runs: &[Run],
     memory_file: Aside,

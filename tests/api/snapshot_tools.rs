@@ -1,0 +1,257 @@
+//! What the command line does with snapshots: `bantam snapshot`, `--restore`, and the questions of the compatible
+//! monitor's clients.
+
+use crate::monitor::{Monitor, said_by_guest, wait_until};
+use crate::snapshot::{counting, edit, restored, save, ticks, ticks_on};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The program with these words, in `dir`.
+fn bantam(dir: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bantam"));
+    let command = command.args(words).current_dir(dir).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// What it says where it is asked for something that works.
+fn said(dir: &Path, words: &[&str]) -> String {
+    let output = bantam(dir, words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {errors}");
+    assert_eq!(errors, "", "{words:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it says where something is wrong.
+fn complaint(dir: &Path, words: &[&str]) -> String {
+    let output = bantam(dir, words);
+    assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Files of a full snapshot and of two diffs, `full`, `one` and `two`, and how far the guest was.
+fn chain(dir: &Path) -> u64 {
+    let monitor = counting();
+    save(&monitor, dir, "full", "Full");
+    for name in ["one", "two"] {
+        let before = ticks(&monitor).len();
+        wait_until("ticks", || (ticks(&monitor).len() > before).then_some(()));
+        save(&monitor, dir, name, "Diff");
+    }
+    ticks(&monitor).last().copied().unwrap()
+}
+
+#[test]
+fn the_format_s_version_is_told() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    save(&counting(), dir, "s", "Full");
+    assert_eq!(said(dir, &["--snapshot-version"]), "v1.0.0\n");
+    let describe = ["--describe-snapshot", "s.state"];
+    assert_eq!(said(dir, &describe), "v1.0.0\n");
+    // One that comes later is known by its version all the same.
+    let file = File::options().write(true).open(dir.join("s.state"));
+    file.unwrap().write_all_at(&[7], 8).unwrap();
+    assert_eq!(said(dir, &describe), "v7.0.0\n");
+    let complaint = complaint(dir, &["--describe-snapshot", "s.memory"]);
+    assert!(
+        complaint.contains("s.memory: this is no snapshot"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_snapshot_is_told_of() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    chain(dir);
+    let text = said(dir, &["snapshot", "info", "two.state"]);
+    for part in [
+        "2 vCPUs, 128 MiB",
+        "drive d",
+        "diff, ",
+        "full, ",
+        "one.state",
+        "full.state",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    let json = said(dir, &["snapshot", "info", "two.state", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["vcpu_count"], 2);
+    assert_eq!(json["devices"], json!(["drive d"]));
+    assert_eq!(json["chain"].as_array().unwrap().len(), 2);
+    fs::remove_file(dir.join("one.state")).unwrap();
+    let text = said(dir, &["snapshot", "info", "two.state"]);
+    assert!(text.contains("one.state, which is lacking"), "{text}");
+    // A file is not let near the terminal.
+    edit(&dir.join("two.state"), |state| {
+        state["written_by"] = json!("\u{1b}[2J");
+    });
+    let text = said(dir, &["snapshot", "info", "two.state"]);
+    assert!(!text.contains('\u{1b}'), "{text}");
+    let complaint = complaint(dir, &["snapshot", "info", "two.memory"]);
+    assert!(complaint.contains("no snapshot"), "{complaint}");
+}
+
+#[test]
+fn what_is_damaged_is_found() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    chain(dir);
+    let verify = ["snapshot", "verify", "two.state", "two.memory"];
+    let text = said(dir, &verify);
+    assert!(text.contains("as it was written"), "{text}");
+    assert!(text.contains("3 files"), "{text}");
+    let alone = complaint(dir, &["snapshot", "verify", "two.state"]);
+    assert!(alone.contains("name the file with the memory"), "{alone}");
+
+    // A bit of the lowest, and one where nothing is.
+    let path = dir.join("full.memory");
+    let whole = fs::read(&path).unwrap();
+    let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    for (at, expected) in [
+        (last, "are not what was written"),
+        (64 << 20, "where the snapshot has nothing"),
+    ] {
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[whole[at] ^ 4], at as u64).unwrap();
+        let complaint = complaint(dir, &verify);
+        assert!(complaint.contains("full.memory"), "{complaint}");
+        assert!(complaint.contains(expected), "{complaint}");
+        file.write_all_at(&[whole[at]], at as u64).unwrap();
+    }
+    fs::copy(dir.join("one.memory"), dir.join("two.memory")).unwrap();
+    let swapped = complaint(dir, &verify);
+    assert!(swapped.contains("is not marked as the memory"), "{swapped}");
+    fs::remove_file(dir.join("full.state")).unwrap();
+    let lacking = complaint(dir, &verify);
+    assert!(lacking.contains("full.state"), "{lacking}");
+}
+
+#[test]
+fn a_chain_becomes_one_snapshot() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    let at = chain(dir);
+    let before = digest(dir);
+    let merge = ["snapshot", "merge", "two.state", "two.memory"];
+    said(dir, &[&merge[..], &["--output", "merged"]].concat());
+    assert_eq!(digest(dir), before, "the sources are as they were");
+    let verified = said(dir, &["snapshot", "verify", "merged"]);
+    assert!(verified.contains("in 1 file\n"), "{verified}");
+    let memory = fs::metadata(dir.join("merged/memory")).unwrap();
+    assert_eq!(memory.len(), 128 << 20);
+    assert!(memory.blocks() * 512 < 1 << 20, "holes are kept");
+    let info = said(dir, &["snapshot", "info", "merged"]);
+    assert!(info.contains("full, "), "{info}");
+    let id = |name: &str| {
+        let info = said(dir, &["snapshot", "info", name, "--json"]);
+        serde_json::from_str::<Value>(&info).unwrap()["id"].clone()
+    };
+    assert_eq!(id("merged"), id("two.state"), "it is the same snapshot");
+    assert!(pages(dir, "merged/state", "merged/memory") == pages(dir, "two.state", "two.memory"));
+    let names = fs::read_dir(dir.join("merged")).unwrap().count();
+    assert_eq!(names, 2);
+    let again = complaint(dir, &[&merge[..], &["--output", "merged"]].concat());
+    assert!(again.contains("is there already"), "{again}");
+
+    // Without the chain it loads.
+    for suffix in ["state", "memory"] {
+        let merged = dir.join("merged").join(suffix);
+        fs::rename(merged, dir.join(format!("merged.{suffix}"))).unwrap();
+        for name in ["full", "one"] {
+            fs::remove_file(dir.join(format!("{name}.{suffix}"))).unwrap();
+        }
+    }
+    let monitor = restored(dir, "merged");
+    let now = ticks_on(&monitor);
+    assert!(now + 10 > at && now < at + 10, "{at:x}, then {now:x}");
+
+    // What is damaged is not made new.
+    let file = File::options().write(true).open(dir.join("merged.memory"));
+    let first = fs::read(dir.join("merged.memory")).unwrap();
+    let first = first.iter().position(|byte| *byte != 0).unwrap();
+    file.unwrap().write_all_at(&[0], first as u64).unwrap();
+    let merge = ["snapshot", "merge", "merged.state", "merged.memory"];
+    let damaged = complaint(dir, &[&merge[..], &["--output", "worse"]].concat());
+    assert!(damaged.contains("nothing was merged"), "{damaged}");
+    assert!(!dir.join("worse").exists());
+}
+
+/// The memory of a snapshot, as a guest would see it.
+fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
+    let loaded = vmm::snapshot::load(&dir.join(state), &dir.join(memory)).unwrap();
+    let mut all = vec![0; 128 << 20];
+    for (page, bytes) in (0..).zip(all.chunks_mut(4096)) {
+        let layer = loaded.layers.holder(page).unwrap();
+        layer.file.read_exact_at(bytes, page * 4096).unwrap();
+    }
+    all
+}
+
+/// The bytes of all files in `dir`.
+fn digest(dir: &Path) -> Vec<(std::ffi::OsString, u64)> {
+    let mut all: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            std::hash::Hasher::write(&mut hasher, &fs::read(entry.path()).unwrap());
+            (entry.file_name(), std::hash::Hasher::finish(&hasher))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn the_command_line_goes_on_with_a_guest() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    let monitor = counting();
+    save(&monitor, dir, "s", "Full");
+    let disk = monitor.path("disk.img");
+    let before = ticks(&monitor).last().copied().unwrap();
+    let kept = monitor.keep();
+    fs::create_dir(dir.join("web1")).unwrap();
+    for suffix in ["state", "memory"] {
+        fs::rename(
+            dir.join(format!("s.{suffix}")),
+            dir.join("web1").join(suffix),
+        )
+        .unwrap();
+    }
+    let monitor = Monitor::with(|command, _| {
+        command.arg("--restore").arg(dir.join("web1"));
+    });
+    let now = ticks_on(&monitor);
+    assert!(now > before && now < before + 6, "{before:x}, then {now:x}");
+    let config = monitor.client().get("/vm/config").expect(200).json();
+    assert_eq!(config["drives"][0]["path_on_host"], json!(disk));
+    drop(monitor);
+
+    // Without an API the console is all there is on standard output.
+    let output = File::create(dir.join("console")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bantam"))
+        .args(["--no-api", "--restore", "web1"])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .spawn()
+        .unwrap();
+    wait_until("ticks", || {
+        let said = fs::read_to_string(dir.join("console")).unwrap();
+        (said_by_guest(&said).matches("tick ").count() > 2).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let nowhere = complaint(dir, &["--no-api", "--restore", "nowhere"]);
+    assert!(nowhere.contains("--restore nowhere: "), "{nowhere}");
+    assert!(nowhere.contains("nowhere/state"), "{nowhere}");
+    drop(kept);
+}

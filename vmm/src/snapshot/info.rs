@@ -1,0 +1,156 @@
+//! What the state of a snapshot tells of it, in words and as JSON.
+
+use super::links::{beside, read_state};
+use super::runs::PAGE;
+use super::{MAX_CHAIN, Snapshot, SnapshotError, format};
+use humantime::format_rfc3339_seconds;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// A snapshot that another lies on.
+enum Below {
+    /// It is there.
+    Found(PathBuf, Box<Snapshot>),
+    /// It is not, for this reason.
+    Lacking(PathBuf, String),
+}
+
+/// What is known of a snapshot without its memory.
+pub struct Info {
+    snapshot: Snapshot,
+    version: u32,
+    /// Those below, the nearest first.
+    below: Vec<Below>,
+}
+
+impl Info {
+    /// Of the snapshot with its state at `path`.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn read(path: &Path) -> Result<Self, SnapshotError> {
+        let (snapshot, _, header) = read_state(path)?;
+        let mut below = Vec::new();
+        let (mut next, mut above) = (snapshot.memory.base.clone(), path.to_owned());
+        while let Some(base) = next.filter(|_| below.len() < MAX_CHAIN) {
+            let place = beside(&above, &base.snapshot_path);
+            match read_state(&place) {
+                Ok((found, _, _)) if found.id == base.id => {
+                    next = found.memory.base.clone();
+                    above.clone_from(&place);
+                    below.push(Below::Found(place, Box::new(found)));
+                }
+                Ok((found, _, _)) => {
+                    let why = format!("it is snapshot {}, not {}", found.id, base.id);
+                    below.push(Below::Lacking(place, why));
+                    break;
+                }
+                Err(e) => {
+                    let why = crate::logging::chain(&e);
+                    below.push(Below::Lacking(place, why));
+                    break;
+                }
+            }
+        }
+        Ok(Self {
+            snapshot,
+            version: header.version,
+            below,
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let Self {
+            snapshot, version, ..
+        } = self;
+        let machine = &snapshot.config.machine_config;
+        let devices = match self.devices().join(", ") {
+            none if none.is_empty() => "none".into(),
+            some => some,
+        };
+        let mut text = format!(
+            "snapshot {}\n  saved    {}, by version {}, format {}\n  guest    {} {}, {} MiB of memory\n  devices  {devices}\n  written  {}\n",
+            snapshot.id,
+            when(snapshot),
+            snapshot.written_by,
+            format::version_text(*version),
+            machine.vcpu_count,
+            match machine.vcpu_count {
+                1 => "vCPU",
+                _ => "vCPUs",
+            },
+            machine.mem_size_mib,
+            written(snapshot),
+        );
+        for below in &self.below {
+            let _ = match below {
+                Below::Found(path, base) => write!(
+                    text,
+                    "  upon     {} of {}, {}\n           {}\n",
+                    base.id,
+                    when(base),
+                    written(base),
+                    path.display()
+                ),
+                Below::Lacking(path, why) => {
+                    writeln!(
+                        text,
+                        "  upon     {}, which is lacking: {why}",
+                        path.display()
+                    )
+                }
+            };
+        }
+        // What a file says could be meant for the terminal.
+        let harmless = |c: char| match c.is_control() && c != '\n' {
+            true => '\u{fffd}',
+            false => c,
+        };
+        text.chars().map(harmless).collect()
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let below = self.below.iter().map(|below| match below {
+            Below::Found(path, base) => json!({
+                "id": base.id, "snapshot_path": path, "saved_at": when(base),
+                "written_bytes": base.memory.written,
+            }),
+            Below::Lacking(path, why) => json!({"snapshot_path": path, "lacking": why}),
+        });
+        let machine = &self.snapshot.config.machine_config;
+        json!({
+            "id": self.snapshot.id,
+            "format": format::version_text(self.version),
+            "written_by": self.snapshot.written_by,
+            "saved_at": when(&self.snapshot),
+            "vcpu_count": machine.vcpu_count,
+            "mem_size_mib": machine.mem_size_mib,
+            "devices": self.devices(),
+            "written_bytes": self.snapshot.memory.written,
+            "chain": below.collect::<Vec<_>>(),
+        })
+    }
+
+    fn devices(&self) -> Vec<&str> {
+        let devices = self.snapshot.machine.devices.iter();
+        devices.map(|device| device.name.as_str()).collect()
+    }
+}
+
+fn when(snapshot: &Snapshot) -> String {
+    let since = Duration::from_nanos(snapshot.machine.saved_at);
+    format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
+}
+
+fn written(snapshot: &Snapshot) -> String {
+    let bytes = snapshot.memory.written;
+    let kind = match snapshot.memory.base {
+        Some(_) => "diff",
+        None => "full",
+    };
+    format!("{kind}, {} pages ({} KiB)", bytes / PAGE, bytes >> 10)
+}

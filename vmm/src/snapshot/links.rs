@@ -1,0 +1,260 @@
+//! The files of a snapshot and of those it lies on, found and read. All bytes may be hostile.
+
+use super::chain::Layer;
+use super::format::Header;
+use super::runs::{self, PAGE, PAGE_BYTES, Run};
+use super::view::data_in;
+use super::{MAX_CHAIN, Snapshot, SnapshotError, aside, invalid, unreadable};
+use std::fs::File;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A snapshot of a chain: the pair of its files.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Which snapshot it is.
+    pub id: String,
+    /// Its state.
+    pub state_path: PathBuf,
+    /// Its memory.
+    pub memory_path: PathBuf,
+    /// The same, open.
+    pub memory: Arc<File>,
+    /// Whether the memory file has all pages, or those of the table.
+    pub whole: bool,
+    bytes: u64,
+    state: (File, Header),
+    /// The table of a diff.
+    runs: Option<Vec<Run>>,
+}
+
+impl Link {
+    fn new(
+        snapshot: &Snapshot,
+        state: (File, Header),
+        (state_path, memory_path): (&Path, &Path),
+    ) -> Result<Self, SnapshotError> {
+        let memory = open_memory(snapshot, memory_path)?;
+        let mut link = Self {
+            id: snapshot.id.clone(),
+            state_path: state_path.into(),
+            memory_path: memory_path.into(),
+            memory: Arc::new(memory),
+            whole: true,
+            bytes: snapshot.memory.bytes,
+            state,
+            runs: None,
+        };
+        if snapshot.memory.base.is_some() {
+            let table = link.table()?;
+            let whole = is_whole(&link.memory, link.bytes, &runs::joined(&table));
+            link.whole = whole.map_err(unreadable(memory_path))?;
+            link.runs = Some(table);
+        }
+        Ok(link)
+    }
+
+    /// The pages that the snapshot's own table has, with their checksums.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Format`], [`SnapshotError::Table`].
+    pub fn table(&self) -> Result<Vec<Run>, SnapshotError> {
+        if let Some(runs) = &self.runs {
+            return Ok(runs.clone());
+        }
+        let (file, header) = &self.state;
+        let table = header.table(file).map_err(|source| SnapshotError::Format {
+            path: self.state_path.clone(),
+            source,
+        })?;
+        runs::decode(&table, self.bytes / PAGE).map_err(|source| SnapshotError::Table {
+            path: self.state_path.clone(),
+            source,
+        })
+    }
+
+    /// Bytes of the guest's memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether it was written as a diff.
+    pub fn is_diff(&self) -> bool {
+        self.runs.is_some()
+    }
+
+    /// Its memory as a layer of the whole.
+    pub fn layer(&self) -> Layer {
+        let runs = self.runs.as_ref().filter(|_| !self.whole);
+        Layer {
+            file: self.memory.clone(),
+            runs: runs.map(|runs| runs::joined(runs)),
+        }
+    }
+}
+
+/// The snapshot with its state at `state_path` and its memory at `memory_path`, and the chain down to the memory that
+/// has all pages: the lowest first.
+///
+/// # Errors
+/// [`SnapshotError`].
+pub(super) fn links(
+    state_path: &Path,
+    memory_path: &Path,
+) -> Result<(Snapshot, Vec<Link>), SnapshotError> {
+    let (snapshot, file, header) = read_state(state_path)?;
+    let mut all = vec![Link::new(
+        &snapshot,
+        (file, header),
+        (state_path, memory_path),
+    )?];
+    let mut base = snapshot.memory.base.clone();
+    while let (Some(above), Some(lies_on)) = (all.last(), &base) {
+        if above.whole {
+            break;
+        }
+        if all.len() > MAX_CHAIN {
+            return Err(invalid(
+                state_path,
+                format!("it is a diff upon more than {MAX_CHAIN} others: merge them"),
+            ));
+        }
+        let state_path = beside(&above.state_path, &lies_on.snapshot_path);
+        let memory_path = beside(&above.memory_path, &lies_on.mem_file_path);
+        let (below, file, header) = read_state(&state_path)?;
+        if below.id != lies_on.id || below.memory.bytes != snapshot.memory.bytes {
+            return Err(invalid(
+                &state_path,
+                format!(
+                    "is snapshot {}, and {} is a diff upon snapshot {}",
+                    below.id,
+                    above.state_path.display(),
+                    lies_on.id
+                ),
+            ));
+        }
+        let link = Link::new(&below, (file, header), (&state_path, &memory_path))?;
+        all.push(link);
+        base = below.memory.base;
+    }
+    all.reverse();
+    Ok((snapshot, all))
+}
+
+/// A regular file, whatever else has its name.
+pub(super) fn open(path: &Path) -> Result<File, SnapshotError> {
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable(path))?;
+    match file.metadata().map_err(unreadable(path))?.is_file() {
+        true => Ok(file),
+        false => Err(invalid(path, "is no regular file")),
+    }
+}
+
+/// The state in the file at `path`, with what else is in there.
+pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), SnapshotError> {
+    let format = |source| SnapshotError::Format {
+        path: path.into(),
+        source,
+    };
+    let file = open(path)?;
+    let header = Header::read(&file).map_err(format)?;
+    let json = header.state(&file).map_err(format)?;
+    let snapshot: Snapshot = serde_json::from_slice(&json)
+        .map_err(|e| invalid(path, format!("the state cannot be understood: {e}")))?;
+    check(&snapshot).map_err(|why| invalid(path, why))?;
+    Ok((snapshot, file, header))
+}
+
+/// Whether the parts of the state fit one another.
+pub(super) fn check(snapshot: &Snapshot) -> Result<(), String> {
+    let machine = &snapshot.config.machine_config;
+    let problems = snapshot.config.problems();
+    if let Some(problem) = problems.first() {
+        return Err(format!("the saved configuration is not sound: {problem}"));
+    }
+    if snapshot.memory.bytes != machine.mem_bytes() {
+        return Err(format!(
+            "the memory has {} bytes, and the configuration {}",
+            snapshot.memory.bytes,
+            machine.mem_bytes()
+        ));
+    }
+    let (saved, configured) = (snapshot.machine.vcpus.len(), machine.vcpu_count);
+    if saved != usize::from(configured) {
+        return Err(format!(
+            "there are {saved} vCPUs, and the configuration has {configured}"
+        ));
+    }
+    Ok(())
+}
+
+/// The memory at `path`, or where it is still called otherwise, because the host stopped between naming the state and
+/// naming the memory.
+fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> {
+    let partial = aside::partial(path);
+    if let Ok(file) = open(&partial)
+        && let Ok(metadata) = file.metadata()
+        && metadata.ino() == snapshot.memory.inode
+        && metadata.len() == snapshot.memory.bytes
+    {
+        log::warn!(
+            "{} takes its place: the host stopped before it could",
+            path.display()
+        );
+        std::fs::rename(&partial, path).map_err(super::unwritable(path))?;
+    }
+    let file = open(path)?;
+    let len = file.metadata().map_err(unreadable(path))?.len();
+    match len == snapshot.memory.bytes {
+        true => Ok(file),
+        false => Err(invalid(
+            path,
+            format!(
+                "has {len} bytes, and the guest's memory {}: it is cut off, or not of this snapshot",
+                snapshot.memory.bytes
+            ),
+        )),
+    }
+}
+
+/// Whether a diff's memory file was merged into its base: it holds something beside the diff's `runs`. Zeroes are nothing:
+/// a file that was copied by a program that knows no holes has them everywhere.
+pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::Result<bool> {
+    let mut page = vec![0; PAGE_BYTES];
+    for (start, data) in data_in(file, len)? {
+        let mut at = start;
+        while at < start + data {
+            let after = runs.partition_point(|(offset, _)| *offset <= at);
+            let run = after.checked_sub(1).and_then(|index| runs.get(index));
+            if let Some((offset, run)) = run.filter(|(offset, run)| at < offset + run) {
+                at = offset + run;
+                continue;
+            }
+            let now = usize::try_from(PAGE - at % PAGE).unwrap_or(page.len());
+            let part = page.get_mut(..now).unwrap_or_default();
+            file.read_exact_at(part, at)?;
+            if part.iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+            at += part.len() as u64;
+        }
+    }
+    Ok(false)
+}
+
+/// Where a base is: where it was written, or beside the diff upon it if all were moved.
+pub(super) fn beside(diff: &Path, written: &Path) -> PathBuf {
+    let moved = diff
+        .parent()
+        .zip(written.file_name())
+        .map(|(directory, name)| directory.join(name));
+    match moved {
+        Some(moved) if !written.exists() => moved,
+        _ => written.into(),
+    }
+}

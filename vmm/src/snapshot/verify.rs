@@ -1,0 +1,176 @@
+//! Reads all of a snapshot, and of those it lies on, and holds it against every checksum there is.
+
+use super::chain::{Layer, Layers};
+use super::links::{Link, is_whole, links};
+use super::load::ID_BYTES;
+use super::runs::{self, PAGE, PAGE_BYTES, Run};
+use super::{Snapshot, SnapshotError, unreadable};
+use crate::progress::Progress;
+use boot::layout;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Bytes read at a time.
+const BUFFER: usize = 1 << 20;
+/// Most that is said to be wrong: a disk that lost much would fill a screen.
+const MOST: usize = 20;
+
+/// What there is to say of a snapshot that could be read at all.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Which it is.
+    pub id: String,
+    /// Snapshots of the chain.
+    pub links: usize,
+    /// Bytes that have a checksum.
+    pub bytes: u64,
+    /// What is wrong, a line each.
+    pub problems: Vec<String>,
+    /// What could not be looked at.
+    pub notes: Vec<String>,
+}
+
+/// Reads the snapshot with its state at `state_path` and its memory at `memory_path`.
+///
+/// # Errors
+/// [`SnapshotError`]: no more can be said of it than this.
+pub fn verify(
+    (state_path, memory_path): (&Path, &Path),
+    progress: &mut Progress,
+) -> Result<Verdict, SnapshotError> {
+    let (snapshot, links) = links(state_path, memory_path)?;
+    verify_links(&snapshot, &links, progress)
+}
+
+/// The same of those that were found.
+pub(super) fn verify_links(
+    snapshot: &Snapshot,
+    links: &[Link],
+    progress: &mut Progress,
+) -> Result<Verdict, SnapshotError> {
+    let tables: Vec<Vec<Run>> = links.iter().map(Link::table).collect::<Result<_, _>>()?;
+    let bytes = tables.iter().flatten().map(Run::bytes).sum();
+    progress.begin("verifying", bytes);
+    let mut verdict = Verdict {
+        id: snapshot.id.clone(),
+        links: links.len(),
+        bytes,
+        problems: Vec::new(),
+        notes: Vec::new(),
+    };
+    for (link, runs) in links.iter().zip(&tables) {
+        verdict.look_at(link, runs, progress)?;
+    }
+    verdict.look_at_samples(snapshot, links);
+    let told = verdict.problems.len();
+    if told > MOST {
+        verdict.problems.truncate(MOST);
+        let more = format!("and {} more of the kind", told - MOST);
+        verdict.problems.push(more);
+    }
+    Ok(verdict)
+}
+
+impl Verdict {
+    fn look_at(
+        &mut self,
+        link: &Link,
+        runs: &[Run],
+        progress: &mut Progress,
+    ) -> Result<(), SnapshotError> {
+        let path = link.memory_path.display();
+        for run in runs {
+            let pages = format!("pages {} to {}", run.start, run.end().saturating_sub(1));
+            match crc_of(&link.memory, run.offset(), run.bytes()) {
+                Ok(crc) if crc == run.crc => {}
+                Ok(_) => self
+                    .problems
+                    .push(format!("{path}: {pages} are not what was written")),
+                Err(e) => self
+                    .problems
+                    .push(format!("{path}: {pages} cannot be read: {e}")),
+            }
+            progress.add(run.bytes());
+        }
+        let mut mark = [0; ID_BYTES];
+        let read = link.memory.read_exact_at(&mut mark, layout::SNAPSHOT_ID);
+        read.map_err(unreadable(&link.memory_path))?;
+        if mark != link.id.as_bytes() {
+            let id = &link.id;
+            self.problems.push(format!(
+                "{path}: is not marked as the memory of snapshot {id}"
+            ));
+        }
+        if link.whole {
+            let more = is_whole(&link.memory, link.bytes(), &runs::joined(runs));
+            match more.map_err(unreadable(&link.memory_path))? {
+                false => {}
+                true if link.is_diff() => self.notes.push(format!(
+                    "{path}: was merged into its base by another program, of whose pages no checksum is here"
+                )),
+                true => self.problems.push(format!(
+                    "{path}: has bytes where the snapshot has nothing"
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    /// They are of the whole memory, and all there is of one that another program merged.
+    fn look_at_samples(&mut self, snapshot: &Snapshot, links: &[Link]) {
+        let layers = Layers(links.iter().map(Link::layer).collect());
+        for sample in &snapshot.memory.samples {
+            let at = sample.page.checked_mul(PAGE);
+            let holder = layers.holder(sample.page).zip(at);
+            let crc = holder.map(|(Layer { file, .. }, at)| crc_of(file, at, PAGE));
+            if !matches!(crc, Some(Ok(crc)) if crc == sample.crc) {
+                let page = sample.page;
+                let why = format!("snapshot {}: page {page} is not what it was", self.id);
+                self.problems.push(why);
+            }
+        }
+    }
+}
+
+/// The first of `runs` of which `file` holds something else.
+///
+/// # Errors
+/// The file's.
+pub(super) fn first_damaged<'r>(
+    file: &File,
+    runs: &'r [Run],
+    progress: &mut Progress,
+) -> io::Result<Option<&'r Run>> {
+    for run in runs {
+        if crc_of(file, run.offset(), run.bytes())? != run.crc {
+            return Ok(Some(run));
+        }
+        progress.add(run.bytes());
+    }
+    Ok(None)
+}
+
+/// CRC-32 of `len` bytes of `file` from `offset` on.
+///
+/// # Errors
+/// The file's.
+pub(super) fn crc_of(file: &File, offset: u64, len: u64) -> io::Result<u32> {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![
+        0;
+        BUFFER
+            .min(usize::try_from(len).unwrap_or(BUFFER))
+            .max(PAGE_BYTES)
+    ];
+    let mut at = 0;
+    while at < len {
+        let now = usize::try_from(len - at).unwrap_or(buffer.len());
+        let part = buffer.get_mut(..now.min(BUFFER)).unwrap_or_default();
+        file.read_exact_at(part, offset + at)?;
+        hasher.update(part);
+        at += part.len() as u64;
+    }
+    Ok(hasher.finalize())
+}
