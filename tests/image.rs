@@ -68,7 +68,7 @@ impl Host {
     fn ssh(&self, command: &str) -> Output {
         let known = format!("UserKnownHostsFile={}", self.path("known").display());
         let mut ssh = Command::new("ssh");
-        ssh.arg("-i").arg(self.path("key"));
+        ssh.args(["-F", "none", "-i"]).arg(self.path("key"));
         for option in [
             known.as_str(),
             "StrictHostKeyChecking=accept-new",
@@ -77,7 +77,7 @@ impl Host {
             "ConnectTimeout=30",
             "ServerAliveInterval=30",
         ] {
-            ssh.args(["-F", "none", "-o", option]);
+            ssh.args(["-o", option]);
         }
         ssh.args(["debian@10.88.0.5", command]);
         ssh.stdin(Stdio::null()).output().unwrap()

@@ -141,7 +141,7 @@ impl Detached {
             .map_err(io::Error::from)
             .and_then(|()| self.duplicate());
         match forked {
-            Ok(Forked::Child(in_group)) => Ok(Forked::Child(in_group)),
+            Ok(child @ Forked::Child(_)) => Ok(child),
             Ok(Forked::Parent(child)) => {
                 let _ = question.write_all(&child.as_raw().to_ne_bytes());
                 std::process::exit(0)
