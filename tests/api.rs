@@ -19,6 +19,8 @@ mod abuse;
 mod client;
 #[path = "api/conversation.rs"]
 mod conversation;
+#[path = "harness/fault_handler.rs"]
+mod fault_handler;
 #[path = "api/metrics.rs"]
 mod metrics;
 #[path = "api/monitor.rs"]
@@ -35,3 +37,5 @@ mod schema;
 mod snapshot;
 #[path = "api/snapshot_tools.rs"]
 mod snapshot_tools;
+#[path = "api/uffd.rs"]
+mod uffd;
