@@ -19,6 +19,8 @@ mod abuse;
 mod client;
 #[path = "api/conversation.rs"]
 mod conversation;
+#[path = "harness/fault_handler.rs"]
+mod fault_handler;
 #[path = "api/fork.rs"]
 mod fork;
 #[path = "api/metrics.rs"]
@@ -37,3 +39,5 @@ mod schema;
 mod snapshot;
 #[path = "api/snapshot_tools.rs"]
 mod snapshot_tools;
+#[path = "api/uffd.rs"]
+mod uffd;

@@ -27,6 +27,8 @@ mod network;
 mod process;
 #[path = "jailer/races.rs"]
 mod races;
+#[path = "jailer/snapshot.rs"]
+mod snapshot;
 #[path = "jailer/world.rs"]
 mod world;
 

@@ -15,6 +15,7 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
+use harness::fault_handler::Handler;
 use harness::{Guest, Running, announce, needs_kvm, network, rounds};
 use serde_json::json;
 
@@ -33,7 +34,8 @@ fn counting(last: u32) -> Guest {
         .scratch("data", 1 << 20)
         .api()
         .script(&format!(
-            "disk=/dev/disk/by-id/virtio-data
+            "modprobe virtio_balloon
+             disk=/dev/disk/by-id/virtio-data
              i=0; while [ $i -lt {last} ]; do
                i=$((i + 1)); echo \"count $i\"
                echo $i | dd of=$disk bs=512 seek=$((i % 100)) conv=sync,fsync 2>/dev/null
@@ -141,4 +143,30 @@ fn restored_twice_a_guest_has_other_random_numbers_and_the_right_time() {
     assert_eq!(ended.value("ged"), "2");
     assert_eq!(ended.value("reseeded"), "1");
     assert_eq!(ended.value("lockups"), "0");
+}
+
+#[test]
+fn another_process_gives_its_memory() {
+    needs_kvm();
+    announce("page faults served by another process");
+    network::enter(1);
+    let last = 20;
+    let balloon = json!({"amount_mib": 0, "deflate_on_oom": true});
+    let guest = counting(last).section("balloon", balloon);
+    let mut running = guest.start();
+    running.wait_for("count 5");
+    pause(&running);
+    running.save("s", "Full");
+    let socket = running.dir().join("faults");
+    let handler = Handler::start(&socket, &running.dir().join("s.memory"));
+    let backend = json!({"backend_type": "Uffd", "backend_path": socket});
+    running = running.restore("s", json!({"mem_backend": backend}));
+    check(running, last);
+    let served = handler.finish();
+    let all = (256 << 20) / 4096;
+    assert!(
+        served.given.len() < all / 2,
+        "{} of {all} pages",
+        served.given.len()
+    );
 }

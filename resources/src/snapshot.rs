@@ -233,7 +233,7 @@ impl SnapshotLoad {
         }))
     }
 
-    /// Whether memory comes from exactly one place.
+    /// Whether memory comes from exactly one place, which can have the pages that are asked for.
     ///
     /// # Errors
     /// What is wrong, in the compatible monitor's words.
@@ -246,6 +246,15 @@ impl SnapshotLoad {
                 Err("missing field: either `mem_backend` or `mem_file_path` is required")
             }
             _ => Ok(()),
+        }?;
+        let huge = self.huge_pages == RestoredPages::As(HugePages::Hugetlb2M);
+        let served = self.mem_backend.as_ref();
+        let served = served.is_some_and(|by| by.backend_type == MemoryBackendType::Uffd);
+        match huge && !served {
+            true => Err(
+                "huge_pages: 2M needs `mem_backend` with the backend_type `Uffd`: huge pages cannot be a file's",
+            ),
+            false => Ok(()),
         }
     }
 }

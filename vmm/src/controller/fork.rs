@@ -130,6 +130,7 @@ impl Controller {
             memory: MemoryState {
                 bytes: self.config.machine_config.mem_bytes(),
                 written: 0,
+                path: std::path::PathBuf::new(),
                 inode: 0,
                 base: None,
                 samples: Vec::new(),

@@ -75,19 +75,16 @@ impl Controller {
         let started = Instant::now();
         let said = |e: &dyn std::error::Error| logging::chain(e);
         let memory = load.memory()?;
-        if memory.backend_type == MemoryBackendType::Uffd {
-            return Err("mem_backend: Uffd is not served".into());
-        }
-        let loaded =
-            snapshot::load(&load.snapshot_path, &memory.backend_path).map_err(|e| said(&e))?;
+        let (state, place) = (&load.snapshot_path, &memory.backend_path);
+        let loaded = match memory.backend_type {
+            MemoryBackendType::File => snapshot::load(state, place),
+            MemoryBackendType::Uffd => snapshot::load_served(state, place),
+        };
+        let mut loaded = loaded.map_err(|e| said(&e))?;
         let mut config = loaded.snapshot.config.clone();
         load.apply(&mut config)?;
-        let guest_memory = loaded.layers.map(&config.machine_config);
-        let guest_memory = guest_memory.map_err(|source| {
-            let path = memory.backend_path.clone();
-            said(&snapshot::SnapshotError::Map { path, source })
-        })?;
-        loaded.recognise(&guest_memory).map_err(|e| said(&e))?;
+        let guest_memory = loaded.memory(&config.machine_config);
+        let guest_memory = guest_memory.map_err(|e| said(&e))?;
         let mut state = loaded.snapshot.machine;
         if load.clock_realtime {
             state.advance_clocks();

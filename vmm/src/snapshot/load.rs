@@ -2,11 +2,13 @@
 
 use super::chain::Layers;
 use super::links::{Link, links};
+use super::links::{beside, read_state};
 use super::view::View;
-use super::{Base, Sample, Snapshot, SnapshotError, invalid};
+use super::{Base, Sample, Snapshot, SnapshotError, invalid, uffd};
 use boot::layout;
 use devices::GuestMemory;
-use std::path::Path;
+use resources::MachineConfig;
+use std::path::{Path, PathBuf};
 use vm_memory::{Bytes as _, GuestAddress};
 
 /// Bytes of a snapshot's name.
@@ -21,6 +23,8 @@ pub struct Loaded {
     pub layers: Layers,
     /// Where it lies, for a diff upon it.
     pub base: Base,
+    /// The process that gives the memory, in place of files.
+    served_by: Option<PathBuf>,
 }
 
 /// Reads the snapshot with its state at `state_path` and its memory at `memory_path`.
@@ -38,29 +42,70 @@ pub fn load(state_path: &Path, memory_path: &Path) -> Result<Loaded, SnapshotErr
         snapshot,
         layers: Layers(links.iter().map(Link::layer).collect()),
         base,
+        served_by: None,
+    })
+}
+
+/// Reads the snapshot with its state at `state_path`, of which the process that listens at `socket` gives the memory.
+///
+/// # Errors
+/// [`SnapshotError`].
+pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotError> {
+    let (snapshot, _, _) = read_state(state_path)?;
+    let base = Base {
+        id: snapshot.id.clone(),
+        snapshot_path: state_path.into(),
+        mem_file_path: beside(state_path, &snapshot.memory.path),
+    };
+    Ok(Loaded {
+        snapshot,
+        layers: Layers::default(),
+        base,
+        served_by: Some(socket.into()),
     })
 }
 
 impl Loaded {
-    /// Whether `memory` is that of the snapshot, as far as a few pages tell.
+    /// The guest's memory, known to be that of the snapshot as far as a few pages tell.
     ///
     /// # Errors
-    /// [`SnapshotError::Invalid`].
-    pub fn recognise(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+    /// [`SnapshotError`].
+    pub fn memory(&mut self, config: &MachineConfig) -> Result<GuestMemory, SnapshotError> {
+        if let Some(socket) = &self.served_by {
+            let (memory, layer) = uffd::map(config, socket)?;
+            self.layers = Layers(vec![layer]);
+            // Each other page would be one that somebody has to give.
+            self.recognise_mark(&memory, socket)?;
+            return Ok(memory);
+        }
+        let path = &self.base.mem_file_path;
+        let memory = self.layers.map(config);
+        let memory = memory.map_err(|source| SnapshotError::Map {
+            path: path.clone(),
+            source,
+        })?;
+        self.recognise_mark(&memory, path)?;
+        self.recognise_samples(&memory)?;
+        Ok(memory)
+    }
+
+    fn recognise_mark(&self, memory: &GuestMemory, path: &Path) -> Result<(), SnapshotError> {
         let mut id = [0; ID_BYTES];
         let read = memory.read_slice(&mut id, GuestAddress(layout::SNAPSHOT_ID));
-        if read.is_err() || id != self.snapshot.id.as_bytes() {
-            let whose = match std::str::from_utf8(&id) {
-                Ok(other) if other.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-                    format!("is the memory of snapshot {other}")
-                }
-                _ => "is no snapshot's memory".into(),
-            };
-            return Err(invalid(
-                &self.base.mem_file_path,
-                format!("{whose}, and the state is of {}", self.snapshot.id),
-            ));
+        if read.is_ok() && id == self.snapshot.id.as_bytes() {
+            return Ok(());
         }
+        let whose = match std::str::from_utf8(&id) {
+            Ok(other) if other.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                format!("is the memory of snapshot {other}")
+            }
+            _ => "is no snapshot's memory".into(),
+        };
+        let id = &self.snapshot.id;
+        Err(invalid(path, format!("{whose}, and the state is of {id}")))
+    }
+
+    fn recognise_samples(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
         let view = View::new(memory);
         let other = |sample: &&Sample| {
             let page = view.page(sample.page);

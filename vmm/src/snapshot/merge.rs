@@ -66,6 +66,7 @@ pub fn merge(
         Ok(file.metadata()?.ino())
     });
     snapshot.memory.inode = copied.map_err(unwritable(to_memory))?;
+    snapshot.memory.path = to_memory.into();
     snapshot.memory.base = None;
     snapshot.memory.written = written;
     snapshot.written_by = env!("CARGO_PKG_VERSION").into();

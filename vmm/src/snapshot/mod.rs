@@ -26,6 +26,7 @@ pub mod page_set;
 pub mod raw;
 pub mod runs;
 mod save;
+mod uffd;
 mod verify;
 pub mod view;
 pub mod writer;
@@ -39,7 +40,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use chain::{Layer, Layers};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_served};
 pub use save::{Saved, save};
 
 /// Most diffs one upon the other.
@@ -67,6 +68,9 @@ pub struct MemoryState {
     pub bytes: u64,
     /// Bytes of the pages that were written.
     pub written: u64,
+    /// Where the file was written.
+    #[serde(default)]
+    pub path: PathBuf,
     /// The file's inode, by which it is known before it has its place.
     pub inode: u64,
     /// The snapshot that has the other pages.
@@ -138,6 +142,9 @@ pub enum SnapshotError {
         #[source]
         source: TableError,
     },
+    /// No other process gives the memory.
+    #[error(transparent)]
+    Uffd(#[from] uffd::UffdError),
     /// What the state says cannot be.
     #[error("{}: {why}", path.display())]
     Invalid {

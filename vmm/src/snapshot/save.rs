@@ -95,6 +95,7 @@ fn write(
         memory: MemoryState {
             bytes: view.bytes(),
             written: runs.iter().map(Run::bytes).sum(),
+            path: memory_path.into(),
             inode: inode.map_err(unwritable(memory_path))?.ino(),
             base: since.map(|saved| saved.base.clone()),
             samples: samples.clone(),
