@@ -1,7 +1,4 @@
 //! Linux guests that are saved and restored, with everything under way: disk, network, vsock, time.
-//!
-//! They end by powering off, not by their exit port: after a restore KVM says of the guest's task-state segment that it
-//! is busy, as processors do, and the emulation of software hosts then denies user space every port.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,47 +13,21 @@
 mod harness;
 
 use harness::fault_handler::Handler;
-use harness::{Guest, Running, announce, needs_kvm, network, rounds};
+use harness::{Guest, Running, announce, counting, needs_kvm, network, rounds};
 use serde_json::json;
 
 fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
 }
 
-/// Counts on the console and on its disk until it has counted far enough, and tells whether anything was lost.
+/// A guest that counts, on two processors.
 fn counting(last: u32) -> Guest {
-    Guest::cloud()
-        .root("cloud")
-        .vcpus(2)
-        .entropy()
-        .args(&network::guest_address(0))
-        .interface("tap0")
-        .scratch("data", 1 << 20)
-        .api()
-        .script(&format!(
-            "modprobe virtio_balloon
-             disk=/dev/disk/by-id/virtio-data
-             i=0; while [ $i -lt {last} ]; do
-               i=$((i + 1)); echo \"count $i\"
-               echo $i | dd of=$disk bs=512 seek=$((i % 100)) conv=sync,fsync 2>/dev/null
-               [ $(dd if=$disk bs=512 skip=$((i % 100)) count=1 iflag=direct 2>/dev/null | head -n 1) = $i ] || echo lost $i
-             done
-             dmesg | grep -c -i 'soft lockup\\|stall' | sed 's/^/lockups=/'
-             ping -c 1 -W 20 10.99.0.1 >/dev/null && echo network=up
-             poweroff -f; sleep 60"
-        ))
+    counting::guest("cloud", last, None).vcpus(2)
 }
 
 /// Every number was said once.
 fn check(running: Running, last: u32) {
-    let ended = running.wait().expect(0);
-    let counts = ended.console.lines();
-    let counts = counts.filter_map(|line| line.strip_prefix("count "));
-    let counts: Vec<u32> = counts.map(|n| n.trim_end().parse().unwrap()).collect();
-    assert_eq!(counts, (1..=last).collect::<Vec<_>>(), "{}", ended.console);
-    assert!(!ended.console.contains("lost "), "{}", ended.console);
-    assert_eq!(ended.value("lockups"), "0");
-    assert_eq!(ended.value("network"), "up");
+    counting::check_ended(&running.wait().expect(0), last);
 }
 
 #[test]
