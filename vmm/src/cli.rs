@@ -47,6 +47,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// The directory of the snapshot that it goes on from.
     pub restore: Option<PathBuf>,
+    /// Whether what it touches at first is brought in before it asks.
+    pub prefetch: bool,
     /// The guest's name.
     pub id: String,
     /// Metadata to start with.
@@ -102,6 +104,10 @@ struct Arguments {
     /// go on with the guest of the snapshot in this directory, which has the files `state` and `memory`
     #[argh(option)]
     restore: Option<PathBuf>,
+    /// bring in what the restored guest touches at first before it asks; the first time that is recorded,
+    /// beside the memory
+    #[argh(switch)]
+    prefetch: bool,
     /// serve no API socket; needs --config-file or --restore
     #[argh(switch)]
     no_api: bool,
@@ -246,6 +252,9 @@ impl Arguments {
         if self.restore.is_some() && self.config_file.is_some() {
             return Err("--restore and --config-file exclude each other: a snapshot has its guest's configuration".into());
         }
+        if self.prefetch && self.restore.is_none() {
+            return Err("--prefetch is for --restore".into());
+        }
         if self.no_api && self.config_file.is_none() && self.restore.is_none() {
             return Err(
                 "--no-api needs --config-file: name the guest's JSON file (see --help)".into(),
@@ -267,6 +276,7 @@ impl Arguments {
             api_sock: Some(api_sock).filter(|_| !self.no_api),
             config_file: self.config_file,
             restore: self.restore,
+            prefetch: self.prefetch,
             id: self.id,
             metadata: self.metadata,
             seccomp,

@@ -95,6 +95,9 @@ impl Controller {
     }
 
     fn pause(&mut self) {
+        if let Some(prefetch) = &self.prefetch {
+            prefetch.guest_stands();
+        }
         self.change_phase(
             |phase| match phase {
                 Phase::Running(mut machine) => {
@@ -108,6 +111,9 @@ impl Controller {
     }
 
     pub(super) fn resume(&mut self) {
+        if let Some(prefetch) = &self.prefetch {
+            prefetch.guest_runs();
+        }
         self.change_phase(
             |phase| match phase {
                 Phase::Paused(mut machine) => {

@@ -5,6 +5,7 @@ use crate::command::{CommandError, Reply};
 use crate::events::Event;
 use crate::logging;
 use crate::machine::Origin;
+use crate::snapshot::prefetch::Prefetch;
 use crate::snapshot::{self, Saved};
 use resources::{MemoryBackendType, SnapshotCreate, SnapshotLoad, SnapshotType};
 use std::time::Instant;
@@ -95,6 +96,10 @@ impl Controller {
         }
         let guest_memory = loaded.memory(&config.machine_config);
         let guest_memory = guest_memory.map_err(|e| said(&e))?;
+        self.prefetch = load.prefetch().and_then(|time| {
+            let of = (loaded.base.id.as_str(), place.as_path());
+            Prefetch::start(&guest_memory, of, time, &self.process.seccomp)
+        });
         if let Some(mmds) = &config.mmds_config {
             self.process.mmds.configure(mmds);
             self.prepared.serve_metadata_on(&mmds.network_interfaces);
@@ -103,6 +108,10 @@ impl Controller {
         let state = &loaded.snapshot.machine;
         let origin = Origin::Saved(state, guest_memory, loaded.layers.clone());
         let machine = self.build(origin).map_err(|e| said(&e))?;
+        if let Some(prefetch) = &mut self.prefetch {
+            let confined = prefetch.wait_until_confined();
+            confined.map_err(|e| format!("the seccomp filter of the prefetching thread: {e}"))?;
+        }
         let latencies = &self.process.metrics.latencies;
         for gauge in [&latencies.load_snapshot, &latencies.vmm_load_snapshot] {
             gauge.set_time(started.elapsed());
