@@ -21,6 +21,8 @@ mod client;
 mod conversation;
 #[path = "harness/fault_handler.rs"]
 mod fault_handler;
+#[path = "api/fork.rs"]
+mod fork;
 #[path = "api/metrics.rs"]
 mod metrics;
 #[path = "api/monitor.rs"]

@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 harness=tests/harness
 out=$PWD/target/e2e
-suites="boot lifecycle disk network devices bad_input storage guests snapshot seccomp"
+suites="boot lifecycle disk network devices bad_input storage guests image snapshot seccomp"
 # Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
 known="$suites jailer"
 
@@ -18,7 +18,7 @@ usage() {
     cat <<'END'
 usage: tests/e2e.sh [--soak] [SUITE[::TEST-PATTERN]]...
 
-Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests snapshot seccomp), or those named, on real KVM.
+Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot seccomp), or those named, on real KVM.
 
   --soak    the full counts that take hours on an emulated host
 

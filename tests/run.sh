@@ -40,8 +40,16 @@ on_any_kvm() {
     fi
 }
 
-power_cuts() {
-    BANTAM_SOAK=${soak:+1} cargo test --quiet -p vmm --test power_cut -- --nocapture
+# Each starts hosts of its own, of one processor: both at once.
+ends_of_hosts() {
+    local reboots status=0
+    export BANTAM_SOAK=${soak:+1}
+    cargo test --quiet -p vmm --test power_cut --test reboot --no-run || return
+    cargo test --quiet -p vmm --test reboot &
+    reboots=$!
+    cargo test --quiet -p vmm --test power_cut -- --nocapture || status=1
+    wait "$reboots" || status=1
+    return "$status"
 }
 
 # Jails, taps and namespaces are root's to make.
@@ -58,14 +66,14 @@ step "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
 step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins
 step "layout" cargo test --quiet -p vmm --test layering
 step "clients of the registry" tests/clients.sh --prepare
-step "guest images" resources/guest/build.sh --fio cloud generic backport
+step "guest images" resources/guest/build.sh --fio --disk cloud generic backport
 step "KVM host" tests/harness/kvm-host.sh --prepare
 step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
 step "jailer" cargo build --quiet -p jailer
 step "jailer tests" on_any_kvm cargo test --quiet -p vmm --test jailer
 step "end-to-end tests on KVM" tests/e2e.sh $soak
-step "power cuts" power_cuts
+step "power cuts and reboots of the host" ends_of_hosts
 step "release build" cargo build --quiet --release -p vmm -p jailer
 step "make boot, without a terminal" resources/boot.sh </dev/null
 echo "== all passed in $SECONDS s"

@@ -17,7 +17,7 @@ mod harness;
 
 use harness::fault_handler::Handler;
 use harness::{Guest, Running, announce, needs_kvm, network, rounds};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
@@ -73,7 +73,76 @@ fn a_guest_goes_on_where_it_was_saved() {
         running = running.restore("s", json!({}));
     }
     check(running, last);
-    let _ = Value::Null;
+}
+
+#[test]
+fn restored_twice_a_guest_has_other_random_numbers_and_the_right_time() {
+    needs_kvm();
+    announce("generation, randomness, clock");
+    let mut running = Guest::new("generic", "vmlinuz")
+        .root("generic")
+        .api()
+        .script(
+            "ls /sys/bus/acpi/drivers/vmgenid/ | grep -c : | sed 's/^/vmgenid=/'
+             grep -c ACPI:Ged /proc/interrupts | sed 's/^/ged=/'
+             cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+             i=0; while [ $i -lt 60 ]; do i=$((i + 1))
+               echo \"drawn $(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n') $(date +%s)\"; usleep 200000
+             done
+             dmesg | grep -c 'crng reseeded due to virtual machine fork' | sed 's/^/reseeded=/'
+             dmesg | grep -c -i 'soft lockup\\|stall' | sed 's/^/lockups=/'
+             poweroff -f; sleep 60",
+        )
+        .start();
+    let drawn = |running: &Running| -> Vec<(String, u64)> {
+        let console = running.console();
+        let lines = console
+            .lines()
+            .filter_map(|line| line.strip_prefix("drawn "));
+        let whole = lines.filter_map(|line| line.trim_end().split_once(' '));
+        let whole = whole.filter(|(random, time)| random.len() == 32 && time.len() == 10);
+        whole
+            .map(|(random, time)| (random.into(), time.parse().unwrap()))
+            .collect()
+    };
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_secs()
+    };
+    running.wait_for("drawn ");
+    pause(&running);
+    running.save("s", "Full");
+    let mut firsts = Vec::new();
+    for _ in 0..2 {
+        let before = drawn(&running).len();
+        std::thread::sleep(std::time::Duration::from_secs(8));
+        running = running.restore("s", json!({"clock_realtime": true}));
+        while drawn(&running).len() < before + 4 {
+            running.wait_for("drawn ");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        let after = drawn(&running).split_off(before + 1);
+        let (_, time) = after.last().unwrap();
+        let (now, console) = (now(), running.console());
+        assert!(
+            now.abs_diff(*time) <= 5,
+            "the guest's time is {time}, the host's {now}: {console}"
+        );
+        firsts.push(
+            after
+                .into_iter()
+                .map(|(random, _)| random)
+                .collect::<Vec<_>>(),
+        );
+    }
+    for random in &firsts[0] {
+        assert!(!firsts[1].contains(random), "the same twice: {firsts:?}");
+    }
+    let ended = running.wait().expect(0);
+    assert_eq!(ended.value("vmgenid"), "1");
+    assert_eq!(ended.value("ged"), "2");
+    assert_eq!(ended.value("reseeded"), "1");
+    assert_eq!(ended.value("lockups"), "0");
 }
 
 #[test]

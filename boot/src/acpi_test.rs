@@ -153,15 +153,15 @@ fn the_dsdt_names_every_device() {
 fn each_event_has_its_interrupt_and_its_devices() {
     let parsed = Parsed::new(1, 0, true);
     let dsdt = parsed.dsdt();
-    for gsi in [3, 2] {
+    for gsi in [3, 23] {
         assert!(contains(dsdt, &[0x89, 6, 0, 0b0011, 1, gsi, 0, 0, 0]));
     }
-    // _EVT, serialized, with one argument: If (Arg0 == 3) { Notify(..) } and If (Arg0 == 2) { .., .. }.
+    // _EVT, serialized, with one argument: If (Arg0 == 3) { Notify(..) } and If (Arg0 == 23) { .., .. }.
     let method: &[&[u8]] = &[
         b"_EVT\x09",
         &[0xa0, 12, 0x93, 0x68, 0x0a, 3],
         b"\x86PWRB\x0a\x80",
-        &[0xa0, 19, 0x93, 0x68, 0x0a, 2],
+        &[0xa0, 19, 0x93, 0x68, 0x0a, 23],
         b"\x86VGEN\x0a\x80\x86VCLK\x0a\x80",
     ];
     assert!(contains(dsdt, &method.concat()));

@@ -14,7 +14,7 @@
 //!   0xfee0_0000 │ local APIC (in kernel)         │
 //!   0xfec0_0000 │ I/O APIC (in kernel), 24 pins  │
 //!               │ …                              │
-//!   0xc000_1000 │ virtio-mmio window 0, 1, … 18  │ 4 KiB each; window i interrupts on GSI 5 + i
+//!   0xc000_1000 │ virtio-mmio window 0, 1, … 17  │ 4 KiB each; window i interrupts on GSI 5 + i
 //!   0xc000_0000 │ boot-timer page                │ MMIO gap: 3 GiB to 4 GiB, no RAM
 //!   0xc000_0000 ├────────────────────────────────┤
 //!               │ initrd, as high as it may be   │
@@ -114,11 +114,12 @@ pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// serial port.
 pub const VIRTIO_MMIO_FIRST_GSI: u32 = 5;
 
-/// Last interrupt a virtio-mmio window may have: the last pin of KVM's I/O APIC.
-pub const VIRTIO_MMIO_LAST_GSI: u32 = 23;
+/// Last interrupt a virtio-mmio window may have: the last pin but one of KVM's I/O APIC, whose last is
+/// [`GENERATION_GSI`].
+pub const VIRTIO_MMIO_LAST_GSI: u32 = 22;
 
 /// Number of virtio-mmio windows: one per interrupt, since none is shared.
-pub const VIRTIO_MMIO_COUNT: usize = 19;
+pub const VIRTIO_MMIO_COUNT: usize = 18;
 
 /// I/O APIC registers (KVM's in-kernel one is fixed here).
 pub const IO_APIC_START: u64 = 0xfec0_0000;
@@ -153,9 +154,9 @@ pub const I8042_GSI: u32 = 1;
 /// Interrupt of the Generic Event Device: raised when the power button is pressed.
 pub const EVENT_GSI: u32 = 3;
 
-/// Another one of it: raised when the guest is of another generation, restored or forked. On a PC this would be
-/// the cascade of the 8259s, which a kernel does not touch here.
-pub const GENERATION_GSI: u32 = 2;
+/// Another one of it: raised when the guest is of another generation, restored or forked. Not one of those that a PC
+/// had: Linux gives none of the two that are left to a driver.
+pub const GENERATION_GSI: u32 = 23;
 
 /// The pvpanic port: the guest writes its panic event here.
 pub const PVPANIC_PORT: u16 = 0x505;

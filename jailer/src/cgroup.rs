@@ -4,11 +4,15 @@
 //! set of controllers. A version that is asked for is taken; else, as the original does, version 1
 //! where it has the controller, and version 2 elsewhere.
 
+use crate::dir::Dir;
 use crate::error::Error;
 use crate::undo::Undo;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use resources::Problem;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -253,6 +257,67 @@ impl Plan {
     pub fn enter(&self, undo: &mut Undo) -> Result<(), Error> {
         self.0.iter().try_for_each(|group| group.enter(undo))
     }
+
+    /// The same for a process that this one will make, but for the group of version 2: that one can be made in it.
+    ///
+    /// # Errors
+    /// [`Error`], naming the group.
+    pub fn enter_for_child(&self, undo: &mut Undo) -> Result<Option<ForChild>, Error> {
+        let mut for_child = None;
+        for group in &self.0 {
+            match group.version {
+                Version::One => group.enter(undo)?,
+                Version::Two => {
+                    group.make_and_fill(undo)?;
+                    for_child = Some(ForChild::new(&group.directory())?);
+                }
+            }
+        }
+        Ok(for_child)
+    }
+}
+
+/// A group of version 2 for a process that is yet to be made. To move one that is there, the kernel waits until no
+/// process of the host is just forking or ending: some 15 ms; one that is made in a group needs no wait.
+#[derive(Debug)]
+pub struct ForChild {
+    /// Open from before the jail, in which it has no name.
+    directory: Dir,
+}
+
+impl ForChild {
+    fn new(path: &Path) -> Result<Self, Error> {
+        let directory = Dir::open(path);
+        Ok(Self {
+            directory: directory.map_err(Error::step(format!("open {}", path.display())))?,
+        })
+    }
+
+    /// Puts this process into it.
+    ///
+    /// # Errors
+    /// [`Error`], naming the group.
+    pub fn enter(&self) -> Result<(), Error> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let opened = openat(&self.directory, PROCS, flags, Mode::empty());
+        let written = opened
+            .map_err(io::Error::from)
+            .and_then(|file| File::from(file).write_all(b"0"));
+        written.map_err(entering(self.directory.path()))
+    }
+}
+
+impl AsFd for ForChild {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+fn entering(directory: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::step(format!(
+        "put the process into the control group {}",
+        directory.display()
+    ))
 }
 
 impl Group {
@@ -260,17 +325,24 @@ impl Group {
         self.hierarchy.join(&self.path)
     }
 
-    fn enter(&self, undo: &mut Undo) -> Result<(), Error> {
+    fn make_and_fill(&self, undo: &mut Undo) -> Result<(), Error> {
+        if self.existing {
+            return Ok(());
+        }
         let directory = self.directory();
         let shown = directory.display();
-        if !self.existing {
-            self.make(undo)?;
-            for (file, value) in &self.values {
-                write(&directory.join(file), value).map_err(Error::step(format!(
-                    "write `{value}` to {shown}/{file} (--cgroup {file})"
-                )))?;
-            }
+        self.make(undo)?;
+        for (file, value) in &self.values {
+            write(&directory.join(file), value).map_err(Error::step(format!(
+                "write `{value}` to {shown}/{file} (--cgroup {file})"
+            )))?;
         }
+        Ok(())
+    }
+
+    fn enter(&self, undo: &mut Undo) -> Result<(), Error> {
+        self.make_and_fill(undo)?;
+        let directory = self.directory();
         let before = self.own().map_err(Error::step(format!("read {OWN}")))?;
         // The process has one thread yet. To move that alone the kernel need not wait until no process of the
         // host forks or ends, which takes it tens of milliseconds.
@@ -278,12 +350,9 @@ impl Group {
             Version::One => TASKS,
             Version::Two => PROCS,
         };
-        write(&directory.join(members), "0").map_err(Error::step(format!(
-            "put the process into the control group {shown}"
-        )))?;
-        undo.made(format!("being in the control group {shown}"), move || {
-            write(&before.join(PROCS), "0")
-        })
+        write(&directory.join(members), "0").map_err(entering(&directory))?;
+        let what = format!("being in the control group {}", directory.display());
+        undo.made(what, move || write(&before.join(PROCS), "0"))
     }
 
     /// Makes its directory and those above it.
@@ -396,7 +465,6 @@ fn inherit(directory: &Path) -> io::Result<()> {
 
 /// One write, as these files want it.
 fn write(path: &Path, value: &str) -> io::Result<()> {
-    use io::Write as _;
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     let written = file.write(value.as_bytes())?;
     if written < value.len() {

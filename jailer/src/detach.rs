@@ -4,6 +4,7 @@
 //!
 //! The one that guards waits at a pipe that closes by itself when the other executes the VMM.
 
+use crate::cgroup::ForChild;
 use crate::chroot::PidFile;
 use crate::cli::Process;
 use crate::error::Error;
@@ -16,12 +17,15 @@ use nix::unistd::{ForkResult, Pid, fork, getpid, getsid, pipe2, setsid};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Longest message of the process that was to become the VMM, in bytes.
 const MAX_MESSAGE: u64 = 1 << 16;
+
+/// Flag of clone3(2), which libc has with the width of clone(2)'s.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// What the VMM's process needs of the host before the jail is entered.
 #[derive(Debug)]
@@ -29,6 +33,15 @@ pub struct Detached {
     process: Process,
     null: Option<File>,
     messages: Option<File>,
+    group: Option<ForChild>,
+}
+
+/// What has become of this process.
+enum Forked {
+    /// The one that guards, of the VMM's to be.
+    Parent(Pid),
+    /// The VMM's to be; whether it is in its control group already.
+    Child(bool),
 }
 
 impl Detached {
@@ -49,9 +62,15 @@ impl Detached {
         let messages = messages.transpose()?;
         Ok(Some(Self {
             process,
+            group: None,
             messages,
             null: null.map_err(Error::step("open /dev/null"))?,
         }))
+    }
+
+    /// The same in the control group `group`.
+    pub fn in_group(self, group: Option<ForChild>) -> Self {
+        Self { group, ..self }
     }
 
     /// Runs `last_steps`, which end in execve, in a child, and ends this process when they have come to
@@ -66,13 +85,13 @@ impl Detached {
         let (mut failure, failure_end) = pipe().map_err(failed())?;
         let (go, mut go_end) = pipe().map_err(failed())?;
         match self.fork().map_err(failed())? {
-            None => {
+            Forked::Child(in_group) => {
                 // The parent's to take back.
                 std::mem::forget(undo);
                 drop((failure, go_end));
-                tell(failure_end, self.become_vmm(go, last_steps))
+                tell(failure_end, self.become_vmm(in_group, go, last_steps))
             }
-            Some(child) => {
+            Forked::Parent(child) => {
                 drop((failure_end, go));
                 pid_file.write(child.as_raw().unsigned_abs())?;
                 go_end.write_all(b"g").map_err(failed())?;
@@ -90,8 +109,7 @@ impl Detached {
         }
     }
 
-    /// The child's process, as this one sees it; `None` in the child.
-    fn fork(&self) -> io::Result<Option<Pid>> {
+    fn fork(&self) -> io::Result<Forked> {
         let new_pid_ns = || match self.process.new_pid_ns {
             true => unshare(CloneFlags::CLONE_NEWPID),
             false => Ok(()),
@@ -99,12 +117,12 @@ impl Detached {
         if !self.process.daemonize {
             new_pid_ns()?;
             let leader = getsid(None)? == getpid();
-            let child = duplicate()?;
+            let forked = self.duplicate()?;
             // Else the end of this process would hang up on it (credentials(7)).
-            if child.is_none() && leader {
+            if matches!(forked, Forked::Child(_)) && leader {
                 setsid()?;
             }
-            return Ok(child);
+            return Ok(forked);
         }
         // A child of a session's leader, which is none itself and so never gets a terminal.
         let (mut answer, mut question) = pipe()?;
@@ -114,14 +132,17 @@ impl Detached {
             let read = answer.read_exact(&mut bytes);
             waitpid(between, None)?;
             read?;
-            return Ok(Some(Pid::from_raw(i32::from_ne_bytes(bytes))));
+            return Ok(Forked::Parent(Pid::from_raw(i32::from_ne_bytes(bytes))));
         }
         drop(answer);
         // Whatever fails here, the pipe closes and tells.
         let made = setsid().and_then(|_| new_pid_ns());
-        match made.map_err(io::Error::from).and_then(|()| duplicate()) {
-            Ok(None) => Ok(None),
-            Ok(Some(child)) => {
+        let forked = made
+            .map_err(io::Error::from)
+            .and_then(|()| self.duplicate());
+        match forked {
+            Ok(child @ Forked::Child(_)) => Ok(child),
+            Ok(Forked::Parent(child)) => {
                 let _ = question.write_all(&child.as_raw().to_ne_bytes());
                 std::process::exit(0)
             }
@@ -129,8 +150,25 @@ impl Detached {
         }
     }
 
+    /// The process of the VMM to be, in its control group if the kernel makes it there.
+    fn duplicate(&self) -> io::Result<Forked> {
+        if let Some(group) = &self.group {
+            match duplicate_into(group) {
+                Ok(Some(child)) => return Ok(Forked::Parent(child)),
+                Ok(None) => return Ok(Forked::Child(true)),
+                // A kernel from before 5.7 cannot, and what is wrong with the group its entry tells.
+                Err(_) => {}
+            }
+        }
+        Ok(match duplicate()? {
+            Some(child) => Forked::Parent(child),
+            None => Forked::Child(self.group.is_none()),
+        })
+    }
+
     fn become_vmm(
         self,
+        in_group: bool,
         mut go: File,
         last_steps: impl FnOnce() -> Result<Infallible, Error>,
     ) -> Error {
@@ -144,6 +182,11 @@ impl Detached {
         };
         if let Err(e) = ready() {
             return Error::step("leave the terminal")(e);
+        }
+        if let Some(group) = self.group.as_ref().filter(|_| !in_group)
+            && let Err(e) = group.enter()
+        {
+            return e;
         }
         let Err(error) = last_steps();
         error
@@ -210,6 +253,42 @@ fn tell(to: File, error: Error) -> ! {
 fn pipe() -> io::Result<(File, File)> {
     let (read, write): (OwnedFd, OwnedFd) = pipe2(OFlag::O_CLOEXEC)?;
     Ok((read.into(), write.into()))
+}
+
+/// The child, in `group`; `None` in the child.
+#[expect(unsafe_code, reason = "clone3 has no wrapper")]
+fn duplicate_into(group: &ForChild) -> io::Result<Option<Pid>> {
+    let descriptor = u64::try_from(group.as_fd().as_raw_fd()).map_err(io::Error::other)?;
+    let signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // struct clone_args: flags, then exit_signal as the fifth field, cgroup as the eleventh and last.
+    let arguments: [u64; 11] = [
+        CLONE_INTO_CGROUP,
+        0,
+        0,
+        0,
+        signal,
+        0,
+        0,
+        0,
+        0,
+        0,
+        descriptor,
+    ];
+    // SAFETY: without CLONE_VM the child has memory of its own, as after fork(2), and this process has one thread: no
+    // lock is held by another that the child lacks. Of what fork(3) does beside, the child needs nothing: the C library
+    // asks the kernel for its thread's number.
+    let child = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of_val(&arguments),
+        )
+    };
+    match i32::try_from(child) {
+        Ok(0) => Ok(None),
+        Ok(child) if child > 0 => Ok(Some(Pid::from_raw(child))),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The child; `None` in the child.

@@ -127,6 +127,8 @@ struct Card {
     #[serde(rename = "set-name")]
     set_name: String,
     dhcp4: bool,
+    #[serde(rename = "accept-ra", skip_serializing_if = "Option::is_none")]
+    accept_ra: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpNet>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,7 +181,11 @@ fn card(name: String, interface: &NetworkInterface) -> Card {
     };
     let (gateway4, gateway6) = (first(true), first(false));
     let nameservers = Some(host.nameservers).filter(|all| !all.is_empty());
+    // What it would make of a router's word, its guard would not let pass; and it would wait for the word at each boot.
+    let only_v4 =
+        !host.addresses.is_empty() && host.addresses.iter().all(|one| one.addr().is_ipv4());
     Card {
+        accept_ra: (host.spoof_guard && only_v4).then_some(false),
         r#match: Match {
             macaddress: interface.guest_mac.map(|mac| mac.to_string()),
         },

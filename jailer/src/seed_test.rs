@@ -117,6 +117,19 @@ fn further_gateways_are_routes() {
 }
 
 #[test]
+fn a_guarded_guest_of_one_family_heeds_no_router_of_the_other() {
+    let mut config = full();
+    let mut told = |change: fn(&mut resources::HostNetwork)| {
+        change(config.network_interfaces[0].host.as_mut().unwrap());
+        let network = serde_json::to_value(network(&config.network_interfaces)).unwrap();
+        network["ethernets"]["eth0"]["accept-ra"].clone()
+    };
+    assert_eq!(told(|host| host.spoof_guard = true), Value::Null);
+    assert_eq!(told(|host| host.addresses.truncate(1)), json!(false));
+    assert_eq!(told(|host| host.spoof_guard = false), Value::Null);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let mut config = full();
     config.network_interfaces[1].guest_mac = None;

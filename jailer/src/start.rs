@@ -12,7 +12,9 @@ use crate::record::Record;
 use crate::signals::{self, Held};
 use crate::undo::Undo;
 use crate::vmm::{self, Started, Vmm};
-use crate::{guardian, jail_config, landlocked, namespaces, network, privileges, terminal, uids};
+use crate::{
+    cgroup, guardian, jail_config, landlocked, namespaces, network, privileges, terminal, uids,
+};
 use std::convert::Infallible;
 
 /// Does not return if all goes well: the process, or a child of it, is the VMM by then.
@@ -65,7 +67,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
     record.clear(|made| network::clear(made, &kept))?;
     undo.keep_record(record);
     let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
-    let detached = Detached::new(options.process.clone())?;
+    let mut detached = Detached::new(options.process.clone())?;
     let proc = options.process.new_user_ns.then(namespaces::proc);
     let proc = proc.transpose().map_err(Error::step("open /proc"))?;
     let groups = plan.cgroups.directories();
@@ -75,7 +77,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
     })?;
     let vmm = match plan.guest {
         None => {
-            plan.cgroups.enter(undo)?;
+            enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(None, plan.home, undo)?;
             Vmm::new(options, started, lock, Vec::new(), false)
         }
@@ -86,7 +88,7 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
             let numbers = vmm::numbers(&taps);
             let jailed = jail_config::jailed(guest.config.clone(), &numbers, found.as_ref());
             jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
-            plan.cgroups.enter(undo)?;
+            enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
             Vmm::new(options, started, lock, taps, true)
         }
@@ -97,6 +99,21 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
         detached,
         proc,
     })
+}
+
+/// Goes into the groups, or has the process go there that will be the VMM.
+fn enter_groups(
+    groups: &cgroup::Plan,
+    detached: &mut Option<Detached>,
+    undo: &mut Undo,
+) -> Result<(), Error> {
+    match detached.take() {
+        None => groups.enter(undo),
+        Some(process) => {
+            *detached = Some(process.in_group(groups.enter_for_child(undo)?));
+            Ok(())
+        }
+    }
 }
 
 /// Takes the privileges away and executes the VMM.

@@ -6,10 +6,12 @@ set -eu
 GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=resources/guest/lib.sh
 . "$GUEST_DIR/lib.sh"
+# shellcheck source=resources/guest/disk.sh
+. "$GUEST_DIR/disk.sh"
 
 usage() {
     cat <<'END'
-usage: build.sh [--out DIR] [--debian] [--fio] [FLAVOUR]...
+usage: build.sh [--out DIR] [--debian] [--disk] [--fio] [FLAVOUR]...
 
 Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into DIR:
   vmlinuz-FLAVOUR      the distribution's bzImage
@@ -17,8 +19,10 @@ Builds for each kernel FLAVOUR (cloud, generic, backport; default cloud), into D
   initrd-FLAVOUR.img   busybox, the drivers of the devices a guest has, and an init
   rootfs-FLAVOUR.ext4  raw ext4: busybox, e2fsprogs, curl and more of that kernel's modules
   version-FLAVOUR      the kernel's RELEASE, PACKAGE and VERSION
-and with --debian:
+with --debian:
   debian-FLAVOUR.ext4  raw ext4: Debian bookworm with systemd and a login on ttyS0
+with --disk:
+  debian.raw           a GPT disk: Debian bookworm with its own kernel, GRUB configuration and cloud-init
 and with --fio:
   fio.ext4             raw ext4: fio, linked statically, for tests
 
@@ -29,6 +33,7 @@ END
 
 OUT=${BANTAM_GUEST_DIR:-$GUEST_DIR/../../target/guest}
 debian=
+disk=
 fio=
 flavours=
 while [ $# -gt 0 ]; do
@@ -39,6 +44,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --debian) debian=yes ;;
+        --disk) disk=yes ;;
         --fio) fio=yes ;;
         -h | --help)
             usage
@@ -52,13 +58,20 @@ done
 flavours=${flavours:-cloud}
 
 need cpio mke2fs debugfs depmod dpkg-deb lz4 xz zstd gcc flock
-[ -z "$debian" ] || need mmdebstrap
+[ -z "$debian$disk" ] || need mmdebstrap
+[ -z "$disk" ] || need sfdisk
 [ -z "$fio" ] || need make tar
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
+items=$flavours
+case " $flavours " in
+    *' cloud '*) ;;
+    # The disk's kernel.
+    *) items="$flavours ${disk:+cloud}" ;;
+esac
 # shellcheck disable=SC2086  # a list
-"$GUEST_DIR/fetch.sh" --out "$OUT" $flavours busybox e2fsprogs curl
+"$GUEST_DIR/fetch.sh" --out "$OUT" $items busybox e2fsprogs curl
 lock_out
 
 work=$OUT/.build.$$
@@ -191,26 +204,36 @@ rootfs() {
     rm -rf "$tree"
 }
 
-# The userland of every flavour's Debian image, as mmdebstrap makes it, without root if it can.
-debian_archive() {
-    say "install Debian bookworm (a minute or so)"
+# install_debian PACKAGES OUTPUT ARGUMENT...: Debian bookworm as mmdebstrap makes it, without root if it can.
+install_debian() {
     archives=$OUT/apt/debian
     mkdir -p "$archives"
+    packages=$1
+    output=$2
+    shift 2
     # The hooks keep the packages for the next time; mmdebstrap gives them the root directory as $1.
     # shellcheck disable=SC2016
     mmdebstrap --quiet --variant=minbase --architectures=amd64 --keyring="$GUEST_KEYRING" \
-        --include="$DEBIAN_PACKAGES" --aptopt='Acquire::Languages "none"' \
+        --include="$packages" --aptopt='Acquire::Languages "none"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --skip=essential/unlink,download/empty \
         --setup-hook='mkdir -p "$1/var/cache/apt/archives"' \
         --setup-hook="sync-in '$archives' /var/cache/apt/archives" \
-        --customize-hook="sync-out /var/cache/apt/archives '$archives'" \
-        bookworm "$work/debian.tar" \
+        --customize-hook="sync-out /var/cache/apt/archives '$archives'" "$@" \
+        bookworm "$output" \
         "deb $(mirror) bookworm main" "deb $(mirror) bookworm-updates main" \
-        "deb $(security_mirror) bookworm-security main" ||
-        die "mmdebstrap failed; without root it needs user namespaces and uidmap, or fakechroot and fakeroot"
+        "deb $(security_mirror) bookworm-security main" >"$OUT/debian.log" 2>&1 </dev/null || {
+        tail -n 5 "$OUT/debian.log" >&2
+        die "mmdebstrap failed (see $OUT/debian.log); without root it needs user namespaces and uidmap"
+    }
     rm -rf "$archives/partial" "$archives/lock"
+}
+
+# The userland of every flavour's Debian image.
+debian_archive() {
+    say "install Debian bookworm (a minute or so)"
+    install_debian "$DEBIAN_PACKAGES" "$work/debian.tar"
 }
 
 debian() {
@@ -266,6 +289,13 @@ if [ -n "$fio" ]; then
     if outdated fio.ext4 "$work/fio-options"; then
         fio
         finished "$work/fio.ext4" fio.ext4
+    fi
+fi
+
+if [ -n "$disk" ]; then
+    if outdated debian.raw "$OUT/packages/cloud/version" "$GUEST_DIR/disk.sh" "$GUEST_DIR"/disk/*; then
+        debian_disk
+        finished "$work/debian.raw" debian.raw
     fi
 fi
 

@@ -52,8 +52,8 @@ pub use problem::Problem;
 pub use rate_limiter::{RateLimiter, TokenBucket};
 pub use serial::Serial;
 pub use snapshot::{
-    MemoryBackend, MemoryBackendType, NetworkOverride, Prefetch, Recording, RestoredPages,
-    SnapshotCreate, SnapshotLoad, SnapshotType, VsockOverride,
+    DriveOverride, Fork, ForkChild, MemoryBackend, MemoryBackendType, NetworkOverride, Overrides,
+    Prefetch, Recording, RestoredPages, SnapshotCreate, SnapshotLoad, SnapshotType, VsockOverride,
 };
 pub use update::{
     Action, ActionType, BalloonStatsUpdate, BalloonUpdate, DriveUpdate, HintingStart,

@@ -72,6 +72,10 @@ pub struct MachineConfig {
     /// Pages behind guest memory.
     #[serde(default)]
     pub huge_pages: HugePages,
+    /// Bantam's own: whether copies of the running guest can be made (`PUT /vm/fork`). Its memory is then a file, which has
+    /// no transparent huge pages.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub forkable: bool,
     /// Bantam's own: what becomes of a guest that reboots.
     #[serde(default, skip_serializing_if = "is_exit")]
     pub on_reboot: OnReboot,
@@ -97,6 +101,14 @@ fn is_yes(value: &bool) -> bool {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
+fn is_no(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
 fn is_exit(value: &OnReboot) -> bool {
     *value == OnReboot::Exit
 }
@@ -110,6 +122,7 @@ impl Default for MachineConfig {
             cpu_template: None,
             track_dirty_pages: false,
             huge_pages: HugePages::None,
+            forkable: false,
             on_reboot: OnReboot::Exit,
             i8042: true,
         }
@@ -147,6 +160,10 @@ impl MachineConfig {
                 self.huge_pages == HugePages::Hugetlb2M && mib % 2 == 1,
                 MachineFault::HalfPage,
             ),
+            (
+                self.forkable && self.huge_pages == HugePages::Hugetlb2M,
+                MachineFault::ForkableReserve,
+            ),
         ];
         let faults = faults.into_iter().filter(|(is, _)| *is);
         faults.map(|(_, fault)| fault).collect()
@@ -175,6 +192,9 @@ pub enum MachineFault {
     /// Memory that ends within a page.
     #[error("must be even when huge_pages is 2M")]
     HalfPage,
+    /// Memory that cannot be shared by copies.
+    #[error("is true, and pages of the host's reserve (huge_pages 2M) cannot be shared by copies")]
+    ForkableReserve,
 }
 
 impl MachineFault {
@@ -183,6 +203,7 @@ impl MachineFault {
         match self {
             Self::Vcpus(_) | Self::HalfCore => "vcpu_count",
             Self::Memory(_) | Self::HalfPage => "mem_size_mib",
+            Self::ForkableReserve => "forkable",
         }
     }
 }

@@ -79,6 +79,39 @@ pub struct DriveOverride {
     pub path_on_host: PathBuf,
 }
 
+/// Bantam's own: a copy of the running guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkChild {
+    /// Where the process waits that is to have it (`bantam --fork-socket`).
+    pub socket: PathBuf,
+    /// What is its own.
+    #[serde(flatten)]
+    pub own: Overrides,
+}
+
+/// What a copy has for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Other taps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_overrides: Vec<NetworkOverride>,
+    /// Another socket for vsock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock_override: Option<VsockOverride>,
+    /// Other images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drive_overrides: Vec<DriveOverride>,
+}
+
+/// `PUT /vm/fork`, Bantam's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fork {
+    /// The copies.
+    pub children: Vec<ForkChild>,
+}
+
 /// Pages behind restored memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -210,30 +243,12 @@ impl SnapshotLoad {
     /// # Errors
     /// What cannot be had, naming the key.
     pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
-        for change in &self.network_overrides {
-            let id = &change.iface_id;
-            let interfaces = &mut saved.network_interfaces;
-            let interface = interfaces.iter_mut().find(|n| n.iface_id == *id);
-            let interface = interface
-                .ok_or_else(|| format!("network_overrides: the guest has no interface `{id}`"))?;
-            interface.host_dev_name.clone_from(&change.host_dev_name);
-            interface.tap_fd = None;
-        }
-        for change in &self.drive_overrides {
-            let id = &change.drive_id;
-            let drive = saved.drives.iter_mut().find(|d| d.drive_id == *id);
-            let drive =
-                drive.ok_or_else(|| format!("drive_overrides: the guest has no drive `{id}`"))?;
-            drive.path_on_host = Some(change.path_on_host.clone());
-        }
-        if let Some(change) = &self.vsock_override {
-            let vsock = saved
-                .vsock
-                .as_mut()
-                .ok_or("vsock_override: the guest has no vsock")?;
-            vsock.uds_path.clone_from(&change.uds_path);
-            vsock.guest_cid = change.guest_cid.unwrap_or(vsock.guest_cid);
-        }
+        let own = Overrides {
+            network_overrides: self.network_overrides.clone(),
+            vsock_override: self.vsock_override.clone(),
+            drive_overrides: self.drive_overrides.clone(),
+        };
+        own.apply(saved)?;
         let machine = &mut saved.machine_config;
         machine.track_dirty_pages =
             self.track_dirty_pages || self.enable_diff_snapshots.unwrap_or_default();
@@ -289,5 +304,39 @@ impl SnapshotLoad {
             ),
             false => Ok(()),
         }
+    }
+}
+
+impl Overrides {
+    /// `config` with them.
+    ///
+    /// # Errors
+    /// What cannot be had, naming the key.
+    pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
+        for change in &self.network_overrides {
+            let id = &change.iface_id;
+            let interfaces = &mut saved.network_interfaces;
+            let interface = interfaces.iter_mut().find(|n| n.iface_id == *id);
+            let interface = interface
+                .ok_or_else(|| format!("network_overrides: the guest has no interface `{id}`"))?;
+            interface.host_dev_name.clone_from(&change.host_dev_name);
+            interface.tap_fd = None;
+        }
+        for change in &self.drive_overrides {
+            let id = &change.drive_id;
+            let drive = saved.drives.iter_mut().find(|d| d.drive_id == *id);
+            let drive =
+                drive.ok_or_else(|| format!("drive_overrides: the guest has no drive `{id}`"))?;
+            drive.path_on_host = Some(change.path_on_host.clone());
+        }
+        if let Some(change) = &self.vsock_override {
+            let vsock = saved
+                .vsock
+                .as_mut()
+                .ok_or("vsock_override: the guest has no vsock")?;
+            vsock.uds_path.clone_from(&change.uds_path);
+            vsock.guest_cid = change.guest_cid.unwrap_or(vsock.guest_cid);
+        }
+        Ok(())
     }
 }

@@ -29,6 +29,9 @@ pub struct MachineConfigUpdate {
     pub huge_pages: Option<HugePages>,
     /// Bantam's own.
     #[serde(default)]
+    pub forkable: Option<bool>,
+    /// Bantam's own.
+    #[serde(default)]
     pub i8042: Option<bool>,
     /// Bantam's own.
     #[serde(default)]
@@ -54,6 +57,7 @@ impl MachineConfigUpdate {
         set(&mut config.smt, &self.smt);
         set(&mut config.track_dirty_pages, &self.track_dirty_pages);
         set(&mut config.huge_pages, &self.huge_pages);
+        set(&mut config.forkable, &self.forkable);
         set(&mut config.i8042, &self.i8042);
         set(&mut config.on_reboot, &self.on_reboot);
         if let Some(template) = self.cpu_template {

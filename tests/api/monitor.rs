@@ -183,6 +183,17 @@ impl Monitor {
             .count()
     }
 
+    /// Memory that is its own, its guest's included, in KiB.
+    pub fn private_kib(&self) -> u64 {
+        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        let rollup = fs::read_to_string(path).unwrap();
+        let private = rollup
+            .lines()
+            .filter(|line| line.starts_with("Private_Dirty:"));
+        let numbers = private.filter_map(|line| line.split_whitespace().nth(1));
+        numbers.map(|kib| kib.parse::<u64>().unwrap()).sum()
+    }
+
     /// Its resident memory that is not a file's or the guest's, in KiB.
     pub fn heap_kib(&self) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();

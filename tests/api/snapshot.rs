@@ -77,6 +77,7 @@ pub fn ticks(monitor: &Monitor) -> Vec<u64> {
         .collect()
 }
 
+/// Waits until the guest goes on, without a number too many or too few; the first.
 pub fn ticks_on(monitor: &Monitor) -> u64 {
     let first = wait_until("ticks", || ticks(monitor).get(2).copied());
     let all = ticks(monitor);

@@ -27,7 +27,7 @@ struct Way {
     guest: bool,
 }
 
-const WAYS: [Way; 4] = [
+const WAYS: [Way; 5] = [
     Way {
         name: "disk and network",
         flags: &[],
@@ -41,6 +41,17 @@ const WAYS: [Way; 4] = [
     Way {
         name: "namespaces",
         flags: &["--new-pid-ns", "--new-user-ns"],
+        guest: false,
+    },
+    Way {
+        name: "control group",
+        flags: &[
+            "--new-pid-ns",
+            "--cgroup",
+            "cgroup.max.depth=7",
+            "--cgroup-version",
+            "2",
+        ],
         guest: false,
     },
     Way {

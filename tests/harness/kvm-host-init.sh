@@ -3,6 +3,9 @@
 # The first process of the software KVM host; kvm-host.sh puts it into the host's initrd as /init.
 # It lays a root file system over the machine's own, read-only one, runs one command on it, reports
 # the status and powers off. Everything it prints goes to the host's console log.
+#
+# A host of its own system (kvm-host.sh --system) has a disk instead, and goes on with systemd, of which the command is
+# a unit.
 
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -19,28 +22,36 @@ give_up() {
     poweroff -f
 }
 
+system=
+grep -q -w kvm_host.system /proc/cmdline && system=yes
+
 # Its page cache is kept: nothing changes the machine's files under a running host, and a test
 # binary of tens of megabytes would be read anew at each start.
 mkdir -p /lower /memory /root
 mount -t 9p -o ro,version=9p2000.L,trans=virtio,msize=512000,cache=loose root /lower || give_up "no root"
-mount -t tmpfs -o size=90%,mode=755 memory /memory
-mkdir -p /memory/upper /memory/work
-mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work root /root || give_up "no overlay"
+if [ -n "$system" ]; then
+    modprobe -a virtio_blk crc32c_generic ext4
+    mount -t ext4 /dev/vda1 /root || give_up "no root on the disk"
+else
+    mount -t tmpfs -o size=90%,mode=755 memory /memory
+    mkdir -p /memory/upper /memory/work
+    mount -t overlay -o lowerdir=/lower,upperdir=/memory/upper,workdir=/memory/work root /root || give_up "no overlay"
 
-mkdir -p /root/proc /root/sys /root/dev /root/run /root/tmp
-mount -t proc -o nosuid,noexec,nodev proc /root/proc
-mount -t sysfs -o nosuid,noexec,nodev sys /root/sys
-mount -t devtmpfs -o nosuid dev /root/dev
-mkdir -p /root/dev/pts /root/dev/shm
-mount -t devpts -o mode=620,ptmxmode=666 devpts /root/dev/pts
-mount -t tmpfs -o mode=1777,nosuid,nodev shm /root/dev/shm
-mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
-mount -t debugfs debugfs /root/sys/kernel/debug
-mount -t tracefs tracefs /root/sys/kernel/tracing
-ln -sf /proc/self/fd /root/dev/fd
-ln -sf /proc/self/fd/0 /root/dev/stdin
-ln -sf /proc/self/fd/1 /root/dev/stdout
-ln -sf /proc/self/fd/2 /root/dev/stderr
+    mkdir -p /root/proc /root/sys /root/dev /root/run /root/tmp
+    mount -t proc -o nosuid,noexec,nodev proc /root/proc
+    mount -t sysfs -o nosuid,noexec,nodev sys /root/sys
+    mount -t devtmpfs -o nosuid dev /root/dev
+    mkdir -p /root/dev/pts /root/dev/shm
+    mount -t devpts -o mode=620,ptmxmode=666 devpts /root/dev/pts
+    mount -t tmpfs -o mode=1777,nosuid,nodev shm /root/dev/shm
+    mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+    mount -t debugfs debugfs /root/sys/kernel/debug
+    mount -t tracefs tracefs /root/sys/kernel/tracing
+    ln -sf /proc/self/fd /root/dev/fd
+    ln -sf /proc/self/fd/0 /root/dev/stdin
+    ln -sf /proc/self/fd/1 /root/dev/stdout
+    ln -sf /proc/self/fd/2 /root/dev/stderr
+fi
 
 # A tmpfs, not the overlay: it has no lower layer to consult, holes can be punched in its files, and
 # its mounts, device nodes and sockets behave as on a disk. Sockets want a short path.
@@ -50,6 +61,12 @@ mount -t tmpfs -o size=90%,mode=1777 tests /root/run/tests
 mount -t 9p -o version=9p2000.L,trans=virtio,msize=512000,cache=mmap results /root/run/results ||
     give_up "no results directory"
 control=/root/run/results/.control
+if [ -n "$system" ]; then
+    # The project is where the machine has it.
+    project=$(cat $control/project)
+    mkdir -p "/root$project"
+    mount -o bind "/lower$project" "/root$project"
+fi
 dir=$(cat $control/dir)
 mkdir -p "/root$dir"
 mount -o bind /root/run/results "/root$dir"
@@ -57,13 +74,21 @@ mount -o bind /root/run/results "/root$dir"
 # The kernel's modules lie wherever they were unpacked, most likely not in the machine's /lib.
 modules=$(cat $control/modules)
 mkdir -p "/root/lib/modules/$(uname -r)"
-mount -o bind "/root$modules" "/root/lib/modules/$(uname -r)"
+mount -o bind "/lower$modules" "/root/lib/modules/$(uname -r)"
 
 hostname kvm-host
 ip link set lo up
 ulimit -n 65536
 cp /bin/busybox /root/run/busybox
 
+cat >/root/run/alive <<'END'
+# The sign of life.
+while :; do
+    read -r alive _ </proc/uptime
+    echo "$alive" >/run/results/.control/alive
+    /run/busybox sleep 2
+done
+END
 cat >/root/run/start <<'END'
 #!/bin/bash
 # Runs the command with the ports as its output and then says that and how it ended.
@@ -78,11 +103,7 @@ for port in /sys/class/virtio-ports/*; do
         err) err=/dev/${port##*/} ;;
     esac
 done
-while :; do
-    read -r alive _ </proc/uptime
-    echo "$alive" >/run/results/.control/alive
-    /run/busybox sleep 2
-done &
+[ -d /run/systemd/system ] || bash /run/alive &
 if [ -c /dev/hvc0 ]; then
     setsid --ctty --wait bash /run/results/.control/command </dev/hvc0 >/dev/hvc0 2>&1
     status=$?
@@ -105,9 +126,38 @@ else
     done
 fi
 sync
+if [ -d /run/systemd/system ]; then
+    # What it is told by this host's end.
+    echo $status >/run/results/.control/ended
+    exec systemctl reboot
+fi
 echo $status >/run/results/.control/status.new
 mv /run/results/.control/status.new /run/results/.control/status
 /run/busybox poweroff -f
 END
+if [ -n "$system" ]; then
+    mkdir -p /root/run/systemd/system/multi-user.target.wants
+    cat >/root/run/systemd/system/kvm-host.service <<'END'
+[Unit]
+Description=The command that kvm-host.sh was given
+After=multi-user.target
+
+[Service]
+ExecStart=/bin/bash /run/start
+END
+    # Nothing stops it before the end, which may take its time.
+    cat >/root/run/systemd/system/kvm-host-alive.service <<'END'
+[Unit]
+Description=A sign of life for kvm-host.sh
+DefaultDependencies=no
+
+[Service]
+ExecStart=/bin/bash /run/alive
+END
+    for unit in kvm-host kvm-host-alive; do
+        ln -s "../$unit.service" "/root/run/systemd/system/multi-user.target.wants/"
+    done
+    exec switch_root /root /lib/systemd/systemd
+fi
 echo "kvm-host-init: up after $(cut -d' ' -f1 /proc/uptime) s"
 exec switch_root /root /bin/bash /run/start

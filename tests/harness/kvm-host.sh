@@ -4,7 +4,8 @@
 # Used by `make test`, `make boot` and by hand; knows nothing of what the command does.
 #
 # The software host boots Debian's generic kernel, with kvm-host-init.sh as its init, on this
-# machine's own root file system: read-only over 9p, under an overlay in the host's memory.
+# machine's own root file system: read-only over 9p, under an overlay in the host's memory. Or it is a
+# Debian of its own, on a disk and under systemd, which can be booted again.
 set -euo pipefail
 
 HARNESS_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -36,6 +37,9 @@ software host. One line on standard error says which, and why.
   --dir DIR           results: the one directory that COMMAND can write to lastingly, the host's
                       console.log and the file outcome (default target/kvm-host)
   --mem SIZE          memory of the software host (default 3G)
+  --system DISK       boot the Debian on DISK, a qcow2 image over target/guest/debian.raw, by its systemd;
+                      COMMAND is run as a unit, and then the host reboots: that is the end of the run.
+                      DISK keeps what was changed. Always a software host; this project is there too
   --qemu-opts OPTS    further options for the software host's QEMU, split at spaces
   --print-mode        print `hardware` or `software` and end
   --prepare           fetch and build what this machine's mode needs and end
@@ -58,16 +62,18 @@ timeout_seconds=
 interactive=
 dir=$PROJECT_DIR/target/kvm-host
 memory=3G
+system=
 qemu_opts=
 action=run
 while [ $# -gt 0 ]; do
     case $1 in
-        --timeout | --dir | --mem | --qemu-opts) [ $# -ge 2 ] || die "$1 needs a value (see --help)" ;;
+        --timeout | --dir | --mem | --system | --qemu-opts) [ $# -ge 2 ] || die "$1 needs a value (see --help)" ;;
     esac
     case $1 in
         --timeout) timeout_seconds=$2; shift ;;
         --dir) dir=$2; shift ;;
         --mem) memory=$2; shift ;;
+        --system) system=$2; shift ;;
         --qemu-opts) qemu_opts=$2; shift ;;
         --interactive) interactive=yes ;;
         --print-mode) action=print ;;
@@ -86,6 +92,11 @@ done
 # device runs a guest by interpreting it, and Linux does not come up.
 choose_mode() {
     local extension
+    if [ -n "$system" ]; then
+        mode=software
+        reason="it boots from a disk"
+        return
+    fi
     extension=$(grep -o -m1 -w -E 'svm|vmx' /proc/cpuinfo | head -n 1) || true
     case ${BANTAM_KVM_HOST:-} in
         hardware | software) mode=$BANTAM_KVM_HOST; reason="BANTAM_KVM_HOST says so"; return ;;
@@ -123,7 +134,7 @@ prepare_software() {
     mkdir -p "$tree"/{bin,dev,proc,sys,mnt}
     cp "$OUT/packages/busybox/bin/busybox" "$tree/bin/busybox"
     install -m 755 "$HARNESS_DIR/kvm-host-init.sh" "$tree/init"
-    copy_modules "$root" "$tree" virtio_pci virtio_console 9p 9pnet_virtio overlay
+    copy_modules "$root" "$tree" virtio_pci virtio_console 9p 9pnet_virtio overlay virtio_blk ext4 crc32c_generic
     (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$initrd.$$"
     rm -rf "$tree"
     publish "$initrd.$$" "$initrd"
@@ -211,7 +222,7 @@ rm -rf "$control"
 {
     export -p
     printf 'cd %q || exit 127\n' "$PWD"
-    printf 'export TMPDIR=/run/tests\n'
+    [ -n "$system" ] || printf 'export TMPDIR=/run/tests\n'
     [ -z "$interactive" ] || printf 'stty %s 2>/dev/null\n' "$(stty size 2>/dev/null | awk '{ print "rows", $1, "cols", $2 }')"
     printf 'exec'
     printf ' %q' "$@"
@@ -219,6 +230,7 @@ rm -rf "$control"
 } >"$control/command"
 printf '%s\n' "$dir" >"$control/dir"
 printf '%s\n' "$modules" >"$control/modules"
+printf '%s\n' "$PROJECT_DIR" >"$control/project"
 # Commas are QEMU's separators; doubled they stand for themselves.
 quoted() { printf '%s' "${1//,/,,}"; }
 exec 7</dev/null
@@ -239,11 +251,18 @@ else
 fi
 # shellcheck disable=SC2206  # split at spaces is what --qemu-opts promises
 extra=($qemu_opts)
+arguments="console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on"
+if [ -n "$system" ]; then
+    extra+=(-drive file="$(quoted "$system")",format=qcow2,if=virtio)
+    # Nobody tells this host who it is, and it has no network to wait for.
+    arguments="$arguments kvm_host.system cloud-init=disabled systemd.mask=ssh.service"
+    arguments="$arguments systemd.mask=systemd-networkd-wait-online.service"
+fi
 # One CPU: with two, the emulation sooner or later leaves one stuck inside kvm.
 setpriv --pdeathsig KILL qemu-system-x86_64 \
     -machine q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot \
     -display none -kernel "$kernel" -initrd "$initrd" \
-    -append "console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on" \
+    -append "$arguments" \
     -chardev file,id=console,path="$(quoted "$dir/console.log")" -serial chardev:console \
     -fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap \
     -device virtio-9p-pci,fsdev=root,mount_tag=root \
@@ -272,6 +291,10 @@ while kill -0 "$child" 2>/dev/null; do
         [ $age -lt $WEDGED_AFTER ] || { verdict=wedged; break; }
     fi
 done
+# A host of its own system has gone down in order when QEMU has ended.
+if [ -z "$verdict" ] && [ -e "$control/ended" ]; then
+    mv "$control/ended" "$control/status"
+fi
 if [ -e "$control/status" ]; then
     # Its output was written before its status was.
     for _ in $(seq 50); do

@@ -53,7 +53,7 @@ pub fn image(name: &str) -> PathBuf {
     let path = dir.join(name);
     assert!(
         path.exists(),
-        "{} is missing: run `resources/guest/build.sh --fio cloud generic backport`",
+        "{} is missing: run `resources/guest/build.sh --fio --disk cloud generic backport`",
         path.display()
     );
     path.canonicalize().unwrap()

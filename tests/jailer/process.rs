@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -256,6 +256,52 @@ fn control_groups_hold_the_guest_and_are_cleaned() {
     );
     contains(&text, &["controller `nothing`"]);
     fs::remove_dir(hierarchy.join(&parent)).unwrap();
+}
+
+/// Of version 2, where the process is made in its group, and in a PID namespace of its own, too.
+#[test]
+fn a_guest_that_is_detached_is_made_in_its_control_group() {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mut lines = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let Some(two) = lines.find(|words| words[2] == "cgroup2") else {
+        println!("no control groups of version 2 are mounted here");
+        return;
+    };
+    let world = World::new();
+    world.config("up", &json!({}));
+    let parent = format!("bantam-test-two-{}", std::process::id());
+    let group = Path::new(two[1]).join(&parent).join("g2");
+    let words = format!("--cgroup cgroup.max.depth=7 --cgroup-version 2 --parent-cgroup {parent}");
+    let flags: Vec<&str> = words.split(' ').collect();
+    for more in [&["--daemonize"][..], &["--daemonize", "--new-pid-ns"]] {
+        let guest = start(&world, "g2", &[&flags[..], more].concat());
+        let depth = fs::read_to_string(group.join("cgroup.max.depth")).unwrap();
+        assert_eq!(depth.trim(), "7");
+        let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        assert_eq!(inside.trim(), guest.0.to_string(), "{more:?}");
+        guest.end();
+        expect(&world.clean("g2"), 0);
+        assert!(!group.exists());
+    }
+
+    // One in which no process may be: the start tells, and leaves nothing.
+    let threaded = Path::new(two[1]).join(&parent).join("threads");
+    let invalid = threaded.join("invalid");
+    fs::create_dir(&threaded).unwrap();
+    fs::write(threaded.join("cgroup.type"), "threaded").unwrap();
+    fs::create_dir(&invalid).unwrap();
+    let words = format!("--cgroup-version 2 --parent-cgroup {parent}/threads/invalid --daemonize");
+    let flags: Vec<&str> = words.split(' ').collect();
+    let text = expect(&output(&mut with_flags(&world, "g2", &flags)), 1);
+    contains(
+        &text,
+        &["put the process into the control group", "threads/invalid"],
+    );
+    fs::remove_dir(invalid).unwrap();
+    fs::remove_dir(threaded).unwrap();
+    fs::remove_dir(Path::new(two[1]).join(&parent)).unwrap();
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct Options {
     pub api_sock: Option<PathBuf>,
     /// The guest's JSON file; without it the API describes the guest.
     pub config_file: Option<PathBuf>,
+    /// Where a copy of another guest is waited for, with the images that become copies of its drives.
+    pub fork: Option<(PathBuf, Vec<(String, PathBuf)>)>,
     /// The directory of the snapshot that it goes on from.
     pub restore: Option<PathBuf>,
     /// Whether what it touches at first is brought in before it asks.
@@ -111,6 +113,12 @@ struct Arguments {
     /// serve no API socket; needs --config-file or --restore
     #[argh(switch)]
     no_api: bool,
+    /// wait at this socket for a copy of a guest that is forked (PUT /vm/fork)
+    #[argh(option, arg_name = "path")]
+    fork_socket: Option<PathBuf>,
+    /// of that guest's drive ID, keep a copy in this file, on the same btrfs or XFS; ID=PATH, may be repeated
+    #[argh(option, arg_name = "id=path")]
+    fork_drive: Vec<String>,
     /// path of the API socket (/run/firecracker.socket)
     #[argh(option)]
     api_sock: Option<PathBuf>,
@@ -255,11 +263,31 @@ impl Arguments {
         if self.prefetch && self.restore.is_none() {
             return Err("--prefetch is for --restore".into());
         }
-        if self.no_api && self.config_file.is_none() && self.restore.is_none() {
+        if self.no_api
+            && self.config_file.is_none()
+            && self.restore.is_none()
+            && self.fork_socket.is_none()
+        {
             return Err(
                 "--no-api needs --config-file: name the guest's JSON file (see --help)".into(),
             );
         }
+        if self.fork_socket.is_some() && self.config_file.is_some() {
+            return Err("--fork-socket and --config-file exclude each other".into());
+        }
+        if self.fork_socket.is_none() && !self.fork_drive.is_empty() {
+            return Err("--fork-drive needs --fork-socket".into());
+        }
+        let images = self
+            .fork_drive
+            .iter()
+            .map(|image| match image.split_once('=') {
+                Some((id, path)) if !id.is_empty() && !path.is_empty() => {
+                    Ok((id.to_owned(), PathBuf::from(path)))
+                }
+                _ => Err(format!("--fork-drive {image}: use ID=PATH")),
+            });
+        let images = images.collect::<Result<Vec<_>, _>>()?;
         let level = self.level.map(|level| level.parse());
         let level = level.transpose().map_err(|e| format!("--level: {e}"))?;
         let seccomp = match (self.seccomp_filter, self.no_seccomp) {
@@ -275,6 +303,7 @@ impl Arguments {
         Ok(Action::Run(Box::new(Options {
             api_sock: Some(api_sock).filter(|_| !self.no_api),
             config_file: self.config_file,
+            fork: self.fork_socket.map(|socket| (socket, images)),
             restore: self.restore,
             prefetch: self.prefetch,
             id: self.id,

@@ -3,9 +3,9 @@
 
 use resources::{
     Balloon, BalloonStatsUpdate, BalloonUpdate, BootSource, CpuConfig, Drive, DriveUpdate, Entropy,
-    HintingStart, Logger, MachineConfig, MachineConfigUpdate, MemoryHotplug, MemoryHotplugUpdate,
-    Metrics, MmdsConfig, NetworkInterface, NetworkUpdate, Pmem, PmemUpdate, Serial, SnapshotCreate,
-    SnapshotLoad, Vsock,
+    Fork, HintingStart, Logger, MachineConfig, MachineConfigUpdate, MemoryHotplug,
+    MemoryHotplugUpdate, Metrics, MmdsConfig, NetworkInterface, NetworkUpdate, Pmem, PmemUpdate,
+    Serial, SnapshotCreate, SnapshotLoad, Vsock,
 };
 use serde_json::Value;
 
@@ -70,6 +70,8 @@ pub enum Operate {
     Drive(DriveUpdate),
     /// Writes the metrics.
     FlushMetrics,
+    /// Makes copies of the guest.
+    Fork(Fork),
     /// Asks the guest for hints of free pages.
     HintingStart(HintingStart),
     /// Gives it those pages back.

@@ -22,6 +22,11 @@ pub enum Event {
         /// The snapshot.
         id: String,
     },
+    /// Copies of it were made.
+    Forked {
+        /// How many.
+        children: usize,
+    },
     /// It stands still.
     Paused,
     /// It goes on.

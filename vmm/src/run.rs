@@ -44,6 +44,15 @@ pub enum RunError {
         #[source]
         source: MachineError,
     },
+    /// The socket at which a copy is waited for.
+    #[error("--fork-socket {}", path.display())]
+    Fork {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The metadata to start with.
     #[error("--metadata {}: {why}", path.display())]
     Metadata {
@@ -171,6 +180,14 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         }
         controller.adopt(loaded.config)?;
         controller.boot().map_err(in_place)?;
+    }
+    if let Some((socket, images)) = &options.fork {
+        controller
+            .wait_for_fork(socket, images.clone())
+            .map_err(|source| RunError::Fork {
+                path: socket.clone(),
+                source,
+            })?;
     }
     if let Some(directory) = &options.restore {
         restore(&mut controller, directory, options.prefetch)?;

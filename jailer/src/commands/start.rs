@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::guests::{Guest, channel, options, service};
 use argh::FromArgs;
 use resources::Problem;
+use std::fs::File;
 use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks whether it does.
 const INTERVAL: Duration = Duration::from_millis(5);
+/// How long the modules of a host that comes up may take: most of a start's patience is left.
+const MODULES: Duration = Duration::from_secs(20);
+/// The device that they make.
+const KVM: &str = "/dev/kvm";
 
 /// Start a guest: by systemd (bantam@NAME) where that runs the host, else as a process that stays when this
 /// one has ended. Ends when the guest's VMM runs.
@@ -117,7 +122,21 @@ impl Run {
     /// [`Error`], which is why it did not start.
     pub fn run(self) -> Result<(), Error> {
         super::need_root()?;
-        let Err(error) = Guest::load(&self.name)?.start(self.detach);
+        let guest = Guest::load(&self.name)?;
+        if !self.detach {
+            wait_for_kvm();
+        }
+        let Err(error) = guest.start(self.detach);
         Err(error)
+    }
+}
+
+/// When a host comes up, its guests may be quicker than udev, which loads the modules. What is missing after all, the
+/// start tells.
+fn wait_for_kvm() {
+    let started = Instant::now();
+    let opened = || File::options().read(true).write(true).open(KVM).is_ok();
+    while !opened() && started.elapsed() < MODULES {
+        std::thread::sleep(INTERVAL);
     }
 }

@@ -32,6 +32,9 @@ pub struct Stop {
     /// kill the guest when they are over
     #[argh(switch)]
     force: bool,
+    /// for the guest's unit, which removes what it leaves by itself
+    #[argh(switch, hidden_help)]
+    unit: bool,
 }
 
 impl Stop {
@@ -45,7 +48,7 @@ impl Stop {
         let name = &guest.name;
         if !guest.is_running() {
             println!("{name} does not run");
-            return tidy(&guest);
+            return self.tidy(&guest);
         }
         let pressed = channel::act(&guest, "PowerButton");
         if let Err(e) = pressed
@@ -67,7 +70,14 @@ impl Stop {
             destroy(&guest)?;
         }
         println!("{name} is stopped");
-        tidy(&guest)
+        self.tidy(&guest)
+    }
+
+    fn tidy(&self, guest: &Guest) -> Result<(), Error> {
+        match self.unit {
+            true => Ok(()),
+            false => tidy(guest),
+        }
     }
 }
 
@@ -136,9 +146,9 @@ fn ended(guest: &Guest, limit: Duration) -> bool {
     true
 }
 
-/// Removes what it left; under systemd, ExecStopPost does.
+/// Removes what it left; under systemd, ExecStopPost does, and is waited for: of two that remove, one would fail.
 fn tidy(guest: &Guest) -> Result<(), Error> {
-    if service::has(&guest.name) {
+    if service::settle(&guest.name)? {
         return Ok(());
     }
     let (base, exec_name) = options::place(&guest.config);

@@ -16,6 +16,18 @@ use std::path::{Path, PathBuf};
 /// Bytes copied or zeroed between two looks for a signal.
 const CHUNK: u64 = 64 << 20;
 
+/// Bytes of zeros that are worth a hole where an image is copied through us: file systems' largest usual block.
+const BLOCK: usize = 64 << 10;
+
+/// What the target of a copy has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// A file with nothing but a hole.
+    Empty,
+    /// A device with anything.
+    Device,
+}
+
 /// An image to copy from.
 #[derive(Debug)]
 pub struct Source {
@@ -67,7 +79,7 @@ impl Source {
         if share(&self.file, to) {
             return Ok(Ok(()));
         }
-        self.copy(to, undo, |_, _| Ok(()))
+        self.copy(to, Target::Empty, undo)
     }
 
     /// Fills `to`, a device of `size` bytes with unknown contents. The outer error is a signal's.
@@ -77,26 +89,23 @@ impl Source {
         size: u64,
         undo: &mut Undo,
     ) -> Result<io::Result<()>, Error> {
-        if let Err(e) = self.copy(to, undo, |start, end| zero_range(to, start, end))? {
+        if let Err(e) = self.copy(to, Target::Device, undo)? {
             return Ok(Err(e));
         }
         zero(to, self.size, size, undo)
     }
 
-    fn copy(
-        &self,
-        to: &File,
-        undo: &mut Undo,
-        hole: impl Fn(u64, u64) -> io::Result<()>,
-    ) -> Result<io::Result<()>, Error> {
+    fn copy(&self, to: &File, target: Target, undo: &mut Undo) -> Result<io::Result<()>, Error> {
         let name = self.path.file_name().unwrap_or_default().display();
         let mut progress = Progress::new(format!("copy {name}"), self.size);
         let mut at = 0;
         while at < self.size {
             undo.checkpoint()?;
             match self.next_extent(at).and_then(|(start, end)| {
-                hole(at, start)?;
-                copy_range(&self.file, to, start, end)?;
+                if target == Target::Device {
+                    zero_range(to, at, start)?;
+                }
+                copy_range(&self.file, to, start, end, target)?;
                 Ok(end)
             }) {
                 Ok(end) => at = end,
@@ -179,7 +188,7 @@ fn zero_range(to: &File, start: u64, end: u64) -> io::Result<()> {
 }
 
 /// Copies the bytes from `start` to `end` to the same place.
-fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+fn copy_range(from: &File, to: &File, start: u64, end: u64, kind: Target) -> io::Result<()> {
     let signed = |n: u64| i64::try_from(n).map_err(io::Error::other);
     let (mut source, mut target) = (signed(start)?, signed(start)?);
     while source < signed(end)? {
@@ -190,7 +199,7 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
             // Between file systems, or from a device, the bytes go through us.
             Err(Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
                 let at = u64::try_from(source).map_err(io::Error::other)?;
-                return copy_bytes(from, to, at, end);
+                return copy_bytes(from, to, at, end, kind);
             }
             Err(e) => return Err(e.into()),
         }
@@ -198,7 +207,10 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_bytes(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+/// Zeros stay out of an empty file: not every file system tells its holes, and an image without its holes may be ten
+/// times as large.
+fn copy_bytes(from: &File, to: &File, start: u64, end: u64, target: Target) -> io::Result<()> {
+    let zeros = vec![0; BLOCK];
     let mut buffer = vec![0; 1 << 20];
     let mut at = start;
     while at < end {
@@ -206,7 +218,16 @@ fn copy_bytes(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
         let len = buffer.len().min(left);
         let part = buffer.get_mut(..len).unwrap_or_default();
         from.read_exact_at(part, at)?;
-        to.write_all_at(part, at)?;
+        match target {
+            Target::Device => to.write_all_at(part, at)?,
+            Target::Empty => {
+                for (block, to_be) in part.chunks(BLOCK).zip((at..).step_by(BLOCK)) {
+                    if Some(block) != zeros.get(..block.len()) {
+                        to.write_all_at(block, to_be)?;
+                    }
+                }
+            }
+        }
         at += len as u64;
     }
     Ok(())

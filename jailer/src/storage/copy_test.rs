@@ -10,9 +10,29 @@ fn bytes_that_cannot_be_shared_go_through_us() {
     std::fs::write(&from, &content).unwrap();
     let target = File::create(&to).unwrap();
     let source = File::open(&from).unwrap();
-    copy_bytes(&source, &target, 1, content.len() as u64).unwrap();
-    assert_eq!(std::fs::read(&to).unwrap()[1..], content[1..]);
-    assert!(copy_bytes(&source, &target, 0, content.len() as u64 + 1).is_err());
+    let end = content.len() as u64;
+    for kind in [Target::Device, Target::Empty] {
+        target.set_len(0).unwrap();
+        copy_bytes(&source, &target, 1, end, kind).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap()[1..], content[1..]);
+    }
+    assert!(copy_bytes(&source, &target, 0, end + 1, Target::Empty).is_err());
+}
+
+#[test]
+fn zeros_of_a_file_that_tells_no_holes_become_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (directory.path().join("f"), directory.path().join("t"));
+    let mut content = vec![0; (3 << 20) + 77];
+    content[(1 << 20) + 5] = 1;
+    std::fs::write(&from, &content).unwrap();
+    let (source, target) = (File::open(&from).unwrap(), File::create(&to).unwrap());
+    target.set_len(content.len() as u64).unwrap();
+    let end = content.len() as u64;
+    copy_bytes(&source, &target, 0, end, Target::Empty).unwrap();
+    assert!(std::fs::read(&to).unwrap() == content);
+    let used = std::os::unix::fs::MetadataExt::blocks(&target.metadata().unwrap()) * 512;
+    assert!(used <= 128 << 10, "{used}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ const fn delete(first: &'static str, handler: Handler) -> Route {
     }
 }
 
-const ROUTES: [Route; 36] = [
+const ROUTES: [Route; 37] = [
     get("", None, |_| query(Query::Instance)),
     get("balloon", None, get_balloon),
     get("events", None, |_| Ok(Parsed::Events)),
@@ -146,6 +146,10 @@ const ROUTES: [Route; 36] = [
     }),
     put("serial", |p| configure(p, Configure::Serial)),
     put("snapshot", put_snapshot),
+    Route {
+        second: Some("fork"),
+        ..put("vm", |p| operate(p, Operate::Fork))
+    },
     put("vsock", |p| configure(p, Configure::Vsock)),
     Route {
         body: Body::Optional,

@@ -152,6 +152,12 @@ impl Controller {
                 }
                 // Any other size can be put, and is told of when the guest is to start.
                 MachineFault::Memory(1..) => {}
+                MachineFault::ForkableReserve => {
+                    return Err(super::refused(
+                        "Machine config",
+                        format!("{} {fault}", fault.field()),
+                    ));
+                }
                 MachineFault::Memory(0) | MachineFault::HalfPage => {
                     return refused(
                         "The memory size (MiB) is either 0, or not a multiple of the configured page size.",

@@ -5,6 +5,7 @@
 
 mod brake;
 mod configure;
+mod fork;
 mod operate;
 mod query;
 mod restart;
@@ -29,6 +30,7 @@ use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
 use devices::virtio::worker::Loop;
+use fork::Door;
 use resources::VmConfig;
 use restart::Restart;
 use serde_json::Value;
@@ -86,6 +88,8 @@ pub struct Controller {
     snapshot: Option<Saved>,
     /// Who reads or records what the restored guest touches at first.
     prefetch: Option<Prefetch>,
+    /// Where a copy of another guest is waited for.
+    door: Option<Door>,
     /// A snapshot could not be loaded: there is nothing more to do.
     not_restored: bool,
     /// The console's user wants the end.
@@ -124,6 +128,7 @@ impl Controller {
             restart: Restart::default(),
             snapshot: None,
             prefetch: None,
+            door: None,
             not_restored: false,
             quit: Arc::default(),
         }
@@ -360,6 +365,7 @@ impl Controller {
         if self.quit.load(Ordering::Acquire) {
             return Ok(Some(Outcome::Quit));
         }
+        self.answer_door();
         if self.not_restored {
             return Ok(Some(Outcome::NotRestored));
         }

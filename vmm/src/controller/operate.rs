@@ -69,6 +69,7 @@ impl Controller {
                 let written = self.reporter.write(&sets);
                 written.map_err(|e| internal(format!("Metrics error: {e}")))?;
             }
+            Operate::Fork(fork) => return self.fork(&fork),
             Operate::MemoryHotplug(_) => {
                 return Err(CommandError::Refused {
                     subject: "Memory hotplug update",

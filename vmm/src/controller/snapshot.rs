@@ -4,10 +4,11 @@ use super::{Controller, Phase, refused};
 use crate::command::{CommandError, Reply};
 use crate::events::Event;
 use crate::logging;
-use crate::machine::Origin;
+use crate::machine::{MachineState, Origin};
 use crate::snapshot::prefetch::Prefetch;
-use crate::snapshot::{self, Saved};
-use resources::{MemoryBackendType, SnapshotCreate, SnapshotLoad, SnapshotType};
+use crate::snapshot::{self, Layers, Saved};
+use devices::GuestMemory;
+use resources::{MemoryBackendType, SnapshotCreate, SnapshotLoad, SnapshotType, VmConfig};
 use std::time::Instant;
 
 impl Controller {
@@ -83,31 +84,17 @@ impl Controller {
         let mut loaded = loaded.map_err(|e| said(&e))?;
         let mut config = loaded.snapshot.config.clone();
         load.apply(&mut config)?;
-        // These are the process's, not the guest's.
-        config.logger = self.config.logger.take();
-        config.metrics = self.config.metrics.take();
-        config.serial = self.config.serial.take();
-        let problems: Vec<_> = config.problems().iter().map(ToString::to_string).collect();
-        if !problems.is_empty() {
-            return Err(problems.join("; "));
-        }
-        if load.clock_realtime {
-            loaded.snapshot.machine.advance_clocks();
-        }
         let guest_memory = loaded.memory(&config.machine_config);
         let guest_memory = guest_memory.map_err(|e| said(&e))?;
         self.prefetch = load.prefetch().and_then(|time| {
             let of = (loaded.base.id.as_str(), place.as_path());
             Prefetch::start(&guest_memory, of, time, &self.process.seccomp)
         });
-        if let Some(mmds) = &config.mmds_config {
-            self.process.mmds.configure(mmds);
-            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+        let mut state = loaded.snapshot.machine;
+        if load.clock_realtime {
+            state.advance_clocks();
         }
-        self.config = config;
-        let state = &loaded.snapshot.machine;
-        let origin = Origin::Saved(state, guest_memory, loaded.layers.clone());
-        let machine = self.build(origin).map_err(|e| said(&e))?;
+        self.go_on(config, &state, (guest_memory, loaded.layers))?;
         if let Some(prefetch) = &mut self.prefetch {
             let confined = prefetch.wait_until_confined();
             confined.map_err(|e| format!("the seccomp filter of the prefetching thread: {e}"))?;
@@ -122,8 +109,6 @@ impl Controller {
             written: 0,
             samples: loaded.snapshot.memory.samples,
         });
-        self.process.timed_from = None;
-        self.take_charge(machine, true);
         log::info!(
             "snapshot {id} was loaded in {} us",
             started.elapsed().as_micros()
@@ -133,6 +118,33 @@ impl Controller {
             self.resume();
         }
         self.report();
+        Ok(())
+    }
+
+    /// Has the guest of `state`, which `config` describes, in place of none. It is held.
+    pub(super) fn go_on(
+        &mut self,
+        mut config: VmConfig,
+        state: &MachineState,
+        (memory, layers): (GuestMemory, Layers),
+    ) -> Result<(), String> {
+        // These are the process's, not the guest's.
+        config.logger = self.config.logger.take();
+        config.metrics = self.config.metrics.take();
+        config.serial = self.config.serial.take();
+        let problems: Vec<_> = config.problems().iter().map(ToString::to_string).collect();
+        if !problems.is_empty() {
+            return Err(problems.join("; "));
+        }
+        if let Some(mmds) = &config.mmds_config {
+            self.process.mmds.configure(mmds);
+            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+        }
+        self.config = config;
+        let machine = self.build(Origin::Saved(state, memory, layers));
+        let machine = machine.map_err(|e| logging::chain(&e))?;
+        self.process.timed_from = None;
+        self.take_charge(machine, true);
         Ok(())
     }
 }

@@ -82,16 +82,17 @@ pub fn build(
     let kvm = kvm::open(topology.vcpus)?;
     let vm = kvm::create_vm(&kvm)?;
     let vm_created = Instant::now();
-    let (saved, memory, layers) = match origin {
-        Origin::Boot => (
-            None,
-            memory::map(&config.machine_config)?,
-            Layers::default(),
-        ),
-        Origin::Saved(state, memory, layers) => (Some(state), memory, layers),
+    let of_memory = &config.machine_config;
+    let (saved, memory, layers, file) = match origin {
+        Origin::Boot if of_memory.forkable => {
+            let (memory, file) = memory::map_forkable(of_memory)?;
+            (None, memory, Layers::default(), Some(file))
+        }
+        Origin::Boot => (None, memory::map(of_memory)?, Layers::default(), None),
+        Origin::Saved(state, memory, layers) => (Some(state), memory, layers, None),
     };
-    let log_writes = config.machine_config.track_dirty_pages;
-    memory::give_to_kvm(&vm, &memory, log_writes)?;
+    let mut pages = Pages::new(&memory, of_memory, layers, file);
+    memory::give_to_kvm(&vm, &memory, pages.log_writes())?;
     kvm::create_interrupt_controllers(&vm)?;
 
     let end = End::new(host.event_loop);
@@ -117,7 +118,6 @@ pub fn build(
         devices.push(Device::new(device, transport, own_loop));
     }
 
-    let mut pages = Pages::new(&memory, layers, log_writes);
     let vcpus = match saved {
         None => {
             let plan = load(config, &memory, &attacher.windows(), &mut pages)?;
@@ -328,8 +328,9 @@ fn load(
         devices: windows,
         i8042: config.machine_config.i8042,
     };
-    // Huge pages cannot be replaced by a file's, and are there to be used whole.
-    let mappable = config.machine_config.huge_pages == HugePages::None;
+    // Huge pages cannot be replaced by a file's, and are there to be used whole; copies see what is in one file.
+    let machine = &config.machine_config;
+    let mappable = machine.huge_pages == HugePages::None && !machine.forkable;
     let mut mapper = |piece: &FilePiece<'_>| {
         let mapped = mappable && memory::map_file(guest, piece);
         if mapped {

@@ -4,7 +4,10 @@ use boot::FilePiece;
 use devices::GuestMemory;
 use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use resources::{HugePages, MachineConfig};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -32,6 +35,15 @@ pub enum MemoryError {
         #[source]
         source: MmapRegionError,
     },
+    /// The host has no file for it.
+    #[error("machine-config.forkable: the host has no file in memory of {mib} MiB")]
+    File {
+        /// Size of the guest's memory.
+        mib: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The parts do not form a memory.
     #[error("machine-config.mem_size_mib: {0} MiB cannot be laid out")]
     Layout(u64),
@@ -46,34 +58,95 @@ pub enum MemoryError {
     },
 }
 
+/// What is behind guest memory.
+#[derive(Clone, Copy)]
+enum Backing<'a> {
+    /// Nothing but the host's memory.
+    Anonymous,
+    /// A file with all of it: its pages are read as the guest touches them, and what the guest writes stays its own.
+    Private(&'a Arc<File>),
+    /// A file in memory, which has what the guest writes.
+    Shared(&'a Arc<File>),
+}
+
 /// Maps the memory that `config` asks for. The host's pages come as the guest touches them.
 ///
 /// # Errors
 /// [`MemoryError::Map`] or [`MemoryError::Layout`].
 pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
     warn_of_overcommit(config);
-    map_from(config, None)
+    map_from(config, Backing::Anonymous)
 }
 
-/// Maps the memory of `config` privately from `file`, which has all of it: its pages are read as the guest touches
-/// them, and what the guest writes stays its own.
+/// As [`map`], of a guest that is to be forked: its memory is a file that others can map when it is frozen.
+///
+/// # Errors
+/// [`MemoryError::File`], and as [`map`].
+pub fn map_forkable(config: &MachineConfig) -> Result<(GuestMemory, Arc<File>), MemoryError> {
+    warn_of_overcommit(config);
+    let mib = config.mem_size_mib;
+    let file = file_in_memory(c"guest-memory", config.mem_bytes());
+    let file = Arc::new(file.map_err(|source| MemoryError::File { mib, source })?);
+    Ok((map_from(config, Backing::Shared(&file))?, file))
+}
+
+/// Maps the memory of `config` privately from `file`, which has all of it.
 ///
 /// # Errors
 /// As [`map`].
 pub fn map_whole(config: &MachineConfig, file: &Arc<File>) -> Result<GuestMemory, MemoryError> {
-    map_from(config, Some(file))
+    map_from(config, Backing::Private(file))
 }
 
-fn map_from(config: &MachineConfig, file: Option<&Arc<File>>) -> Result<GuestMemory, MemoryError> {
+/// A file of `len` bytes without a name, in the host's memory.
+///
+/// # Errors
+/// The host's.
+pub fn file_in_memory(name: &CStr, len: u64) -> io::Result<File> {
+    let file = File::from(memfd_create(
+        name,
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )?);
+    file.set_len(len)?;
+    Ok(file)
+}
+
+/// Has nobody who is given `file` change it or its length. Mappings that are there stay as they are.
+///
+/// # Errors
+/// The host's.
+pub fn seal(file: &File) -> io::Result<()> {
+    let mode = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    if mode & OFlag::O_ACCMODE == OFlag::O_RDONLY {
+        // A file on a disk, by which nobody can write.
+        return Ok(());
+    }
+    // Not F_SEAL_WRITE, for which the kernel looks at each page; there is no mapping by which anybody could write.
+    let future_write = SealFlag::from_bits_retain(F_SEAL_FUTURE_WRITE);
+    let seals =
+        future_write | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    match fcntl(file, FcntlArg::F_ADD_SEALS(seals)) {
+        // It is sealed.
+        Ok(_) | Err(nix::Error::EPERM) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn map_from(config: &MachineConfig, backing: Backing<'_>) -> Result<GuestMemory, MemoryError> {
     let mib = config.mem_size_mib;
     let huge = config.huge_pages == HugePages::Hugetlb2M;
-    let flags = match file {
-        Some(_) => libc::MAP_PRIVATE | libc::MAP_NORESERVE,
+    let (flags, file) = match backing {
+        Backing::Private(file) => (libc::MAP_PRIVATE | libc::MAP_NORESERVE, Some(file)),
+        Backing::Shared(file) => (libc::MAP_SHARED | libc::MAP_NORESERVE, Some(file)),
         // Reserved at once: a guest that ran out of them later would die of SIGBUS.
-        None if huge => {
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB
-        }
-        None => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        Backing::Anonymous if huge => (
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
+            None,
+        ),
+        Backing::Anonymous => (
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            None,
+        ),
     };
     let mut regions = Vec::new();
     let mut offset = 0;
@@ -99,11 +172,65 @@ fn map_from(config: &MachineConfig, file: Option<&Arc<File>>) -> Result<GuestMem
     GuestMemory::from_regions(regions).map_err(|_| MemoryError::Layout(mib))
 }
 
+/// linux/fcntl.h: no new way to write to the file, since Linux 5.1.
+const F_SEAL_FUTURE_WRITE: libc::c_int = 0x10;
+
+/// Bytes that are taken off the page tables at a time: what a guest that runs may wait for.
+const ZAP: usize = 4 << 20;
+
+/// Takes `memory`, which was mapped by [`map_forkable`], off the page tables while the guest runs. Nothing is lost, for its
+/// file has it; the guest finds it there again, page by page. What is not there any more need not be taken
+/// off while the guest is held.
+#[expect(unsafe_code, reason = "madvise is an unsafe function")]
+pub fn zap(memory: &GuestMemory) {
+    for region in memory.iter() {
+        let (start, len) = (region.as_ptr(), region.size());
+        for at in (0..len).step_by(ZAP) {
+            // SAFETY: the range is within a shared mapping of a file, of which only page table entries go.
+            let done = unsafe {
+                let piece = start.wrapping_add(at).cast();
+                libc::madvise(piece, ZAP.min(len - at), libc::MADV_DONTNEED)
+            };
+            if done != 0 {
+                log::debug!("page tables stay: {}", io::Error::last_os_error());
+            }
+        }
+    }
+}
+
+/// Maps `memory`, which was mapped by [`map_forkable`] from `file`, privately in place: from now on the file stays as it is,
+/// and what the guest writes is its own. The guest is held.
+///
+/// # Errors
+/// The host's; the guest must not go on then.
+#[expect(unsafe_code, reason = "mapping over guest memory")]
+pub fn freeze(memory: &GuestMemory, file: &File) -> io::Result<()> {
+    let mut offset = 0;
+    for region in memory.iter() {
+        // SAFETY: the range is guest memory that is mapped from the same place of the same file, so what is read there
+        // does not change; nobody writes there meanwhile, and the region's own unmapping covers the new
+        // mapping.
+        let mapped = unsafe {
+            libc::mmap(
+                region.as_ptr().cast(),
+                region.size(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                libc::off_t::try_from(offset).map_err(io::Error::other)?,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        offset += region.len();
+    }
+    Ok(())
+}
+
 /// Where devices note the pages they write in `len` bytes of memory, if the guest's writes are tracked, too.
 pub fn bitmap(config: &MachineConfig, len: usize) -> Option<AtomicBitmap> {
-    config
-        .track_dirty_pages
-        .then(|| AtomicBitmap::with_len(len))
+    (config.track_dirty_pages || config.forkable).then(|| AtomicBitmap::with_len(len))
 }
 
 fn warn_of_overcommit(config: &MachineConfig) {

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod builder;
 mod end;
+pub mod fork;
 mod kvm;
 pub mod memory;
 mod pages;

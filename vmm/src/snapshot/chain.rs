@@ -62,6 +62,36 @@ impl Layers {
         Ok(all)
     }
 
+    /// Whether they can be the layers of a memory of `bytes` bytes: descriptors and numbers that another process sent.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self, bytes: u64) -> Result<(), String> {
+        for (index, layer) in self.0.iter().enumerate() {
+            let len = layer.file.metadata().map_or(0, |metadata| metadata.len());
+            if len != bytes {
+                return Err(format!(
+                    "layer {index} has {len} bytes, and the memory {bytes}"
+                ));
+            }
+            let mut end = 0;
+            for (offset, len) in layer.runs.iter().flatten() {
+                let aligned = offset.is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
+                let after = offset.checked_add(*len).filter(|after| *after <= bytes);
+                match after.filter(|_| aligned && *offset >= end) {
+                    Some(after) => end = after,
+                    None => return Err(format!("layer {index} is no part of the memory")),
+                }
+            }
+        }
+        match self.0.split_first() {
+            Some((base, rest)) if base.runs.is_none() && rest.iter().all(|l| l.runs.is_some()) => {
+                Ok(())
+            }
+            _ => Err("not all of the memory is there, or twice".into()),
+        }
+    }
+
     /// The pages of a memory file in which `page` is found: the topmost layer's.
     pub fn holder(&self, page: u64) -> Option<&Layer> {
         let at = page * PAGE;

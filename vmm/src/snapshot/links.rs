@@ -171,7 +171,7 @@ pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), Snapsh
 }
 
 /// Whether the parts of the state fit one another.
-fn check(snapshot: &Snapshot) -> Result<(), String> {
+pub(super) fn check(snapshot: &Snapshot) -> Result<(), String> {
     let machine = &snapshot.config.machine_config;
     let problems = snapshot.config.problems();
     if let Some(problem) = problems.first() {

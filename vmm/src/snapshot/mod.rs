@@ -16,6 +16,7 @@
 pub mod aside;
 mod chain;
 pub mod command;
+pub mod fork;
 pub mod format;
 mod info;
 mod links;

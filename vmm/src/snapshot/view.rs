@@ -78,6 +78,17 @@ impl View {
         self.parts.iter().filter_map(within).collect()
     }
 
+    /// `count` pages of a memory file from `first` on, in as many pieces as they have parts.
+    pub fn run(&self, first: u64, count: u64) -> Vec<Piece> {
+        let (start, end) = (first * PAGE, (first + count) * PAGE);
+        let within = self.parts.iter().filter_map(|part| {
+            let from = start.max(part.offset);
+            let to = end.min(part.offset + part.len);
+            part.cut(from.checked_sub(part.offset)?, to.checked_sub(from)?)
+        });
+        within.filter(|piece| piece.len > 0).collect()
+    }
+
     /// The page `index` of a memory file.
     pub fn page(&self, index: u64) -> Option<Piece> {
         let offset = index.checked_mul(PAGE)?;
@@ -161,6 +172,35 @@ impl Piece {
     /// The host's, e.g. a full disk.
     pub fn write_to(&self, file: &File) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(file, self.bytes(), self.offset)
+    }
+
+    /// Writes it to where it belongs in `file`, though the guest may be writing to it: what gets there may be of before
+    /// and after.
+    ///
+    /// # Errors
+    /// The host's.
+    #[expect(unsafe_code, reason = "pwrite from memory that changes")]
+    pub fn copy_to(&self, file: &File) -> io::Result<()> {
+        let (mut at, mut left) = (self.host, usize::try_from(self.len).unwrap_or_default());
+        let mut offset = libc::off_t::try_from(self.offset).map_err(io::Error::other)?;
+        while left > 0 {
+            // SAFETY: the kernel reads from a mapping that lives as long as the view's memory; nothing in Rust refers to
+            // it.
+            let done = unsafe { libc::pwrite(file.as_raw_fd(), at as *const _, left, offset) };
+            match usize::try_from(done) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(done) => {
+                    at += done;
+                    left -= done;
+                    offset += libc::off_t::try_from(done).map_err(io::Error::other)?;
+                }
+                Err(_) => match io::Error::last_os_error() {
+                    e if e.kind() == io::ErrorKind::Interrupted => {}
+                    e => return Err(e),
+                },
+            }
+        }
+        Ok(())
     }
 
     /// Whether `file` holds the same in its place.

@@ -1,0 +1,229 @@
+//! Copies of the small guest.
+
+use crate::client::Answer;
+use crate::monitor::{Monitor, rounds, wait_until};
+use crate::snapshot::{ticks, ticks_on};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+const MACHINE: &str = r#"{"vcpu_count": 2, "mem_size_mib": 128, "forkable": true}"#;
+
+/// A guest that counts and can be copied.
+fn parent() -> Monitor {
+    let monitor = Monitor::start();
+    let mut client = monitor.client();
+    client.put("/machine-config", MACHINE).expect(204);
+    monitor.boot();
+    monitor
+}
+
+/// A process that waits for a copy.
+fn waiting() -> Monitor {
+    let monitor = Monitor::with(|command, dir| {
+        command.arg("--fork-socket").arg(dir.join("fork.sock"));
+    });
+    wait_until("its socket", || {
+        monitor.dir().join("fork.sock").exists().then_some(())
+    });
+    monitor
+}
+
+fn fork(parent: &Monitor, children: &[&Monitor]) -> Answer {
+    let sockets = children.iter().map(|child| child.dir().join("fork.sock"));
+    let children: Vec<_> = sockets.map(|socket| json!({"socket": socket})).collect();
+    let body = json!({"children": children}).to_string();
+    parent.client().put("/vm/fork", &body)
+}
+
+/// Whether `monitor`'s guest goes on from now.
+fn goes_on(monitor: &Monitor) {
+    let before = ticks(monitor).len();
+    wait_until("ticks", || {
+        (ticks(monitor).len() > before + 1).then_some(())
+    });
+    ticks_on(monitor);
+}
+
+#[test]
+fn copies_and_their_copies_go_on_and_the_parent_too() {
+    let parent = parent();
+    let mut at = 0;
+    let mut guests = Vec::new();
+    for round in 0..rounds(4, 40) {
+        let children = [waiting(), waiting()];
+        let answer = fork(&parent, &[&children[0], &children[1]])
+            .expect(200)
+            .json();
+        let layers = answer["layers"].as_u64().unwrap();
+        assert!((1..=8).contains(&layers), "round {round}: {answer}");
+        let first = children.each_ref().map(ticks_on);
+        assert_eq!(first[0], first[1], "they begin at one moment");
+        assert!(first[0] > at, "round {round}: {at:x}, {first:x?}");
+        at = first[0];
+        goes_on(&parent);
+        // The name is free again, and the copy is a guest like any other.
+        assert!(!children[0].dir().join("fork.sock").exists());
+        let instance = children[0].client().get("/").expect(200).json();
+        assert_eq!(instance["state"], "Running");
+        let [child, _] = children;
+        guests.push(child);
+    }
+    // A copy of a copy, while both run on.
+    let grandchild = waiting();
+    fork(&guests[0], &[&grandchild]).expect(200);
+    ticks_on(&grandchild);
+    goes_on(&guests[0]);
+    for guest in &guests {
+        goes_on(guest);
+    }
+    drop(parent);
+    goes_on(&guests[0]);
+    goes_on(&grandchild);
+}
+
+#[test]
+fn a_copy_can_be_saved_and_a_restored_guest_copied() {
+    let parent = parent();
+    let child = waiting();
+    fork(&parent, &[&child]).expect(200);
+    ticks_on(&child);
+    drop(parent);
+    let mut client = child.client();
+    client.patch("/vm", r#"{"state": "Paused"}"#).expect(204);
+    // A held guest can be copied, too; it stays held.
+    let of_held = waiting();
+    fork(&child, &[&of_held]).expect(200);
+    ticks_on(&of_held);
+    assert_eq!(client.get("/").expect(200).json()["state"], "Paused");
+    let files = tempfile::tempdir().unwrap();
+    let (state, memory) = (files.path().join("s"), files.path().join("m"));
+    let create = json!({"snapshot_path": state, "mem_file_path": memory});
+    client
+        .put("/snapshot/create", &create.to_string())
+        .expect(204);
+    drop(child);
+    let restored = Monitor::start();
+    let load = json!({
+        "snapshot_path": state, "resume_vm": true,
+        "mem_backend": {"backend_type": "File", "backend_path": memory},
+    });
+    restored
+        .client()
+        .put("/snapshot/load", &load.to_string())
+        .expect(204);
+    ticks_on(&restored);
+    let copy = waiting();
+    fork(&restored, &[&copy]).expect(200);
+    ticks_on(&copy);
+    goes_on(&restored);
+}
+
+#[test]
+fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
+    let plain = Monitor::running();
+    let child = waiting();
+    let text = fork(&plain, &[&child]).expect(400).body;
+    assert!(text.contains("set `forkable`"), "{text}");
+    goes_on(&plain);
+    let parent = parent();
+    let body = r#"{"children": []}"#;
+    let text = parent.client().put("/vm/fork", body).expect(400).body;
+    assert!(text.contains("names no process"), "{text}");
+    let body = r#"{"children": [{"socket": "/nobody"}]}"#;
+    let text = parent.client().put("/vm/fork", body).expect(400).body;
+    assert!(text.contains("/nobody"), "{text}");
+    // Somebody who speaks otherwise, or is gone at once.
+    for words in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"BANTAMF1\xff\xff\xff\xff",
+        b"",
+    ] {
+        let path = parent.dir().join("other.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let other = std::thread::spawn(move || {
+            let _ = listener.accept().unwrap().0.write_all(words);
+        });
+        let body = json!({"children": [{"socket": path}]}).to_string();
+        let text = parent.client().put("/vm/fork", &body).expect(400).body;
+        assert!(text.contains("no process waits"), "{text}");
+        other.join().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    goes_on(&parent);
+    let huge = r#"{"vcpu_count": 1, "mem_size_mib": 128, "forkable": true, "huge_pages": "2M"}"#;
+    let text = Monitor::start()
+        .client()
+        .put("/machine-config", huge)
+        .expect(400)
+        .body;
+    assert!(text.contains("forkable is true"), "{text}");
+}
+
+#[test]
+fn a_child_that_gets_no_guest_says_so_and_ends() {
+    let child = waiting();
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(child.dir().join("fork.sock")).unwrap();
+    stream.write_all(b"hello, is this the place?").unwrap();
+    let (status, stdout) = child.wait();
+    assert_eq!(status, 1, "{stdout}");
+    assert!(stdout.contains("no guest came"), "{stdout}");
+    drop(stream);
+    // One that was described meanwhile has its own guest to be.
+    let (parent, child) = (parent(), waiting());
+    child.client().put("/machine-config", MACHINE).expect(204);
+    fork(&parent, &[&child]).expect(400);
+    let (status, stdout) = child.wait();
+    assert_eq!(
+        (status, stdout.contains("comes too late")),
+        (1, true),
+        "{stdout}"
+    );
+    goes_on(&parent);
+}
+
+#[test]
+fn killed_at_any_moment_a_child_does_not_harm_its_parent() {
+    let parent = parent();
+    for round in 0..rounds(12, 200) {
+        let (doomed, child) = (waiting(), waiting());
+        let pid = Pid::from_raw(doomed.child.id().try_into().unwrap());
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(u64::from(round) * 1013 % 12_000));
+            let _ = kill(pid, Signal::SIGKILL);
+        });
+        let answer = fork(&parent, &[&doomed, &child]);
+        killer.join().unwrap();
+        if answer.status != 200 {
+            assert!(answer.body.contains("fork.sock"), "{}", answer.body);
+        }
+        goes_on(&parent);
+    }
+    let last = waiting();
+    fork(&parent, &[&last]).expect(200);
+    ticks_on(&last);
+}
+
+#[test]
+fn many_copies_of_one_guest() {
+    let parent = parent();
+    // All of them are busy: a hundred take two interpreting processors a while.
+    let count = rounds(25, 100).into();
+    let children: Vec<_> = (0..count).map(|_| waiting()).collect();
+    let answer = fork(&parent, &children.iter().collect::<Vec<_>>())
+        .expect(200)
+        .json();
+    assert_eq!(answer["children"], count);
+    let mut private = 0;
+    for child in &children {
+        wait_until("a tick", || ticks(child).first().copied());
+        private += child.private_kib();
+    }
+    goes_on(&parent);
+    // Of each: its guest writes a few pages, and the monitor's own.
+    assert!(private / count < 4 << 10, "{} KiB each", private / count);
+}

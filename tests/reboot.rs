@@ -1,0 +1,183 @@
+//! Guests and pools under systemd, on a host that reboots: what is to start with the host does, with its data; what ran
+//! when the host went down was shut down in order; all that is defined is listed as before.
+//!
+//! The host is Debian's disk image, booted by a software host of its own on any machine: a hardware one is not the
+//! test's to reboot.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test may be blunt: a failed unwrap is a failed test"
+)]
+
+#[path = "harness/mod.rs"]
+mod harness;
+
+use harness::{bantam, image, rounds, sh};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What the small guest does: counts its starts, serves what it counted, and heeds the power button.
+const GUEST: &str = r"
+modprobe -a button evdev; echo started >>/root/log; sync
+httpd -p 8080 -h /root
+for d in /sys/class/input/event*; do grep -q 'Power Button' $d/device/name && e=/dev/input/${d##*/}; done
+dd if=$e of=/dev/null bs=24 count=1 2>/dev/null
+echo button >>/root/log; sync; poweroff -f; sleep 60";
+
+/// What both scripts begin with. `log N` waits until the small guest has counted N lines, and shows them.
+const TOOLS: &str = r#"
+set -eu
+trap 'status=$?; [ $status = 0 ] || { journalctl -b --no-pager -u "bantam*" | tail -n 60; jailer list; } >&2' EXIT
+say() { echo "$(cut -d' ' -f1 /proc/uptime) s: $*"; }
+is() { say "$1"; [ "$1" = "$2" ] || { echo "expected: $2" >&2; exit 1; }; }
+# A line of `jailer list` without the process's number.
+listed() { jailer list | awk -v name="$1" '$1 == name { print $1, $2, $NF }'; }
+ask() { timeout 5 bash -c 'exec 3<>/dev/tcp/10.88.0.5/8080; printf "GET /log HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null; }
+log() {
+    for _ in $(seq 240); do
+        ! ask | sed '1,/^\r$/d' >/tmp/log || [ "$(wc -l </tmp/log)" -lt "$1" ] || break
+        sleep 0.5
+    done
+    tr '\n' ' ' </tmp/log
+}
+"#;
+
+/// The first time: everything is made, tried under systemd, and left running.
+const BEFORE: &str = r#"
+growpart /dev/vda 1 >/dev/null; resize2fs /dev/vda1 >/dev/null 2>&1
+install -m 755 "$JAILER" "$BANTAM" /usr/local/bin
+mkdir /srv/boot
+cp "$KERNEL" "$INITRD" "$ROOT" /srv/boot
+ssh-keygen -q -t ed25519 -N '' -f /root/key
+
+jailer pool define vms --type dir --target /srv/vms
+jailer pool start vms --build
+jailer pool autostart vms
+jailer create --name small --ram 192 --kernel "/srv/boot/${KERNEL##*/}" --initrd "/srv/boot/${INITRD##*/}" \
+    --boot-args "console=ttyS0 quiet bantam.ip=10.88.0.5/24 bantam.script=$SCRIPT" \
+    --disk "pool=vms,size=1,template=/srv/boot/${ROOT##*/}" \
+    --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,guard=on --autostart >/dev/null
+is "$(log 1)" "started "
+is "$(systemctl is-active bantam@small) $(systemctl is-enabled bantam@small bantam-pool@vms | tr '\n' ' ')" \
+    "active enabled enabled "
+is "$(listed small)" "small running yes"
+
+# Systemd's stop is the power button, and its ExecStopPost leaves nothing behind.
+systemctl stop bantam@small
+is "$(systemctl show bantam@small --property=ActiveState,Result,ExecMainStatus | tr '\n' ' ')" \
+    "Result=success ExecMainStatus=0 ActiveState=inactive "
+is "jails: $(ls /srv/jailer/bantam) rules: $(nft list tables) bridges: $(ip -o link show type bridge)" \
+    "jails:  rules:  bridges: "
+is "$(listed small)" "small stopped yes"
+systemctl start bantam@small
+is "$(log 3)" "started button started "
+
+# A monitor that fails is started again.
+kill -KILL "$(systemctl show bantam@small --property=MainPID --value)"
+is "$(log 4)" "started button started started "
+is "$(systemctl show bantam@small --property=NRestarts)" "NRestarts=1"
+
+# The jailer's own words for it.
+jailer stop small
+is "$(systemctl is-active bantam@small)" inactive
+jailer start small
+is "$(log 6)" "started button started started button started "
+
+# Debian's own disk is there too, and will come up with the host; another guest is not to.
+jailer create --name debian --ram 512 --no-start --image "$IMAGE" --disk pool=vms,size=2 --ssh-key /root/key.pub \
+    --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.6/24,guard=on --autostart >/dev/null 2>&1
+jailer create --name idle --no-start --kernel "/srv/boot/${KERNEL##*/}" --disk pool=vms,size=1 >/dev/null
+jailer list
+say "the host goes down"
+"#;
+
+/// After the reboot.
+const AFTER: &str = r#"
+jailer list
+jailer pool list
+# The host's end was a button, too.
+is "$(log 8)" "started button started started button started button started "
+is "$(systemctl is-active bantam-pools.target bantam-pool@vms bantam@small bantam@debian | tr '\n' ' ')" \
+    "active active active active "
+is "$(systemctl show bantam@small bantam@debian --property=NRestarts | tr -d '\n')" "NRestarts=0NRestarts=0"
+is "$(listed small)" "small running yes"
+is "$(listed debian)" "debian running yes"
+is "$(listed idle)" "idle stopped no"
+
+if [ "$SOAK" = 1 ]; then
+    guest() {
+        ssh -F none -i /root/key -o StrictHostKeyChecking=accept-new -o BatchMode=yes -o ConnectTimeout=30 \
+            debian@10.88.0.6 "$@" </dev/null
+    }
+    for _ in $(seq 300); do
+        ! guest true 2>/dev/null || break
+        sleep 0.5
+    done
+    is "$(guest 'hostname; systemctl is-active ssh' | tr '\n' ' ')" "debian active "
+    systemctl stop bantam@debian
+else
+    jailer destroy debian
+fi
+is "$(listed debian)" "debian stopped yes"
+jailer stop small
+for name in small debian idle; do jailer undefine $name --remove-all-storage; done
+jailer pool autostart vms --disable
+jailer pool stop vms
+is "$(jailer list | wc -l) $(ls /srv/vms) $(find /etc/systemd/system -name 'bantam*@?*.service' -type l)" "1  "
+"#;
+
+/// Boots the host with `disk`, runs `script`, and reboots it; what the script said.
+fn host(dir: &Path, disk: &Path, script: &str) -> String {
+    let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/kvm-host.sh");
+    let jailer = PathBuf::from(bantam()).with_file_name("jailer");
+    std::fs::write(dir.join("guest"), GUEST).unwrap();
+    let guest = sh(&format!("base64 -w 0 {}", dir.join("guest").display()));
+    let mut command = Command::new(harness);
+    command
+        .args(["--timeout", "600", "--system"])
+        .arg(disk)
+        .arg("--dir")
+        .arg(dir)
+        .args(["--", "bash", "-c", &format!("{TOOLS}{script}")]);
+    for (name, value) in [
+        ("JAILER", jailer.canonicalize().unwrap()),
+        ("BANTAM", bantam().into()),
+        ("KERNEL", image("vmlinuz-cloud")),
+        ("INITRD", image("initrd-cloud.img")),
+        ("ROOT", image("rootfs-cloud.ext4")),
+        ("IMAGE", image("debian.raw")),
+        ("SCRIPT", guest.into()),
+        // A minute and a half more, and on each run tests/image.rs does it.
+        ("SOAK", rounds(0, 1).to_string().into()),
+    ] {
+        command.env(name, value);
+    }
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{text}");
+    assert!(
+        output.status.success(),
+        "{}\n{said}\nthe end of its console:\n{}",
+        output.status,
+        sh(&format!("tail -n 40 {}/console.log", dir.display()))
+    );
+    text
+}
+
+#[test]
+fn guests_and_pools_come_back_with_their_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk.qcow2");
+    sh(&format!(
+        "qemu-img create -q -f qcow2 -F raw -b {} {} 6G",
+        image("debian.raw").display(),
+        disk.display()
+    ));
+    host(dir.path(), &disk, BEFORE);
+    host(dir.path(), &disk, AFTER);
+}

@@ -1,0 +1,269 @@
+//! Copies of the running guest, and being one.
+
+use super::{Controller, Phase, refused};
+use crate::command::{CommandError, Reply};
+use crate::event_loop::{self, Added};
+use crate::events::Event;
+use crate::logging;
+use crate::machine::{Machine, MachineState};
+use crate::snapshot::fork::{ForkPoint, ToChild, ToParent, clone_file};
+use crate::snapshot::{Layers, MemoryState, Snapshot};
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use resources::Fork;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+fn failed(why: impl Into<String>) -> CommandError {
+    refused("Fork", why)
+}
+
+/// The parent's side.
+impl Controller {
+    /// Makes the copies that `fork` names. The guest is held for as long as it takes to freeze its memory; if anything
+    /// fails it goes on as before.
+    pub(super) fn fork(&mut self, fork: &Fork) -> Result<Reply, CommandError> {
+        if fork.children.is_empty() {
+            return Err(failed("children: names no process that waits for a copy"));
+        }
+        let mut children = Vec::with_capacity(fork.children.len());
+        for child in &fork.children {
+            let connected = ToChild::connect(&child.socket);
+            children.push(connected.map_err(|e| {
+                let path = child.socket.display();
+                failed(format!("no process waits for a copy at {path}: {e}"))
+            })?);
+        }
+        let images = self.images(&children)?;
+        let machine = self.machine_mut()?;
+        let freezing = machine.prepare_to_freeze();
+        let freezing = freezing.map_err(|e| failed(logging::chain(&e)))?;
+        let started = Instant::now();
+        let was_running = self.hold();
+        let frozen = self.machine_mut().and_then(|machine| {
+            let layers = machine
+                .freeze(freezing)
+                .map_err(|e| failed(logging::chain(&e)))?;
+            copy_drives(&images, &children)?;
+            let state = machine.save().map_err(|e| failed(logging::chain(&e)))?;
+            Ok((state, layers))
+        });
+        if was_running {
+            self.let_go();
+        }
+        let held = started.elapsed();
+        let (state, layers) = frozen?;
+        let point = self.fork_point(state, layers);
+        let point = point.map_err(|e| failed(e.to_string()))?;
+        for (child, to) in fork.children.iter().zip(&children) {
+            to.give(&point, &child.own).map_err(|e| {
+                let path = child.socket.display();
+                failed(format!("the process at {path} did not take its copy: {e}"))
+            })?;
+        }
+        let count = children.len();
+        log::info!("forked {count} times, held for {} us", held.as_micros());
+        self.process.events.tell(Event::Forked { children: count });
+        let answer = json!({
+            "children": count,
+            "held_us": u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
+            "layers": point.layers.0.len(),
+        });
+        Ok(Reply::Json(answer.to_string()))
+    }
+
+    /// The images of the drives that children want copied.
+    fn images(&self, children: &[ToChild]) -> Result<BTreeMap<String, File>, CommandError> {
+        let mut images = BTreeMap::new();
+        for (id, _) in children.iter().flat_map(|child| &child.wanted) {
+            if images.contains_key(id) {
+                continue;
+            }
+            let drive = self.config.drives.iter().find(|d| d.drive_id == *id);
+            let path = drive.and_then(|drive| drive.path_on_host.as_ref());
+            let path = path.ok_or_else(|| failed(format!("the guest has no drive `{id}`")))?;
+            let open = || {
+                let file = File::open(path)?;
+                // What is written already need not be waited for while the guest is held.
+                file.sync_data().map(|()| file)
+            };
+            let file = open().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            images.insert(id.clone(), file);
+        }
+        Ok(images)
+    }
+
+    /// Holds the guest; whether it ran.
+    fn hold(&mut self) -> bool {
+        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
+        let (phase, ran) = match phase {
+            Phase::Running(mut machine) => {
+                machine.pause();
+                (Phase::Paused(machine), true)
+            }
+            other => (other, false),
+        };
+        self.phase = phase;
+        ran
+    }
+
+    fn let_go(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
+        self.phase = match phase {
+            Phase::Paused(mut machine) => {
+                machine.resume();
+                Phase::Running(machine)
+            }
+            other => other,
+        };
+    }
+
+    fn fork_point(&self, state: MachineState, layers: Layers) -> io::Result<ForkPoint> {
+        let snapshot = Snapshot {
+            id: format!("{:016x}", getrandom::u64()?),
+            written_by: env!("CARGO_PKG_VERSION").into(),
+            memory: MemoryState {
+                bytes: self.config.machine_config.mem_bytes(),
+                written: 0,
+                path: std::path::PathBuf::new(),
+                inode: 0,
+                base: None,
+                samples: Vec::new(),
+            },
+            config: self.config.clone(),
+            machine: state,
+        };
+        self.machine().map_or(Ok(()), Machine::seal_layers)?;
+        ForkPoint::new(&snapshot, layers)
+    }
+}
+
+/// Makes the images that the children prepared copies of the guest's, which nobody writes to.
+fn copy_drives(images: &BTreeMap<String, File>, children: &[ToChild]) -> Result<(), CommandError> {
+    for (id, to) in children.iter().flat_map(|child| &child.wanted) {
+        let Some(from) = images.get(id) else {
+            continue;
+        };
+        clone_file(from, to).map_err(|e| match e.kind() {
+            io::ErrorKind::Unsupported => failed(format!(
+                "drive `{id}`: its file system cannot copy it at once: keep the images of both on one btrfs or XFS, \
+                 or make the drive read-only"
+            )),
+            _ => failed(format!("drive `{id}` cannot be copied: {e}")),
+        })?;
+    }
+    Ok(())
+}
+
+/// Where a process waits for a copy of another's guest.
+pub(super) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Images that are to become copies of the parent's drives.
+    images: Vec<(String, PathBuf)>,
+    added: Added,
+}
+
+/// Turns the loop when somebody knocks.
+struct Knock(OwnedFd);
+
+impl MutEventSubscriber for Knock {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let events = EventSet::IN | EventSet::EDGE_TRIGGERED;
+        if let Err(e) = ops.add(Events::new(&self.0, events)) {
+            log::error!("cannot wait for a guest: {e}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {}
+}
+
+/// The child's side.
+impl Controller {
+    /// Waits at `path` for a copy of another guest. Each of `images` is made, and becomes a copy of that guest's drive.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn wait_for_fork(&mut self, path: &Path, images: Vec<(String, PathBuf)>) -> io::Result<()> {
+        let listener = devices::unix_socket::listen(path)?;
+        listener.set_nonblocking(true)?;
+        let knock = Knock(listener.as_fd().try_clone_to_owned()?);
+        self.door = Some(Door {
+            listener,
+            path: path.into(),
+            images,
+            added: event_loop::add(&self.process.event_loop, Box::new(knock)),
+        });
+        Ok(())
+    }
+
+    /// Has the guest that somebody brings, if somebody does.
+    pub(super) fn answer_door(&mut self) {
+        let Some(stream) = self
+            .door
+            .as_ref()
+            .and_then(|door| door.listener.accept().ok())
+        else {
+            return;
+        };
+        let Some(door) = self.door.take() else {
+            return;
+        };
+        let path = door.path.clone();
+        if let Err(why) = self.take_in(stream.0, door) {
+            log::error!("{}: {why}", path.display());
+            self.not_restored = true;
+        }
+    }
+
+    fn take_in(&mut self, stream: UnixStream, door: Door) -> Result<(), String> {
+        door.added.remove();
+        // Nobody else is let in; a name that stays is in the way of the next, which says so.
+        let _ = std::fs::remove_file(&door.path);
+        if self.described || self.machine().is_some() {
+            return Err("a copy of another guest comes too late: there is one".into());
+        }
+        let mut images = Vec::new();
+        for (id, path) in &door.images {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path);
+            let file = file.map_err(|e| format!("{}: {e}", path.display()))?;
+            images.push((id.clone(), file));
+        }
+        let parent = ToParent::greet(stream, &images);
+        let parent = parent.map_err(|e| format!("the parent is gone: {e}"))?;
+        let started = Instant::now();
+        let received = parent.receive();
+        let received = received.map_err(|e| format!("no guest came: {e}"))?;
+        let waited = started.elapsed();
+        // Their locks would be in the way of the guest's own.
+        drop(images);
+        let mut config = received.snapshot.config;
+        for (id, path) in door.images {
+            let drive = config.drives.iter_mut().find(|d| d.drive_id == id);
+            let drive = drive.ok_or_else(|| format!("the guest has no drive `{id}`"))?;
+            drive.path_on_host = Some(path);
+        }
+        received.own.apply(&mut config)?;
+        let memory = received.layers.map(&config.machine_config);
+        let memory = memory.map_err(|e| format!("its memory cannot be mapped: {e}"))?;
+        let state = &received.snapshot.machine;
+        self.go_on(config, state, (memory, received.layers))?;
+        let took = started.elapsed().saturating_sub(waited);
+        let id = received.snapshot.id;
+        log::info!("the copy {id} was taken in within {} us", took.as_micros());
+        self.process.events.tell(Event::Restored { id });
+        self.resume();
+        self.report();
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! Freezing the memory of a machine, so that copies of it can begin where it is, at the cost of a short hold.
+//!
+//! What has been frozen is in layers (see [`Layers`]): files that nobody writes to any more. A machine's memory is its layers,
+//! mapped privately, and what it has written since. The first time, its memory is one file in memory that it shares with
+//! nobody: mapping it privately in place makes it a layer. Later what was written since is copied into a
+//! layer of its own. Nearly all of this is done while the guest runs; what it does meanwhile is done again.
+
+use super::memory;
+use super::running::Machine;
+use crate::snapshot::page_set::PageSet;
+use crate::snapshot::runs::PAGE;
+use crate::snapshot::view::View;
+use crate::snapshot::{Layer, Layers};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// Most layers. Then those above the lowest are made one.
+const MAX_LAYERS: usize = 8;
+/// Pages that may be left to be copied while the guest is held: fewer than a millisecond takes.
+const FEW: u64 = 512;
+/// How often the guest is followed before that. One that writes faster than this copies is held longer.
+const ROUNDS: usize = 4;
+
+/// Why a machine cannot be frozen.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// It was not made for it.
+    #[error(
+        "the guest's memory cannot be shared: set `forkable` in its machine-config before it starts"
+    )]
+    NotForkable,
+    /// The host refused something.
+    #[error("cannot freeze the guest's memory")]
+    Host(#[from] io::Error),
+}
+
+/// A frozen memory in the making.
+pub struct Freezing {
+    /// Pages that are in `layer`, and that layer; `None` the first time.
+    copied: Option<(PageSet, Arc<File>)>,
+}
+
+impl Machine {
+    /// Does what can be done before the guest is held.
+    ///
+    /// # Errors
+    /// [`FreezeError`].
+    pub fn prepare_to_freeze(&mut self) -> Result<Freezing, FreezeError> {
+        if self.pages.file.is_some() {
+            // From here on the guest's writes are noted, for the next time.
+            self.track()?;
+            memory::zap(self.memory());
+            return Ok(Freezing { copied: None });
+        }
+        if self.pages.layers.0.is_empty() || self.pages.written.is_none() {
+            return Err(FreezeError::NotForkable);
+        }
+        let view = View::new(self.memory());
+        let layer = Arc::new(memory::file_in_memory(c"guest-layer", view.bytes())?);
+        let mut copied = PageSet::empty(view.bytes() / PAGE);
+        if self.pages.layers.0.len() >= MAX_LAYERS {
+            // Those above the lowest become one with the new one: where they have a page, it is taken from the guest.
+            for (offset, len) in self
+                .pages
+                .layers
+                .0
+                .iter()
+                .skip(1)
+                .filter_map(|l| l.runs.as_ref())
+                .flatten()
+            {
+                (offset / PAGE..(offset + len) / PAGE).for_each(|page| copied.insert(page));
+            }
+            copy(&view, &copied, &layer)?;
+        }
+        let mut before = u64::MAX;
+        for _ in 0..ROUNDS {
+            let changed = self.take_changed()?;
+            copy(&view, &changed, &layer).inspect_err(|_| self.return_changed(&changed))?;
+            copied.extend(&changed);
+            let len = changed.len();
+            if len <= FEW || len >= before {
+                break;
+            }
+            before = len;
+        }
+        Ok(Freezing {
+            copied: Some((copied, layer)),
+        })
+    }
+
+    /// Freezes the memory; the machine is held. Its layers are then all of it.
+    ///
+    /// # Errors
+    /// [`FreezeError`]. If its memory could not be mapped anew the guest must not go on.
+    pub fn freeze(&mut self, freezing: Freezing) -> Result<Layers, FreezeError> {
+        match freezing.copied {
+            None => {
+                let file = self.pages.file.take().ok_or(FreezeError::NotForkable)?;
+                if let Err(e) = memory::freeze(self.memory(), &file) {
+                    log::error!("the guest's memory is lost: {e}");
+                    self.end_handle()
+                        .set(crate::exit_status::Outcome::VcpuFailed);
+                    return Err(e.into());
+                }
+                // What was noted so far is in the file.
+                self.take_changed()?;
+                self.pages.layers = Layers(vec![Layer { file, runs: None }]);
+            }
+            Some((mut copied, layer)) => {
+                let view = View::new(self.memory());
+                let changed = self.take_changed()?;
+                copy(&view, &changed, &layer).inspect_err(|_| self.return_changed(&changed))?;
+                copied.extend(&changed);
+                let layers = &mut self.pages.layers.0;
+                if layers.len() >= MAX_LAYERS {
+                    layers.truncate(1);
+                }
+                let runs = copied.runs().into_iter();
+                let runs = runs.map(|(first, pages)| (first * PAGE, pages * PAGE));
+                if !copied.is_empty() {
+                    layers.push(Layer {
+                        file: layer,
+                        runs: Some(runs.collect()),
+                    });
+                }
+            }
+        }
+        Ok(self.pages.layers.clone())
+    }
+
+    /// Has nobody who is given the frozen layers change them.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn seal_layers(&self) -> io::Result<()> {
+        let mut layers = self.pages.layers.0.iter();
+        layers.try_for_each(|layer| memory::seal(&layer.file))
+    }
+}
+
+/// Copies `pages` to their places in `layer`; the guest may be writing to them.
+fn copy(view: &View, pages: &PageSet, layer: &File) -> io::Result<()> {
+    for (first, count) in pages.runs() {
+        for piece in view.run(first, count) {
+            piece.copy_to(layer)?;
+        }
+    }
+    Ok(())
+}
