@@ -31,6 +31,8 @@ mod monitor;
 mod openapi;
 #[path = "api/phases.rs"]
 mod phases;
+#[path = "api/prefetch.rs"]
+mod prefetch;
 #[path = "api/process.rs"]
 mod process;
 #[path = "api/schema.rs"]

@@ -28,7 +28,7 @@ fn main() {
     let lists: Lists =
         serde_json::from_slice(&text).unwrap_or_else(|e| panic!("default.json: {e}"));
     let mut source = String::new();
-    for (name, parts) in lists.threads(&lists.report) {
+    for (name, parts) in lists.threads(&lists) {
         writeln!(
             source,
             "pub(super) static {}: &[BuiltIn] = &[",

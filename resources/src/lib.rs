@@ -53,7 +53,7 @@ pub use rate_limiter::{RateLimiter, TokenBucket};
 pub use serial::Serial;
 pub use snapshot::{
     DriveOverride, Fork, ForkChild, MemoryBackend, MemoryBackendType, NetworkOverride, Overrides,
-    RestoredPages, SnapshotCreate, SnapshotLoad, SnapshotType, VsockOverride,
+    Prefetch, Recording, RestoredPages, SnapshotCreate, SnapshotLoad, SnapshotType, VsockOverride,
 };
 pub use update::{
     Action, ActionType, BalloonStatsUpdate, BalloonUpdate, DriveUpdate, HintingStart,

@@ -3,6 +3,7 @@
 use crate::{HugePages, VmConfig};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How much is saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +142,29 @@ mod as_saved {
     }
 }
 
+/// Bantam's own: whether what a restored guest touches at first is brought in before it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Prefetch {
+    /// Whether, with the default of how long it is recorded.
+    Switch(bool),
+    /// It is, recorded for so long if it was not yet.
+    Recorded(Recording),
+}
+
+/// How long is recorded what a restored guest touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recording {
+    /// Milliseconds, 1 to 600000.
+    pub record_ms: u32,
+}
+
+/// How long is recorded if nothing is said: a guest has answered its first requests.
+const DEFAULT_RECORD_MS: u32 = 2000;
+/// Most that can be recorded: ten minutes.
+const MAX_RECORD_MS: u32 = 600_000;
+
 /// `PUT /snapshot/load`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +201,9 @@ pub struct SnapshotLoad {
     /// Pages behind memory.
     #[serde(default)]
     pub huge_pages: RestoredPages,
+    /// Bantam's own: whether what the guest touches at first is brought in before it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefetch: Option<Prefetch>,
 }
 
 impl SnapshotLoad {
@@ -197,7 +224,18 @@ impl SnapshotLoad {
             drive_overrides: Vec::new(),
             clock_realtime: false,
             huge_pages: RestoredPages::Snapshot,
+            prefetch: None,
         }
+    }
+
+    /// How long to record what the guest touches, if that is to be brought in at all.
+    pub fn prefetch(&self) -> Option<Duration> {
+        let ms = match self.prefetch? {
+            Prefetch::Switch(false) => return None,
+            Prefetch::Switch(true) => DEFAULT_RECORD_MS,
+            Prefetch::Recorded(recording) => recording.record_ms,
+        };
+        Some(Duration::from_millis(ms.into()))
     }
 
     /// The configuration that `saved` becomes.
@@ -250,6 +288,16 @@ impl SnapshotLoad {
         let huge = self.huge_pages == RestoredPages::As(HugePages::Hugetlb2M);
         let served = self.mem_backend.as_ref();
         let served = served.is_some_and(|by| by.backend_type == MemoryBackendType::Uffd);
+        let recorded = self.prefetch();
+        let longest = Duration::from_millis(MAX_RECORD_MS.into());
+        if recorded.is_some_and(|time| time.is_zero() || time > longest) {
+            return Err("prefetch: record_ms must be 1 to 600000");
+        }
+        if recorded.is_some() && served {
+            return Err(
+                "prefetch needs a memory file: with the backend_type `Uffd` the handler decides what comes first",
+            );
+        }
         match huge && !served {
             true => Err(
                 "huge_pages: 2M needs `mem_backend` with the backend_type `Uffd`: huge pages cannot be a file's",

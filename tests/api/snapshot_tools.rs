@@ -183,7 +183,7 @@ fn a_chain_becomes_one_snapshot() {
 }
 
 /// The memory of a snapshot, as a guest would see it.
-fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
+pub fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
     let loaded = vmm::snapshot::load(&dir.join(state), &dir.join(memory)).unwrap();
     let mut all = vec![0; 128 << 20];
     for (page, bytes) in (0..).zip(all.chunks_mut(4096)) {

@@ -30,13 +30,17 @@ pub fn traced(file: &Path) -> Command {
 }
 
 /// The parts of the lists, by their names there.
-fn parts(lists: &Lists) -> [(&'static str, &[Rule]); 6] {
+fn parts(lists: &Lists) -> [(&'static str, &[Rule]); 7] {
     [
         ("main", &lists.main.rules),
         ("restart", &lists.restart.rules),
         ("vcpu", &lists.vcpu.rules),
         ("drive", &lists.drive.rules),
         ("api", &lists.api.rules),
+        (
+            "prefetch",
+            lists.prefetch.as_ref().map_or(&[], |list| &list.rules),
+        ),
         ("report", &lists.report.rules),
     ]
 }
@@ -86,6 +90,7 @@ impl Seen {
                 (Confined::Inherits, _) => &["main", "restart", "vcpu", "drive", "report"],
                 (_, name) if name.starts_with("fc_vcpu") => &["vcpu", "report"],
                 (_, name) if name.starts_with("drive ") => &["drive", "report"],
+                (_, "prefetch") => &["prefetch", "report"],
                 (_, "fc_api") => &["api", "report"],
                 _ if restarts => &["main", "restart", "vcpu", "drive", "report"],
                 _ => &["main", "report"],

@@ -49,6 +49,8 @@ pub struct Options {
     pub fork: Option<(PathBuf, Vec<(String, PathBuf)>)>,
     /// The directory of the snapshot that it goes on from.
     pub restore: Option<PathBuf>,
+    /// Whether what it touches at first is brought in before it asks.
+    pub prefetch: bool,
     /// The guest's name.
     pub id: String,
     /// Metadata to start with.
@@ -104,6 +106,10 @@ struct Arguments {
     /// go on with the guest of the snapshot in this directory, which has the files `state` and `memory`
     #[argh(option)]
     restore: Option<PathBuf>,
+    /// bring in what the restored guest touches at first before it asks; the first time that is recorded,
+    /// beside the memory
+    #[argh(switch)]
+    prefetch: bool,
     /// serve no API socket; needs --config-file or --restore
     #[argh(switch)]
     no_api: bool,
@@ -254,6 +260,9 @@ impl Arguments {
         if self.restore.is_some() && self.config_file.is_some() {
             return Err("--restore and --config-file exclude each other: a snapshot has its guest's configuration".into());
         }
+        if self.prefetch && self.restore.is_none() {
+            return Err("--prefetch is for --restore".into());
+        }
         if self.no_api
             && self.config_file.is_none()
             && self.restore.is_none()
@@ -296,6 +305,7 @@ impl Arguments {
             config_file: self.config_file,
             fork: self.fork_socket.map(|socket| (socket, images)),
             restore: self.restore,
+            prefetch: self.prefetch,
             id: self.id,
             metadata: self.metadata,
             seccomp,

@@ -84,6 +84,7 @@ fn what_is_wrong_is_told() {
         (&["--config-file", "a", "--id", "a/b"], "--id a/b"),
         (&["--config-file", "a", "--level", "loud"], "--level"),
         (&["--config-file", "a", "--restore", "b"], "exclude"),
+        (&["--prefetch"], "--restore"),
         (&["snapshot", "guess"], "guess"),
         (&["snapshot", "info"], "state"),
         (&["snapshot", "merge", "a", "b"], "--output"),

@@ -17,7 +17,7 @@ use crate::signals;
 use crate::snapshot;
 use crate::vcpu;
 use devices::metrics::Gauge;
-use resources::{ConfigError, MAX_CONFIG_BYTES, SnapshotLoad, VmConfig, read_bounded};
+use resources::{ConfigError, MAX_CONFIG_BYTES, Prefetch, SnapshotLoad, VmConfig, read_bounded};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,7 +190,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
             })?;
     }
     if let Some(directory) = &options.restore {
-        restore(&mut controller, directory)?;
+        restore(&mut controller, directory, options.prefetch)?;
     }
     let ended = serve(&mut main_loop, &mut controller, mailbox.as_ref());
     controller.finish();
@@ -240,11 +240,12 @@ fn serve(
 }
 
 /// The guest of the snapshot in `directory` goes on. Who starts it so expects it to know what time it is.
-fn restore(controller: &mut Controller, directory: &Path) -> Result<(), RunError> {
+fn restore(controller: &mut Controller, directory: &Path, prefetch: bool) -> Result<(), RunError> {
     let (state, memory) = snapshot::command::in_directory(directory);
     let mut load = SnapshotLoad::from_files(state, memory);
     load.resume_vm = true;
     load.clock_realtime = true;
+    load.prefetch = Some(Prefetch::Switch(prefetch));
     let loaded = controller.load_snapshot(&load);
     loaded.map(drop).map_err(|e| RunError::Restore {
         path: directory.into(),

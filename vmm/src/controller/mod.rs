@@ -25,6 +25,7 @@ use crate::mmds::{Mmds, StoreError};
 use crate::run::RunError;
 use crate::seccomp::Filters;
 use crate::snapshot::Saved;
+use crate::snapshot::prefetch::Prefetch;
 use crate::terminal::RawTerminal;
 use devices::guest_event::GuestEvent;
 use devices::lock;
@@ -85,6 +86,8 @@ pub struct Controller {
     restart: Restart,
     /// The snapshot that the guest came from or was saved to last: what a diff lies upon.
     snapshot: Option<Saved>,
+    /// Who reads or records what the restored guest touches at first.
+    prefetch: Option<Prefetch>,
     /// Where a copy of another guest is waited for.
     door: Option<Door>,
     /// A snapshot could not be loaded: there is nothing more to do.
@@ -124,6 +127,7 @@ impl Controller {
             has_metadata: false,
             restart: Restart::default(),
             snapshot: None,
+            prefetch: None,
             door: None,
             not_restored: false,
             quit: Arc::default(),
@@ -389,6 +393,9 @@ impl Controller {
     /// The process is about to end: puts the terminal back, and writes the metrics a last time.
     pub fn finish(&mut self) {
         self.terminal = None;
+        if let Some(prefetch) = self.prefetch.take() {
+            prefetch.finish();
+        }
         self.report();
     }
 

@@ -96,6 +96,9 @@ impl Controller {
     }
 
     fn pause(&mut self) {
+        if let Some(prefetch) = &self.prefetch {
+            prefetch.guest_stands();
+        }
         self.change_phase(
             |phase| match phase {
                 Phase::Running(mut machine) => {
@@ -109,6 +112,9 @@ impl Controller {
     }
 
     pub(super) fn resume(&mut self) {
+        if let Some(prefetch) = &self.prefetch {
+            prefetch.guest_runs();
+        }
         self.change_phase(
             |phase| match phase {
                 Phase::Paused(mut machine) => {

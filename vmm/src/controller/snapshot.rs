@@ -5,6 +5,7 @@ use crate::command::{CommandError, Reply};
 use crate::events::Event;
 use crate::logging;
 use crate::machine::{MachineState, Origin};
+use crate::snapshot::prefetch::Prefetch;
 use crate::snapshot::{self, Layers, Saved};
 use devices::GuestMemory;
 use resources::{MemoryBackendType, SnapshotCreate, SnapshotLoad, SnapshotType, VmConfig};
@@ -85,11 +86,19 @@ impl Controller {
         load.apply(&mut config)?;
         let guest_memory = loaded.memory(&config.machine_config);
         let guest_memory = guest_memory.map_err(|e| said(&e))?;
+        self.prefetch = load.prefetch().and_then(|time| {
+            let of = (loaded.base.id.as_str(), place.as_path());
+            Prefetch::start(&guest_memory, of, time, &self.process.seccomp)
+        });
         let mut state = loaded.snapshot.machine;
         if load.clock_realtime {
             state.advance_clocks();
         }
         self.go_on(config, &state, (guest_memory, loaded.layers))?;
+        if let Some(prefetch) = &mut self.prefetch {
+            let confined = prefetch.wait_until_confined();
+            confined.map_err(|e| format!("the seccomp filter of the prefetching thread: {e}"))?;
+        }
         let latencies = &self.process.metrics.latencies;
         for gauge in [&latencies.load_snapshot, &latencies.vmm_load_snapshot] {
             gauge.set_time(started.elapsed());

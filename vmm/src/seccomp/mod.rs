@@ -13,7 +13,7 @@ mod violation;
 use crate::cli::Seccomp;
 use compile::{Programs, compile};
 use resources::{MAX_CONFIG_BYTES, read_bounded};
-use rules::{List, Lists};
+use rules::Lists;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +68,8 @@ pub enum Thread {
     Drive,
     /// The API's.
     Api,
+    /// The one that reads or records what a restored guest touches.
+    Prefetch,
 }
 
 /// The filters of all threads, or none.
@@ -85,6 +87,7 @@ struct All {
     vcpu: Programs,
     drive: Programs,
     api: Programs,
+    prefetch: Programs,
 }
 
 impl Filters {
@@ -99,7 +102,7 @@ impl Filters {
             Seccomp::File(path) => {
                 let lists = parse(path, &read(path)?)?;
                 let default = parse(Path::new("(built-in)"), DEFAULT.as_bytes())?;
-                All::compile(path, &lists, &default.report)?
+                All::compile(path, &lists, &default)?
             }
         };
         Ok(Self {
@@ -131,6 +134,7 @@ impl Filters {
             Thread::Vcpu => &all.vcpu,
             Thread::Drive => &all.drive,
             Thread::Api => &all.api,
+            Thread::Prefetch => &all.prefetch,
         };
         apply(programs, name)
     }
@@ -166,25 +170,27 @@ impl All {
             vcpu: programs(built_in::VCPU),
             drive: programs(built_in::DRIVE),
             api: programs(built_in::API),
+            prefetch: programs(built_in::PREFETCH),
         }
     }
 
-    fn compile(path: &Path, lists: &Lists, report: &List) -> Result<Self, SeccompError> {
+    fn compile(path: &Path, lists: &Lists, default: &Lists) -> Result<Self, SeccompError> {
         let pid = std::process::id();
-        let programs = lists.threads(report).map(|(thread, parts)| {
+        let programs = lists.threads(default).map(|(thread, parts)| {
             compile(&parts, pid).map_err(|source| SeccompError::Compile {
                 path: path.into(),
                 thread,
                 source,
             })
         });
-        let [main, main_with_restart, vcpu, drive, api] = programs;
+        let [main, main_with_restart, vcpu, drive, api, prefetch] = programs;
         Ok(Self {
             main: main?,
             main_with_restart: main_with_restart?,
             vcpu: vcpu?,
             drive: drive?,
             api: api?,
+            prefetch: prefetch?,
         })
     }
 }
@@ -236,7 +242,7 @@ mod tests {
     fn what_the_build_compiled_is_what_the_lists_say() {
         let path = Path::new("(built-in)");
         let lists = parse(path, DEFAULT.as_bytes()).unwrap();
-        let compiled = All::compile(path, &lists, &lists.report).unwrap();
+        let compiled = All::compile(path, &lists, &lists).unwrap();
         assert!(All::built_in() == compiled);
     }
 }

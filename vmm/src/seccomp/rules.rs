@@ -19,6 +19,7 @@
 //! | `vcpu` | each vCPU's |
 //! | `drive` | each disk's |
 //! | `api` | the API's |
+//! | `prefetch` | the one that reads or records what a restored guest touches. The built-in one if a user's list has none |
 //! | `report` | all: what it takes to say that a system call was refused. Added to a user's list too |
 //!
 //! A call that no rule lets through meets the part's `default_action`: `trap` (which is the default: the
@@ -57,22 +58,28 @@ pub struct Lists {
     pub drive: List,
     /// The API's.
     pub api: List,
+    /// That of who reads or records what a restored guest touches; later than the others.
+    pub prefetch: Option<List>,
     /// All threads'.
     #[serde(default)]
     pub report: List,
 }
 
 impl Lists {
-    /// The lists that confine each kind of thread, by its name, with `report` for what it says at its end.
-    pub fn threads<'l>(&'l self, report: &'l List) -> [(&'static str, Vec<&'l List>); 5] {
+    /// The lists that confine each kind of thread, by its name, with what `default` has for all of them and for
+    /// those that have none here.
+    pub fn threads<'l>(&'l self, default: &'l Self) -> [(&'static str, Vec<&'l List>); 6] {
         let Self {
             main,
             restart,
             vcpu,
             drive,
             api,
+            prefetch,
             ..
         } = self;
+        let report = &default.report;
+        let prefetch = prefetch.iter().chain(&default.prefetch).take(1);
         [
             ("main", vec![main, report]),
             // Threads that are started later have the main thread's filter too.
@@ -80,6 +87,7 @@ impl Lists {
             ("vcpu", vec![vcpu, report]),
             ("drive", vec![drive, report]),
             ("api", vec![api, report]),
+            ("prefetch", prefetch.chain([report]).collect()),
         ]
     }
 }

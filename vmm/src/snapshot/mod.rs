@@ -23,12 +23,14 @@ mod links;
 mod load;
 mod merge;
 pub mod page_set;
+pub mod prefetch;
 pub mod raw;
 pub mod runs;
 mod save;
 mod uffd;
 mod verify;
 pub mod view;
+mod working_set;
 pub mod writer;
 
 use crate::machine::MachineState;

@@ -59,13 +59,23 @@ impl View {
 
     /// The parts, cut in pieces of at most `len` bytes.
     pub fn pieces(&self, len: u64) -> Vec<Piece> {
-        let cut = |part: &Piece| {
-            let part = *part;
-            let step = usize::try_from(len.max(PAGE)).unwrap_or(usize::MAX);
-            let starts = (0..part.len).step_by(step);
-            starts.filter_map(move |start| part.cut(start, len.min(part.len - start)))
+        self.parts.iter().flat_map(|part| part.cuts(len)).collect()
+    }
+
+    /// `pages` pages of a memory file from the page `first` on, as far as there are such: in one piece, or in one of
+    /// each part.
+    pub fn range(&self, first: u64, pages: u64) -> Vec<Piece> {
+        let (start, end) = (
+            first.saturating_mul(PAGE),
+            first.saturating_add(pages).saturating_mul(PAGE),
+        );
+        let within = |part: &Piece| {
+            let from = start.max(part.offset);
+            let to = end.min(part.offset + part.len);
+            let len = to.checked_sub(from).filter(|len| *len > 0)?;
+            part.cut(from - part.offset, len)
         };
-        self.parts.iter().flat_map(cut).collect()
+        self.parts.iter().filter_map(within).collect()
     }
 
     /// `count` pages of a memory file from `first` on, in as many pieces as they have parts.
@@ -97,6 +107,40 @@ impl Piece {
             host: self.host.checked_add(usize::try_from(start).ok()?)?,
             len,
         })
+    }
+
+    /// All of it, cut in pieces of at most `len` bytes.
+    pub fn cuts(self, len: u64) -> impl Iterator<Item = Self> {
+        let step = usize::try_from(len.max(PAGE)).unwrap_or(usize::MAX);
+        let starts = (0..self.len).step_by(step);
+        starts.filter_map(move |start| self.cut(start, len.min(self.len - start)))
+    }
+
+    /// Its address in this process.
+    pub fn address(&self) -> u64 {
+        self.host as u64
+    }
+
+    /// Gives the kernel `advice`, which is one that leaves what the memory holds as it is.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    #[expect(unsafe_code, reason = "madvise is an unsafe function")]
+    pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        const HARMLESS: [libc::c_int; 3] = [
+            libc::MADV_WILLNEED,
+            libc::MADV_POPULATE_READ,
+            libc::MADV_POPULATE_WRITE,
+        ];
+        if !HARMLESS.contains(&advice) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let len = usize::try_from(self.len).unwrap_or_default();
+        // SAFETY: the range is mapped, and none of these changes what it holds.
+        match unsafe { libc::madvise(self.host as *mut _, len, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Its pages.

@@ -34,6 +34,15 @@ fn parts_lie_one_after_the_other() {
         .collect();
     assert_eq!(full, [9]);
     assert_eq!(view.page(9).unwrap().crc(), crc32fast::hash(&[7; 4096]));
+    let range = |first, pages| -> Vec<_> {
+        let all = view.range(first, pages);
+        all.iter().map(|p| (p.offset >> 12, p.len >> 12)).collect()
+    };
+    assert_eq!(range(6, 4), [(6, 2), (8, 2)]);
+    assert_eq!(range(8, 1), [(8, 1)]);
+    assert_eq!(range(11, u64::MAX), [(11, 1)]);
+    assert_eq!(range(12, 1), []);
+    assert!(pieces[0].advise(libc::MADV_DONTNEED).is_err());
     assert!(view.page(12).is_none());
     assert!(view.page(u64::MAX).is_none());
     assert!(pieces[0].cut(2 << 12, 2 << 12).is_none());

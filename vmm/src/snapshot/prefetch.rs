@@ -1,0 +1,346 @@
+//! No fault tail: what a guest touched when it was restored before is brought into memory beside its running, before it
+//! asks.
+//!
+//! The first restore records. The kernel tells which pages of ours are in memory by `/proc/self/pagemap`, which is opened
+//! before the process is confined and looked at again and again until the marker: the time asked for, or the
+//! guest's first pause. Pages around one that was read may be recorded with it, since the kernel maps neighbours that
+//! its cache has. Where there is no /proc, as in a jail, nothing is recorded: what was recorded elsewhere is used.
+//!
+//! The later ones read: first the file's ranges ahead, then the pages into our page tables, those that were written
+//! as copies of our own. None of it changes what memory holds. A thread does either, confined by a filter
+//! of its own; it ends when it is done.
+
+use super::aside::Aside;
+use super::page_set::PageSet;
+use super::runs::PAGE;
+use super::view::{Piece, View};
+use super::working_set::{self, MAX_RUNS, Touched};
+use crate::seccomp::{Filters, Thread};
+use devices::{GuestMemory, lock};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The thread's name.
+const NAME: &str = "prefetch";
+/// Shortest time between two looks: the order within it is lost.
+const INTERVAL: Duration = Duration::from_millis(5);
+/// A look takes at most one of so many parts of the time.
+const SHARE: u32 = 8;
+/// Bytes that the disk is asked for before they are mapped.
+const AHEAD: u64 = 16 << 20;
+/// Bytes mapped at a time.
+const PIECE: u64 = 2 << 20;
+/// Pages looked at at a time.
+const WINDOW: u64 = 8192;
+
+// Documentation/admin-guide/mm/pagemap.rst.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_FILE: u64 = 1 << 61;
+
+/// Where the guest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// It did not run yet.
+    Held,
+    /// It runs.
+    Runs,
+    /// It was paused, or has ended.
+    Over,
+}
+
+#[derive(Debug)]
+struct Shared {
+    moment: Mutex<Moment>,
+    changed: Condvar,
+}
+
+impl Shared {
+    /// Waits for `patience` at most, or until `done`.
+    fn wait(&self, patience: Duration, done: impl Fn(Moment) -> bool) -> Moment {
+        let moment = lock(&self.moment);
+        let waited = self
+            .changed
+            .wait_timeout_while(moment, patience, |moment| !done(*moment));
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// A thread that records or reads, as this one's owner knows it.
+#[derive(Debug)]
+pub struct Prefetch {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    confined: Option<mpsc::Receiver<io::Result<()>>>,
+}
+
+/// What the thread does.
+enum Work {
+    Record(Recorder),
+    Read(Vec<Touched>),
+}
+
+impl Prefetch {
+    /// Starts to read what was recorded of the snapshot `id` with its memory at `path`, which was mapped as
+    /// `memory`; to record it for as long as `time` if nothing was. `None`, with a message, if neither can be.
+    pub fn start(
+        memory: &GuestMemory,
+        (id, path): (&str, &Path),
+        time: Duration,
+        seccomp: &Arc<Filters>,
+    ) -> Option<Self> {
+        let view = View::new(memory);
+        let path = working_set::beside(path);
+        let shown = path.display();
+        let recorded = working_set::read(&path, id, view.bytes() / PAGE);
+        let recorded = recorded.unwrap_or_else(|e| {
+            let why = crate::logging::chain(&e);
+            log::warn!("prefetch: {shown} is recorded anew: {why}");
+            None
+        });
+        let work = match recorded {
+            Some(runs) => Work::Read(runs),
+            None => match Recorder::new(&path, id, time, &view) {
+                Ok(recorder) => Work::Record(recorder),
+                Err(e) => {
+                    log::warn!("prefetch: {shown} is not recorded: {e}");
+                    return None;
+                }
+            },
+        };
+        let shared = Arc::new(Shared {
+            moment: Mutex::new(Moment::Held),
+            changed: Condvar::new(),
+        });
+        let (of_thread, seccomp) = (shared.clone(), seccomp.clone());
+        let (tx, confined) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name(NAME.into())
+            .spawn(move || {
+                let result = seccomp.confine(Thread::Prefetch, NAME);
+                let may_run = result.is_ok();
+                let heard = tx.send(result).is_ok();
+                drop(tx);
+                match work {
+                    _ if !(may_run && heard) => {}
+                    Work::Record(recorder) => recorder.run(&view, &of_thread),
+                    Work::Read(runs) => bring_in(&view, &runs, &of_thread),
+                }
+            });
+        match thread {
+            Ok(thread) => Some(Self {
+                shared,
+                thread: Some(thread),
+                confined: Some(confined),
+            }),
+            Err(e) => {
+                log::warn!("prefetch: there is no thread for it: {e}");
+                None
+            }
+        }
+    }
+
+    /// Waits until the thread is confined: no guest before.
+    ///
+    /// # Errors
+    /// The kernel refused its filter.
+    pub fn wait_until_confined(&mut self) -> io::Result<()> {
+        let confined = self.confined.take().map(|confined| confined.recv());
+        match confined {
+            None => Ok(()),
+            Some(result) => result.map_err(io::Error::other)?,
+        }
+    }
+
+    fn set(&self, moment: Moment) {
+        let mut now = lock(&self.shared.moment);
+        // What is over is over: a guest that goes on after a pause is no restored one any more.
+        if *now != Moment::Over {
+            *now = moment;
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// The guest runs.
+    pub fn guest_runs(&self) {
+        self.set(Moment::Runs);
+    }
+
+    /// The guest stands still: that was all of it.
+    pub fn guest_stands(&self) {
+        self.set(Moment::Over);
+    }
+
+    /// The process is about to end: waits for what was recorded to be written.
+    pub fn finish(mut self) {
+        self.set(Moment::Over);
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is needed to record, opened before the process is confined.
+struct Recorder {
+    pagemap: File,
+    file: Aside,
+    path: PathBuf,
+    id: String,
+    time: Duration,
+    seen: PageSet,
+    written: PageSet,
+    runs: Vec<Touched>,
+}
+
+impl Recorder {
+    fn new(path: &Path, id: &str, time: Duration, view: &View) -> io::Result<Self> {
+        let no_proc = |e| io::Error::other(format!("/proc/self/pagemap: {e}"));
+        let pagemap = File::open("/proc/self/pagemap").map_err(no_proc)?;
+        let pages = view.bytes() / PAGE;
+        Ok(Self {
+            pagemap,
+            file: Aside::create(path)?,
+            path: path.into(),
+            id: id.into(),
+            time,
+            seen: PageSet::empty(pages),
+            written: PageSet::empty(pages),
+            runs: Vec::new(),
+        })
+    }
+
+    fn run(mut self, view: &View, shared: &Shared) {
+        shared.wait(Duration::MAX, |moment| moment != Moment::Held);
+        let started = Instant::now();
+        let recorded = loop {
+            let look = Instant::now();
+            if let Err(e) = self.look(view) {
+                break Err(e);
+            }
+            let left = self.time.saturating_sub(started.elapsed());
+            let pause = INTERVAL.max(look.elapsed() * SHARE).min(left);
+            let moment = shared.wait(pause, |moment| moment == Moment::Over);
+            if moment == Moment::Over || left.is_zero() {
+                // What came since.
+                break self.look(view);
+            }
+        };
+        let path = self.path.display().to_string();
+        let pages: u64 = self.runs.iter().map(|run| u64::from(run.pages)).sum();
+        match recorded.and_then(|()| self.write()) {
+            Ok(()) => log::info!(
+                "prefetch: recorded the {} KiB that the guest touched in {} ms: {path}",
+                (pages * PAGE) >> 10,
+                started.elapsed().as_millis()
+            ),
+            Err(e) => log::warn!("prefetch: {path} is not recorded: {e}"),
+        }
+    }
+
+    /// Adds what has come since the last look.
+    fn look(&mut self, view: &View) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for piece in view.pieces(WINDOW * PAGE) {
+            let len = usize::try_from(piece.len / PAGE * 8).map_err(io::Error::other)?;
+            bytes.resize(len, 0);
+            let at = piece.address() / PAGE * 8;
+            self.pagemap.read_exact_at(&mut bytes, at)?;
+            let entries = bytes.as_chunks::<8>().0.iter();
+            let entries = entries.map(|entry| u64::from_le_bytes(*entry));
+            for (page, entry) in (piece.offset / PAGE..).zip(entries) {
+                if entry & (PRESENT | SWAPPED) != 0 {
+                    self.add(page, entry & OF_FILE == 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, page: u64, written: bool) {
+        let known = match written {
+            true => self.written.contains(page),
+            false => self.seen.contains(page),
+        };
+        let (false, Ok(start)) = (known, u32::try_from(page)) else {
+            return;
+        };
+        self.seen.insert(page);
+        if written {
+            self.written.insert(page);
+        }
+        let full = self.runs.len() >= MAX_RUNS;
+        match self.runs.last_mut() {
+            Some(run) if run.written == written && run.start + run.pages == start => {
+                run.pages += 1;
+            }
+            _ if full => {}
+            _ => self.runs.push(Touched {
+                start,
+                pages: 1,
+                written,
+            }),
+        }
+    }
+
+    fn write(self) -> io::Result<()> {
+        let bytes = working_set::encode(&self.id, &self.runs);
+        self.file.file()?.write_all_at(&bytes, 0)?;
+        self.file.sync()?;
+        self.file.commit()
+    }
+}
+
+/// Reads `runs` in their order.
+fn bring_in(view: &View, runs: &[Touched], shared: &Shared) {
+    let started = Instant::now();
+    let pieces = |run: &Touched| view.range(run.start.into(), run.pages.into());
+    let mut ahead = runs.iter();
+    let (mut asked, mut done) = (0, 0);
+    let mut maps = true;
+    for run in runs {
+        while asked < done + AHEAD
+            && let Some(next) = ahead.next()
+        {
+            for piece in pieces(next) {
+                // What cannot be read ahead is read when it is touched.
+                let _ = piece.advise(libc::MADV_WILLNEED);
+                asked += piece.len;
+            }
+        }
+        for piece in pieces(run).iter().flat_map(|piece| piece.cuts(PIECE)) {
+            if *lock(&shared.moment) == Moment::Over {
+                return;
+            }
+            done += piece.len;
+            maps = maps && map_pages(&piece, run.written);
+        }
+    }
+    log::info!(
+        "prefetch: brought in {} KiB in {} ms",
+        done >> 10,
+        started.elapsed().as_millis()
+    );
+}
+
+/// Has the pages of `piece` in our page tables; returns false if the kernel cannot (before Linux 5.14).
+fn map_pages(piece: &Piece, written: bool) -> bool {
+    let advice = match written {
+        true => libc::MADV_POPULATE_WRITE,
+        false => libc::MADV_POPULATE_READ,
+    };
+    match piece.advise(advice) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => false,
+        // A page that cannot be had is the guest's to find.
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+#[path = "prefetch_test.rs"]
+mod prefetch_test;

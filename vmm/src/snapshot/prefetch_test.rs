@@ -1,0 +1,67 @@
+use super::super::view::view_test::memory;
+use super::*;
+use vm_memory::{Bytes as _, GuestAddress};
+
+fn shared(moment: Moment) -> Shared {
+    Shared {
+        moment: Mutex::new(moment),
+        changed: Condvar::new(),
+    }
+}
+
+#[test]
+fn what_was_touched_is_recorded_in_the_order_in_which_it_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.workingset");
+    let memory = memory();
+    let view = View::new(&memory);
+    let id = "0123456789abcdef";
+    let mut recorder = Recorder::new(&path, id, Duration::from_millis(1), &view).unwrap();
+    let touch = |page: u64| memory.write_obj(1_u8, GuestAddress(page * PAGE)).unwrap();
+    touch(5);
+    touch(6);
+    recorder.look(&view).unwrap();
+    touch(2);
+    recorder.look(&view).unwrap();
+    // In the second part, after a hole in the guest's addresses.
+    touch(256);
+    recorder.run(&view, &shared(Moment::Over));
+    let runs = working_set::read(&path, id, 12).unwrap().unwrap();
+    let pages: Vec<_> = runs.iter().map(|run| (run.start, run.pages)).collect();
+    assert_eq!(pages, [(5, 2), (2, 1), (8, 1)]);
+    assert!(runs.iter().all(|run| run.written));
+}
+
+#[test]
+fn two_do_not_record_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.workingset");
+    let memory = memory();
+    let view = View::new(&memory);
+    let first = Recorder::new(&path, "", Duration::ZERO, &view).unwrap();
+    assert!(Recorder::new(&path, "", Duration::ZERO, &view).is_err());
+    drop(first);
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_is_brought_in_holds_what_it_held() {
+    let memory = memory();
+    memory.write_obj(7_u8, GuestAddress(3 * PAGE)).unwrap();
+    let view = View::new(&memory);
+    let runs = [(2, 4, true), (7, 3, false)].map(|(start, pages, written)| Touched {
+        start,
+        pages,
+        written,
+    });
+    bring_in(&view, &runs, &shared(Moment::Runs));
+    let resident: Vec<bool> = view
+        .pieces(u64::MAX)
+        .iter()
+        .flat_map(|piece| piece.resident().unwrap())
+        .collect();
+    let expected = [0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0].map(|page| page == 1);
+    assert_eq!(resident, expected);
+    let held: u8 = memory.read_obj(GuestAddress(3 * PAGE)).unwrap();
+    assert_eq!(held, 7);
+}
