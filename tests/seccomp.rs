@@ -14,6 +14,8 @@
 mod features;
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "seccomp/snapshots.rs"]
+mod snapshots;
 #[path = "seccomp/trace.rs"]
 mod trace;
 
@@ -254,8 +256,22 @@ fn small_guests(dir: &Path, lists: &Lists) -> Seen {
     features::idle_drivers(traced(&trace("idle")));
     features::restarted(traced(&trace("restarted")));
     features::terminals(&traced(&trace("quit")), &traced(&trace("signalled")));
+    let files = tempfile::tempdir().unwrap();
+    snapshots::saved_and_copied(traced(&trace("saved")), files.path());
+    let record = json!({"record_ms": 300});
+    snapshots::restored(traced(&trace("recorded")), files.path(), record);
+    snapshots::restored(traced(&trace("brought")), files.path(), json!(true));
     let mut seen = Seen::default();
-    for name in ["operated", "described", "idle", "quit", "signalled"] {
+    for name in [
+        "operated",
+        "described",
+        "idle",
+        "quit",
+        "signalled",
+        "saved",
+        "recorded",
+        "brought",
+    ] {
         seen.add(&trace(name), lists, false);
     }
     seen.add(&trace("restarted"), lists, true);

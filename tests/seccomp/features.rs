@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the other side of a socket may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Code that sends back what is typed, until a `q`, for which it ends with 3.
 pub fn echo_until_q() -> Vec<u8> {

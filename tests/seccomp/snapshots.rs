@@ -1,0 +1,136 @@
+//! Snapshots and copies: a guest that is saved and copied, and one that is restored, with its working set recorded and
+//! brought in.
+
+use super::harness::{Guest, Running, bantam, http, payload};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Code that writes to memory and says so, for ever.
+fn writing() -> Vec<u8> {
+    let mut code = vec![0xc6, 0x04, 0x25, 0, 0, 0x20, 0, 7]; // mov byte [0x200000], 7
+    code.extend(payload::print("up "));
+    let back = i32::try_from(code.len() + 5).unwrap();
+    code.push(0xe9); // jmp to the start
+    code.extend((-back).to_le_bytes());
+    code
+}
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < super::features::PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn create(running: &Running, dir: &Path, name: &str, kind: &str) -> (u16, String) {
+    let body = json!({
+        "snapshot_path": dir.join(format!("{name}.state")),
+        "mem_file_path": dir.join(format!("{name}.memory")),
+        "snapshot_type": kind,
+    });
+    running.ask("PUT", "/snapshot/create", &body.to_string())
+}
+
+/// A process that waits for a copy, with an image for its drive if it has `own`.
+fn waiting(dir: &Path, name: &str, own: bool) -> Child {
+    let socket = dir.join(name);
+    let mut command = Command::new(bantam());
+    command
+        .arg("--no-api")
+        .arg("--fork-socket")
+        .arg(&socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if own {
+        let image = dir.join("copied.img");
+        command
+            .arg("--fork-drive")
+            .arg(format!("data={}", image.display()));
+    }
+    let child = command.spawn().unwrap();
+    wait_for("a process that waits", || socket.exists());
+    child
+}
+
+fn set(running: &Running, state: &str) {
+    running.api("PATCH", "/vm", json!({"state": state}));
+}
+
+/// Saves a guest to `dir`, whole and in part, and copies it.
+pub fn saved_and_copied(command: Command, dir: &Path) {
+    let image = dir.join("data.img");
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    let guest = Guest::bare(&payload::write(dir, &writing()))
+        .mem_mib(32)
+        .drive("data", &image, json!({"is_read_only": true}))
+        .machine(json!({"forkable": true}))
+        .api();
+    let mut running = guest.start_under(command);
+    running.wait_for("up up");
+    set(&running, "Paused");
+    assert_eq!(create(&running, dir, "s", "Full").0, 204);
+    assert_eq!(create(&running, dir, "d", "Diff").0, 204);
+    // The memory is written, and has no place.
+    let (status, answer) = create(&running, &dir.join("none"), "s", "Full");
+    assert_eq!(status, 400, "{answer}");
+    let nowhere = json!({"snapshot_path": "/nonexistent/s", "mem_file_path": dir.join("gone")});
+    let (status, answer) = running.ask("PUT", "/snapshot/create", &nowhere.to_string());
+    assert_eq!(status, 400, "{answer}");
+    set(&running, "Resumed");
+    // First the drive is copied, as well as the file system can; then the guest is, and again.
+    for (name, own) in [("one", true), ("two", false), ("three", false)] {
+        let mut child = waiting(dir, name, own);
+        let body = json!({"children": [{"socket": dir.join(name)}]});
+        let (status, answer) = running.ask("PUT", "/vm/fork", &body.to_string());
+        assert!(status == 200 || own, "{answer}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        running.more_time();
+    }
+    drop(running.kill());
+}
+
+/// Restores the guest of `dir`, and saves it again, in part without tracking; `prefetch` as the load has it.
+pub fn restored(mut command: Command, dir: &Path, prefetch: Value) {
+    let (socket, log) = (dir.join("restored.sock"), dir.join("log"));
+    let _ = fs::remove_file(&socket);
+    let _ = fs::remove_file(&log);
+    let mut child = command
+        .arg("--api-sock")
+        .arg(&socket)
+        .arg("--log-path")
+        .arg(&log)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ask = |path: &str, body: &Value| {
+        let method = if path == "/vm" { "PATCH" } else { "PUT" };
+        let (status, answer) = http::ask(&socket, method, path, &body.to_string());
+        assert_eq!(status, 204, "{path}: {answer}");
+    };
+    let file = |name: &str| dir.join(name);
+    ask(
+        "/snapshot/load",
+        &json!({
+            "snapshot_path": file("s.state"), "resume_vm": true, "prefetch": prefetch,
+            "mem_backend": {"backend_type": "File", "backend_path": file("s.memory")},
+        }),
+    );
+    wait_for("the working set", || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        said.contains("prefetch: recorded") || said.contains("prefetch: brought in")
+    });
+    ask("/vm", &json!({"state": "Paused"}));
+    for (name, kind) in [("compared", "Diff"), ("whole", "Full")] {
+        let (state, memory) = (file(&format!("{name}.s")), file(&format!("{name}.m")));
+        let body = json!({"snapshot_path": state, "mem_file_path": memory, "snapshot_type": kind});
+        ask("/snapshot/create", &body);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
