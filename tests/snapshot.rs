@@ -15,6 +15,12 @@ mod harness;
 use harness::fault_handler::Handler;
 use harness::{Guest, Running, announce, counting, needs_kvm, network, rounds};
 use serde_json::json;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
 
 fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
@@ -43,6 +49,56 @@ fn a_guest_goes_on_where_it_was_saved() {
         running.save("s", "Full");
         running = running.restore("s", json!({}));
     }
+    check(running, last);
+}
+
+/// Whether port 5000 of the guest answers through the socket at `path`.
+fn echoes(path: &Path) {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream.write_all(b"CONNECT 5000\nacross\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let accepted = lines.next().unwrap().unwrap();
+    assert!(accepted.starts_with("OK "), "{accepted}");
+    assert_eq!(lines.next().unwrap().unwrap(), "across");
+}
+
+#[test]
+fn differences_upon_differences_go_on_with_other_sockets() {
+    needs_kvm();
+    announce("diff chain, vsock");
+    network::enter(1);
+    let last = 50;
+    let guest = counting::guest("cloud", last, None);
+    let first = guest.dir().join("first.sock");
+    let mut running = guest
+        .section("vsock", json!({"guest_cid": 3, "uds_path": first}))
+        .machine(json!({"track_dirty_pages": true}))
+        .start();
+    running.wait_for("count 4");
+    echoes(&first);
+    pause(&running);
+    running.save("full", "Full");
+    let size = |running: &Running, name: &str| {
+        let file = running.dir().join(format!("{name}.memory"));
+        fs::metadata(file).unwrap().blocks() * 512
+    };
+    let whole = size(&running, "full");
+    for (round, name) in [(1, "one"), (2, "two"), (3, "three")] {
+        running.api("PATCH", "/vm", json!({"state": "Resumed"}));
+        running.wait_for(&format!("count {}", 4 + 3 * round));
+        pause(&running);
+        running.save(name, "Diff");
+        assert!(size(&running, name) < whole / 2, "{name} of {whole}");
+    }
+    // The guest has another address, too.
+    let second = running.dir().join("second.sock");
+    let vsock = json!({"uds_path": second, "guest_cid": 9});
+    let mut running = running.restore("three", json!({"vsock_override": vsock}));
+    echoes(&second);
+    running.more_time();
     check(running, last);
 }
 
@@ -86,11 +142,11 @@ fn restored_twice_a_guest_has_other_random_numbers_and_the_right_time() {
     let mut firsts = Vec::new();
     for _ in 0..2 {
         let before = drawn(&running).len();
-        std::thread::sleep(std::time::Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(8));
         running = running.restore("s", json!({"clock_realtime": true}));
         while drawn(&running).len() < before + 4 {
             running.wait_for("drawn ");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         let after = drawn(&running).split_off(before + 1);
         let (_, time) = after.last().unwrap();

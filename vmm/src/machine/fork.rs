@@ -30,6 +30,11 @@ pub enum FreezeError {
         "the guest's memory cannot be shared: set `forkable` in its machine-config before it starts"
     )]
     NotForkable,
+    /// Another process gives its pages.
+    #[error(
+        "the guest's memory cannot be shared: another process gives it, page by page (mem_backend Uffd)"
+    )]
+    GivenByAnother,
     /// The host refused something.
     #[error("cannot freeze the guest's memory")]
     Host(#[from] io::Error),
@@ -53,7 +58,11 @@ impl Machine {
             memory::zap(self.memory());
             return Ok(Freezing { copied: None });
         }
-        if self.pages.layers.0.is_empty() || self.pages.written.is_none() {
+        let lowest = self.pages.layers.0.first();
+        if lowest.is_some_and(|lowest| lowest.runs.is_some()) {
+            return Err(FreezeError::GivenByAnother);
+        }
+        if lowest.is_none() || self.pages.written.is_none() {
             return Err(FreezeError::NotForkable);
         }
         let view = View::new(self.memory());

@@ -186,5 +186,8 @@ fn invalid(path: &Path, why: impl Into<String>) -> SnapshotError {
 }
 
 #[cfg(test)]
+#[path = "golden_test.rs"]
+mod golden_test;
+#[cfg(test)]
 #[path = "snapshot_test.rs"]
 mod snapshot_test;
