@@ -114,6 +114,8 @@ pub struct SpawnedLoop {
     endpoint: Loop,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// Until it was waited for.
+    confined: Option<mpsc::Receiver<io::Result<()>>>,
 }
 
 impl Drop for SpawnedLoop {
@@ -124,30 +126,55 @@ impl Drop for SpawnedLoop {
 }
 
 impl SpawnedLoop {
-    /// Starts the thread `name`, which calls `confine` before it serves anything.
+    /// Starts the thread `name`, which calls `confine` before it serves anything. See [`Self::wait_until_confined`].
     ///
     /// # Errors
-    /// No more threads or descriptors, or what `confine` says.
+    /// No more threads or descriptors.
     pub fn start(
         name: &str,
         confine: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, EventLoopError> {
-        let (tx, rx) = mpsc::channel();
+        // Made here, so that nobody waits for the thread to come up.
+        let manager = EventManager::<Subscriber>::new()?;
+        let endpoint = manager.remote_endpoint();
+        let (tx, confined) = mpsc::channel();
         let ended = Arc::new(AtomicBool::new(false));
         let (loop_name, loop_ended) = (name.to_owned(), ended.clone());
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || serve(&loop_name, confine, &tx, &loop_ended))
+            .spawn(move || serve(manager, &loop_name, confine, tx, &loop_ended))
             .map_err(|source| EventLoopError::Thread {
                 name: name.to_owned(),
                 source,
             })?;
-        let gone = |_| EventLoopError::Epoll(format!("the thread {name} ended"));
         Ok(Self {
-            endpoint: rx.recv().map_err(gone)??,
+            endpoint,
             ended,
             thread: Some(thread),
+            confined: Some(confined),
         })
+    }
+
+    /// Waits until the thread is confined.
+    ///
+    /// # Errors
+    /// What its `confine` says: nothing of the guest must run.
+    pub fn wait_until_confined(&mut self) -> Result<(), EventLoopError> {
+        let confined = self.confined.take().map(|confined| confined.recv());
+        let confined = match confined {
+            None => Ok(()),
+            Some(result) => result.unwrap_or_else(|gone| Err(io::Error::other(gone))),
+        };
+        confined.map_err(|source| EventLoopError::Thread {
+            name: self.name(),
+            source,
+        })
+    }
+
+    fn name(&self) -> String {
+        let thread = self.thread.as_ref().map(JoinHandle::thread);
+        let name = thread.and_then(std::thread::Thread::name);
+        name.unwrap_or_default().to_owned()
     }
 
     /// A handle for the device.
@@ -165,25 +192,18 @@ impl SpawnedLoop {
 }
 
 fn serve(
+    mut manager: EventManager<Subscriber>,
     name: &str,
     confine: impl FnOnce() -> io::Result<()>,
-    started: &mpsc::Sender<Result<Loop, EventLoopError>>,
+    confined: mpsc::Sender<io::Result<()>>,
     ended: &AtomicBool,
 ) {
-    let mut manager = match EventManager::<Subscriber>::new() {
-        Ok(manager) => manager,
-        Err(e) => return drop(started.send(Err(e.into()))),
-    };
-    // The endpoint may cost a descriptor, so it is made before.
-    let endpoint = manager.remote_endpoint();
-    let confined = confine().map_err(|source| EventLoopError::Thread {
-        name: name.to_owned(),
-        source,
-    });
-    if confined.is_err() {
-        return drop(started.send(confined.map(|()| endpoint)));
-    }
-    if started.send(Ok(endpoint)).is_err() {
+    let result = confine();
+    let may_serve = result.is_ok();
+    // Nobody listens if the start has failed elsewhere.
+    let _ = confined.send(result);
+    drop(confined);
+    if !may_serve {
         return;
     }
     while !ended.load(Ordering::Acquire) {

@@ -354,7 +354,7 @@ impl Controller {
         confined.map_err(MachineError::set_up(
             "the seccomp filter of the main thread",
         ))?;
-        Ok(machine.wait_until_confined()?)
+        machine.wait_until_confined()
     }
 
     /// To be called after each turn of the event loop: how the process ends, if the guest has ended.

@@ -3,6 +3,7 @@
 //! Owned by the controller on the main thread. Quiescing goes from the outside in: first the vCPUs, then the
 //! devices; going on in reverse.
 
+use super::MachineError;
 use super::attach::SharedTransport;
 use super::builder::Platform;
 use super::end::End;
@@ -10,7 +11,7 @@ use super::pages::Pages;
 use crate::device_config::DeviceConfig;
 use crate::event_loop::{Added, SpawnedLoop};
 use crate::exit_status::Outcome;
-use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuError, VcpuMetrics, Vcpus};
+use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuMetrics, Vcpus};
 use devices::GuestMemory;
 use devices::i8042::I8042;
 use devices::lock;
@@ -109,12 +110,15 @@ impl Machine {
         }
     }
 
-    /// Waits until the vCPUs' threads are confined; to be called before the first [`Self::resume`].
+    /// Waits until the threads of vCPUs and disks are confined; to be called before the first [`Self::resume`].
     ///
     /// # Errors
     /// The kernel refused a filter: the guest must not run.
-    pub fn wait_until_confined(&mut self) -> Result<(), VcpuError> {
-        self.confining.take().map_or(Ok(()), Confining::wait)
+    pub fn wait_until_confined(&mut self) -> Result<(), MachineError> {
+        for own_loop in self.devices.iter_mut().flat_map(|d| &mut d.own_loop) {
+            own_loop.wait_until_confined()?;
+        }
+        Ok(self.confining.take().map_or(Ok(()), Confining::wait)?)
     }
 
     /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
