@@ -13,18 +13,27 @@
 //! | `jailer` | what the jailer adds, and its system calls |
 //! | `exits` | returns from the guest over a boot, on real KVM |
 //! | `memory` | resident memory and the binary's size |
+//! | `restore` `floor` | a snapshot to a guest that runs, and what that takes of the kernel at least |
+//! | `touch` | what a restored guest's first touch of its memory costs |
+//! | `fork` | copies of a running guest |
+//! | `api` | requests to a monitor |
 //! | `report` `chart` | tables, and the picture of them |
 
+mod api;
 mod chart;
 mod connect;
 mod exits;
+mod floor;
+mod fork;
 mod jailer;
 mod memory;
 mod monitors;
 mod payload;
 mod process;
 mod report;
+mod restore;
 mod startup;
+mod touch;
 
 use monitors::Monitor;
 use report::Table;
@@ -36,7 +45,9 @@ use std::process::ExitCode;
 pub type Failure = Box<dyn std::error::Error>;
 
 /// What can be measured.
-const SUBJECTS: [&str; 6] = ["startup", "connect", "jailer", "exits", "memory", "size"];
+const SUBJECTS: [&str; 8] = [
+    "startup", "connect", "restore", "fork", "jailer", "exits", "memory", "size",
+];
 
 const USAGE: &str = "\
 usage: tests/bench/run.sh [OPTION]...
@@ -44,7 +55,7 @@ usage: tests/bench/run.sh [OPTION]...
   --out DIR        where the report goes (target/bench)
   --rounds N       interleaved rounds of what is timed (30)
   --boots N        boots of each monitor whose exits are counted (1)
-  --only SUBJECTS  of startup,connect,jailer,exits,memory,size
+  --only SUBJECTS  of startup,connect,restore,fork,jailer,exits,memory,size
 
 Peers: QEMU, FIRECRACKER and CLOUD_HYPERVISOR name their programs, else PATH is searched.
 BANTAM names the monitor itself.";
@@ -156,6 +167,13 @@ fn measure(options: &Options, monitors: &[Monitor], out: &Path) -> Result<Vec<Ta
     }
     if options.wants("connect") {
         tables.push(connect::measure(monitors, options.rounds, out));
+    }
+    if options.wants("restore") {
+        tables.extend(restore::measure(monitors, options.rounds, out)?);
+        tables.extend(touch::measure(monitors, out)?);
+    }
+    if options.wants("fork") {
+        tables.extend(fork::measure(monitors, out)?);
     }
     if options.wants("jailer") {
         tables.extend(jailer::measure(monitors, options.rounds, out));

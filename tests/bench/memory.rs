@@ -63,7 +63,7 @@ fn peak_mib(process: u32) -> Result<f64, Failure> {
 }
 
 /// The value of the first line `name:   1234 kB`.
-fn kib_of(text: &str, name: &str) -> Option<u64> {
+pub fn kib_of(text: &str, name: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.split_once(':'));
     let (_, value) = values.find(|(key, _)| *key == name)?;
     value.split_whitespace().next()?.parse().ok()

@@ -14,6 +14,38 @@ pub const MARK: u8 = 0xa5;
 const CODE: [u8; 10] = [0x66, 0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, 0xf4, 0xeb, 0xfd];
 /// The same in real mode.
 const CODE_16: [u8; 9] = [0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, 0xf4, 0xeb, 0xfd];
+/// `mov dx, 0x3f8; 1: mov al, MARK; out dx, al; mov ecx, 100; 2: dec ecx; jnz 2b; jmp 1b`.
+const BUSY: [u8; 18] = [
+    0x66, 0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, 0xb9, 100, 0, 0, 0, 0xff, 0xc9, 0x75, 0xfc, 0xeb,
+    0xf2,
+];
+/// `1: mov byte [rdi], 1; add rdi, 4096; cmp rdi, rsi; jb 1b`.
+const TOUCH: [u8; 15] = [
+    0xc6, 0x07, 1, 0x48, 0x81, 0xc7, 0, 0x10, 0, 0, 0x48, 0x39, 0xf7, 0x72, 0xf1,
+];
+/// A page directory at 2 MiB for the fifth GiB, in the table that is in use:
+/// `mov edi, 0x200000; mov rax, 0x100000083; mov ecx, 512; 1: mov [rdi], rax; add rdi, 8; add rax, 0x200000; dec ecx;
+/// jnz 1b; mov rbx, cr3; mov rbx, [rbx]; and rbx, -4096; mov qword [rbx + 32], 0x200003`.
+const MAP_FIFTH: [u8; 58] = [
+    0xbf, 0, 0, 0x20, 0, 0x48, 0xb8, 0x83, 0, 0, 0, 1, 0, 0, 0, 0xb9, 0, 2, 0, 0, 0x48, 0x89, 0x07,
+    0x48, 0x83, 0xc7, 8, 0x48, 0x05, 0, 0, 0x20, 0, 0xff, 0xc9, 0x75, 0xef, 0x0f, 0x20, 0xdb, 0x48,
+    0x8b, 0x1b, 0x48, 0x81, 0xe3, 0, 0xf0, 0xff, 0xff, 0x48, 0xc7, 0x43, 0x20, 3, 0, 0x20, 0,
+];
+
+/// Adds one to a byte of each page from 16 MiB to 48 MiB, and says the mark after it, for ever: `mov edi, 0x1000000`;
+/// `inc byte [rdi]; add edi, 4096; cmp edi, 0x3000000; jb` back to the first of these; the mark; a wait; `jmp`
+/// to the start.
+const TOUCHING: [u8; 40] = [
+    0xbf, 0x00, 0x00, 0x00, 0x01, // mov edi, 0x1000000
+    0xfe, 0x07, // inc byte [rdi]
+    0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, // add edi, 4096
+    0x81, 0xff, 0x00, 0x00, 0x00, 0x03, // cmp edi, 0x3000000
+    0x72, 0xf0, // jb
+    0x66, 0xba, 0xf8, 0x03, 0xb0, MARK, 0xee, // the mark
+    0xb9, 0x80, 0x1a, 0x06, 0x00, // mov ecx, 400000
+    0xe2, 0xfe, // loop $
+    0xe9, 0xd8, 0xff, 0xff, 0xff, // jmp
+];
 
 /// Where the small kernel is loaded and entered.
 const ENTRY: u64 = 0x10_0000;
@@ -26,12 +58,38 @@ const NOTE_PHYS32_ENTRY: u32 = 18;
 const NOTE_OWNER: &[u8] = b"Xen\0";
 /// Two headers end here.
 const CODE_OFFSET: u64 = HEADER_LEN + 2 * PROGRAM_HEADER_LEN;
-/// Aligned for the note after it.
-const NOTE_OFFSET: u64 = CODE_OFFSET + 16;
 const NOTE_LEN: u64 = 20;
 
 /// Writes an ELF kernel of the mark alone, with an entry in 64-bit mode and a PVH entry; returns its path.
 pub fn write_small(dir: &Path) -> Result<PathBuf, Failure> {
+    write(dir, &CODE)
+}
+
+/// Writes an ELF kernel that touches each page of `ranges` of addresses and then writes the mark again and again;
+/// returns its path. It must be entered in 64-bit mode, with the first 4 GiB mapped; the fifth it maps itself.
+pub fn write_busy(dir: &Path, ranges: &[(u64, u64)]) -> Result<PathBuf, Failure> {
+    let mut code = Vec::new();
+    if ranges.iter().any(|(_, end)| *end > 4 << 30) {
+        code.extend(MAP_FIFTH);
+    }
+    for (start, end) in ranges {
+        code.extend([0x48, 0xbf]); // mov rdi, start
+        code.extend(start.to_le_bytes());
+        code.extend([0x48, 0xbe]); // mov rsi, end
+        code.extend(end.to_le_bytes());
+        code.extend(TOUCH);
+    }
+    code.extend(BUSY);
+    write(dir, &code)
+}
+
+/// Writes an ELF kernel that goes through 32 MiB before each mark, and waits after it; returns its path.
+pub fn write_touching(dir: &Path) -> Result<PathBuf, Failure> {
+    write(dir, &TOUCHING)
+}
+
+/// An ELF kernel of `code`.
+fn write(dir: &Path, code: &[u8]) -> Result<PathBuf, Failure> {
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     elf.extend([2, 0, 62, 0]); // executable, x86-64
     elf.extend(1_u32.to_le_bytes());
@@ -42,8 +100,9 @@ pub fn write_small(dir: &Path) -> Result<PathBuf, Failure> {
     for half in [64_u16, 56, 2, 0, 0, 0] {
         elf.extend(half.to_le_bytes());
     }
-    let segment = NOTE_OFFSET + NOTE_LEN;
-    for (kind, offset, len) in [(PT_LOAD, 0, segment), (PT_NOTE, NOTE_OFFSET, NOTE_LEN)] {
+    let note_offset = (CODE_OFFSET + u64::try_from(code.len())?).next_multiple_of(4);
+    let segment = note_offset + NOTE_LEN;
+    for (kind, offset, len) in [(PT_LOAD, 0, segment), (PT_NOTE, note_offset, NOTE_LEN)] {
         elf.extend(kind.to_le_bytes());
         elf.extend(5_u32.to_le_bytes()); // read, execute
         let at = ENTRY + offset;
@@ -53,8 +112,8 @@ pub fn write_small(dir: &Path) -> Result<PathBuf, Failure> {
     }
     let entry = ENTRY + CODE_OFFSET;
     put(&mut elf, 24, &entry.to_le_bytes())?;
-    elf.extend(CODE);
-    elf.resize(usize::try_from(NOTE_OFFSET)?, 0);
+    elf.extend(code);
+    elf.resize(usize::try_from(note_offset)?, 0);
     for field in [4, 4, NOTE_PHYS32_ENTRY] {
         elf.extend(field.to_le_bytes());
     }

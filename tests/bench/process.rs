@@ -80,6 +80,13 @@ impl Running {
         }
     }
 
+    /// Throws away what the monitor writes from here on.
+    pub fn read_on(&mut self) {
+        if let Some(mut output) = self.child.stdout.take() {
+            std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        }
+    }
+
     pub fn wait(&mut self) -> Result<ExitStatus, Failure> {
         Ok(self.child.wait()?)
     }

@@ -27,6 +27,8 @@ pub struct Entry {
     pub remark: String,
     samples: Vec<f64>,
     out: bool,
+    /// It is no monitor.
+    yardstick: bool,
 }
 
 impl Entry {
@@ -36,6 +38,15 @@ impl Entry {
             remark: String::new(),
             samples: Vec::new(),
             out: false,
+            yardstick: false,
+        }
+    }
+
+    /// What others are held against without being a peer of theirs.
+    pub fn yardstick(name: &'static str) -> Self {
+        Self {
+            yardstick: true,
+            ..Self::new(name)
         }
     }
 
@@ -77,7 +88,8 @@ const HEADINGS: [&str; 5] = ["", "median", "10 % to 90 %", "to the best peer", "
 
 impl Table {
     fn best_peer(&self) -> Option<f64> {
-        let peers = self.entries.iter().skip(1).filter_map(Entry::median);
+        let peers = self.entries.iter().skip(1).filter(|entry| !entry.yardstick);
+        let peers = peers.filter_map(Entry::median);
         peers.min_by(f64::total_cmp)
     }
 

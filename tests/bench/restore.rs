@@ -1,0 +1,200 @@
+//! From a snapshot to a guest that runs: asked for by the API, and from the start of a process.
+
+use crate::api::{call, connect};
+use crate::monitors::{Kind, Monitor};
+use crate::process::Running;
+use crate::report::{Aim, Entry, Table};
+use crate::startup::interleaved;
+use crate::{Failure, floor, payload};
+use serde_json::json;
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const MEM_MIB: u64 = 128;
+/// Milliseconds that are aimed at: half of what Firecracker took.
+const LOAD_AIM: f64 = 3.4;
+const START_AIM: f64 = 4.25;
+
+/// Where the snapshot of a monitor lies.
+struct Saved {
+    dir: PathBuf,
+}
+
+impl Saved {
+    fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    fn memory(&self) -> PathBuf {
+        self.dir.join("memory")
+    }
+}
+
+/// Measures it for the monitors that restore.
+pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Table>, Failure> {
+    let restores = |m: &&Monitor| m.kind != Kind::Qemu;
+    let monitors: Vec<Monitor> = monitors.iter().filter(restores).cloned().collect();
+    let out = out.join("restore");
+    fs::create_dir_all(&out)?;
+    for monitor in &monitors {
+        save(monitor, &saved(monitor, &out))?;
+    }
+    let with_api: Vec<Monitor> = monitors
+        .iter()
+        .filter(|m| m.kind != Kind::CloudHypervisor)
+        .cloned()
+        .collect();
+    let floor = RefCell::new(Entry::yardstick("the bare ioctls"));
+    let mut loads = interleaved(&with_api, rounds, |monitor| {
+        let saved = saved(monitor, &out);
+        if monitor.kind == Kind::Bantam {
+            let bytes = usize::try_from(MEM_MIB << 20)?;
+            let took = floor::once(&saved.memory(), bytes)?;
+            floor.borrow_mut().add(took.as_secs_f64() * 1e3);
+        }
+        load(monitor, &saved).map(|(_, loaded)| loaded)
+    });
+    loads.push(floor.into_inner());
+    let starts = interleaved(&monitors, rounds, |monitor| {
+        let saved = saved(monitor, &out);
+        match monitor.kind {
+            Kind::Bantam => restore(monitor, &saved),
+            Kind::CloudHypervisor => restore_by_its_api(monitor, &saved),
+            _ => load(monitor, &saved).map(|(whole, _)| whole),
+        }
+    });
+    let what = "1 vCPU, 128 MiB, one drive, the memory's file in the page cache";
+    Ok(vec![
+        Table {
+            title: "A snapshot's load to its guest resumed".into(),
+            unit: "ms",
+            note: format!(
+                "PUT /snapshot/load with resume_vm of a monitor that waits, until its answer; {what}; the bare \
+                 ioctls make a VM and set a state, in the measuring process; {rounds} interleaved rounds"
+            ),
+            entries: loads,
+            aim: Some(Aim::AtMost(LOAD_AIM)),
+        },
+        Table {
+            title: "Start to a restored guest that runs".into(),
+            unit: "ms",
+            note: format!(
+                "fork and exec of the monitor until the guest's next byte on COM1 (Bantam, --restore), or until the \
+                 API has answered that it was resumed (the others); {what}; {rounds} interleaved rounds"
+            ),
+            entries: starts,
+            aim: Some(Aim::AtMost(START_AIM)),
+        },
+    ])
+}
+
+fn saved(monitor: &Monitor, out: &Path) -> Saved {
+    Saved {
+        dir: out.join(monitor.file_stem()),
+    }
+}
+
+/// A monitor that serves its API at a socket, which is free before.
+fn serving(monitor: &Monitor, saved: &Saved) -> Result<(Command, PathBuf), Failure> {
+    let socket = saved.dir.join("api.sock");
+    free(&socket)?;
+    let mut command = Command::new(&monitor.program);
+    match monitor.kind {
+        Kind::CloudHypervisor => command.args(["--seccomp", "false", "--api-socket"]),
+        _ => command.args(["--no-seccomp", "--level", "Error", "--api-sock"]),
+    };
+    command.arg(&socket);
+    Ok((command, socket))
+}
+
+fn free(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Saves a guest that writes marks for ever.
+fn save(monitor: &Monitor, saved: &Saved) -> Result<(), Failure> {
+    fs::create_dir_all(&saved.dir)?;
+    let kernel = payload::write_busy(&saved.dir, &[])?;
+    let disk = saved.dir.join("disk.img");
+    File::create(&disk)?.set_len(2 << 20)?;
+    let (mut command, socket) = serving(monitor, saved)?;
+    let (state, memory) = (saved.state(), saved.memory());
+    if monitor.kind == Kind::CloudHypervisor {
+        command.args(["--console", "off", "--serial", "tty", "--cpus", "boot=1"]);
+        command.args(["--memory", &format!("size={MEM_MIB}M")]);
+        command.arg("--kernel").arg(&kernel);
+        command
+            .arg("--disk")
+            .arg(format!("path={}", disk.display()));
+    }
+    let (mut running, _) = Running::start(&mut command, Stdio::piped(), &saved.dir, PATIENCE)?;
+    let api = &mut connect(&socket)?;
+    if monitor.kind == Kind::CloudHypervisor {
+        running.wait_for_mark()?;
+        for name in ["state.json", "config.json", "memory-ranges"] {
+            free(&saved.dir.join(name))?;
+        }
+        let to = json!({"destination_url": format!("file://{}", saved.dir.display())});
+        call(api, "PUT", "/api/v1/vm.pause", &json!({}))?;
+        call(api, "PUT", "/api/v1/vm.snapshot", &to)?;
+        return Ok(());
+    }
+    let machine = json!({"vcpu_count": 1, "mem_size_mib": MEM_MIB});
+    call(api, "PUT", "/machine-config", &machine)?;
+    let boot = json!({"kernel_image_path": kernel, "boot_args": "console=ttyS0 quiet"});
+    call(api, "PUT", "/boot-source", &boot)?;
+    let drive = json!({
+        "drive_id": "disk", "is_root_device": false, "is_read_only": false, "path_on_host": disk,
+    });
+    call(api, "PUT", "/drives/disk", &drive)?;
+    let start = json!({"action_type": "InstanceStart"});
+    call(api, "PUT", "/actions", &start)?;
+    running.wait_for_mark()?;
+    call(api, "PATCH", "/vm", &json!({"state": "Paused"}))?;
+    let files = json!({"snapshot_path": state, "mem_file_path": memory});
+    call(api, "PUT", "/snapshot/create", &files)?;
+    Ok(())
+}
+
+/// From the process's start to the answer, and from the request to it.
+fn load(monitor: &Monitor, saved: &Saved) -> Result<(Duration, Duration), Failure> {
+    let (mut command, socket) = serving(monitor, saved)?;
+    let (running, started) = Running::start(&mut command, Stdio::null(), &saved.dir, PATIENCE)?;
+    let api = &mut connect(&socket)?;
+    let (state, memory) = (saved.state(), saved.memory());
+    let body = json!({
+        "snapshot_path": state, "resume_vm": true,
+        "mem_backend": {"backend_type": "File", "backend_path": memory},
+    });
+    let asked = Instant::now();
+    call(api, "PUT", "/snapshot/load", &body)
+        .map_err(|failure| running.explain(&failure.to_string()))?;
+    Ok((started.elapsed(), asked.elapsed()))
+}
+
+fn restore(monitor: &Monitor, saved: &Saved) -> Result<Duration, Failure> {
+    let mut command = Command::new(&monitor.program);
+    command.args(["--no-api", "--no-seccomp", "--level", "Error", "--restore"]);
+    command.arg(&saved.dir);
+    let (mut running, started) =
+        Running::start(&mut command, Stdio::piped(), &saved.dir, PATIENCE)?;
+    Ok(running.wait_for_mark()? - started)
+}
+
+fn restore_by_its_api(monitor: &Monitor, saved: &Saved) -> Result<Duration, Failure> {
+    let (mut command, socket) = serving(monitor, saved)?;
+    command.arg("--restore");
+    command.arg(format!("source_url=file://{}", saved.dir.display()));
+    let (running, started) = Running::start(&mut command, Stdio::null(), &saved.dir, PATIENCE)?;
+    let api = &mut connect(&socket)?;
+    call(api, "PUT", "/api/v1/vm.resume", &json!({}))
+        .map_err(|failure| running.explain(&failure.to_string()))?;
+    Ok(started.elapsed())
+}
