@@ -13,13 +13,17 @@
 mod harness;
 
 use harness::fault_handler::Handler;
-use harness::{Guest, Running, announce, counting, needs_kvm, network, rounds};
+use harness::{Guest, Running, announce, counting, image, needs_kvm, network, rounds};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 fn pause(running: &Running) {
@@ -100,6 +104,71 @@ fn differences_upon_differences_go_on_with_other_sockets() {
     echoes(&second);
     running.more_time();
     check(running, last);
+}
+
+#[test]
+fn disk_and_tcp_go_on_in_the_middle_of_it() {
+    needs_kvm();
+    announce("fio with verify, TCP");
+    network::enter(1);
+    let listener = TcpListener::bind((network::HOST, 0)).unwrap();
+    let mib = u64::from(rounds(6, 512));
+    let port = listener.local_addr().unwrap().port();
+    let loops = rounds(1, 40);
+    let mut running = Guest::cloud()
+        .root("cloud")
+        .vcpus(2)
+        .args(&network::guest_address(0))
+        .interface("tap0")
+        .scratch("data", 4 << 20)
+        .drive("fio", &image("fio.ext4"), json!({"is_read_only": true}))
+        .api()
+        .script(&format!(
+            "mount -o ro /dev/disk/by-id/virtio-fio /mnt
+             /mnt/fio --name=verify --filename=/dev/disk/by-id/virtio-data --rw=randwrite --bs=4k --size=4m --direct=1 \\
+                 --ioengine=io_uring --iodepth=8 --thread --verify=crc32c --verify_fatal=1 --loops={loops} \\
+                 --output-format=terse --terse-version=3 >/tmp/fio &
+             echo started=1
+             nc 10.99.0.1 {port} | sha256sum | sed 's/ .*//; s/^/received=/'
+             wait; echo errors=$(cut -d ';' -f 5 /tmp/fio); dmesg | grep -c 'I/O error' | sed 's/^/failed=/'
+             poweroff -f; sleep 60"
+        ))
+        .start();
+    running.wait_for("started=1");
+    let (mut stream, _) = listener.accept().unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let so_far = sent.clone();
+    let sender = std::thread::spawn(move || {
+        let mut digest = Sha256::new();
+        for part in 0..mib << 4 {
+            let block: Vec<u8> = (0..1_u64 << 13)
+                .flat_map(|word| {
+                    (word ^ part << 13)
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                        .to_le_bytes()
+                })
+                .collect();
+            stream.write_all(&block).unwrap();
+            digest.update(&block);
+            so_far.fetch_add(1, Ordering::Relaxed);
+        }
+        digest.finalize()
+    });
+    for part in 1..=2 {
+        while sent.load(Ordering::Relaxed) < part * (mib << 4) / 3 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        pause(&running);
+        running.save("s", "Full");
+        running = running.restore("s", json!({}));
+    }
+    let digest = sender.join().unwrap();
+    running.more_time();
+    let ended = running.wait().expect(0);
+    let expected: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(ended.value("received"), expected);
+    assert_eq!(ended.value("errors"), "0", "{}", ended.console);
+    assert_eq!(ended.value("failed"), "0", "{}", ended.console);
 }
 
 #[test]

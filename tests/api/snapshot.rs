@@ -185,6 +185,30 @@ fn differences_load_as_they_are() {
 }
 
 #[test]
+fn a_difference_in_the_place_of_what_it_lies_on_is_all_of_it() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = counting();
+    save(&monitor, files.path(), "s", "Full");
+    save(&monitor, files.path(), "s", "Diff");
+    save(&monitor, files.path(), "upon", "Diff");
+    // Under another name.
+    fs::hard_link(
+        files.path().join("s.memory"),
+        files.path().join("other.memory"),
+    )
+    .unwrap();
+    save(&monitor, files.path(), "other", "Diff");
+    save(&monitor, files.path(), "s", "Diff");
+    drop(monitor);
+    for name in ["s", "other"] {
+        ticks_on(&restored(files.path(), name));
+    }
+    // That one lay on what is there no more, and says so.
+    let text = refused(&load_body(files.path(), "upon"));
+    assert!(text.contains("is a diff upon snapshot"), "{text}");
+}
+
+#[test]
 fn without_tracking_differences_are_found_by_comparing() {
     let files = tempfile::tempdir().unwrap();
     let monitor = Monitor::running();

@@ -2,6 +2,8 @@
 //! brought in.
 
 use super::harness::{Guest, Running, bantam, http, payload};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::path::Path;
@@ -23,6 +25,17 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     while !done() {
         assert!(start.elapsed() < super::features::PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Ends a monitor, also one that strace started, which would go on without it.
+fn end(pid: u32) {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let own = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    for pid in own.chain([pid.try_into().unwrap()]) {
+        // strace may have ended with what it traced.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
@@ -91,7 +104,8 @@ pub fn saved_and_copied(command: Command, dir: &Path) {
         child.wait().unwrap();
         running.more_time();
     }
-    drop(running.kill());
+    end(running.child.id());
+    running.child.wait().unwrap();
 }
 
 /// Restores the guest of `dir`, and saves it again, in part without tracking; `prefetch` as the load has it.
@@ -131,6 +145,6 @@ pub fn restored(mut command: Command, dir: &Path, prefetch: Value) {
         let body = json!({"snapshot_path": state, "mem_file_path": memory, "snapshot_type": kind});
         ask("/snapshot/create", &body);
     }
-    child.kill().unwrap();
+    end(child.id());
     child.wait().unwrap();
 }

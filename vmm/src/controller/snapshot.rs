@@ -108,6 +108,7 @@ impl Controller {
             base: loaded.base,
             written: 0,
             samples: loaded.snapshot.memory.samples,
+            files: loaded.files,
         });
         log::info!(
             "snapshot {id} was loaded in {} us",

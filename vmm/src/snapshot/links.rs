@@ -84,6 +84,11 @@ impl Link {
         self.runs.is_some()
     }
 
+    /// Where its files are.
+    pub fn into_paths(self) -> [PathBuf; 2] {
+        [self.state_path, self.memory_path]
+    }
+
     /// Its memory as a layer of the whole.
     pub fn layer(&self) -> Layer {
         let runs = self.runs.as_ref().filter(|_| !self.whole);

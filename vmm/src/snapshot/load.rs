@@ -23,6 +23,8 @@ pub struct Loaded {
     pub layers: Layers,
     /// Where it lies, for a diff upon it.
     pub base: Base,
+    /// Its files, and those of the snapshots it lies on.
+    pub files: Vec<PathBuf>,
     /// The process that gives the memory, in place of files.
     served_by: Option<PathBuf>,
 }
@@ -42,6 +44,7 @@ pub fn load(state_path: &Path, memory_path: &Path) -> Result<Loaded, SnapshotErr
         snapshot,
         layers: Layers(links.iter().map(Link::layer).collect()),
         base,
+        files: links.into_iter().flat_map(Link::into_paths).collect(),
         served_by: None,
     })
 }
@@ -60,6 +63,7 @@ pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotE
     Ok(Loaded {
         snapshot,
         layers: Layers::default(),
+        files: vec![base.snapshot_path.clone(), base.mem_file_path.clone()],
         base,
         served_by: Some(socket.into()),
     })

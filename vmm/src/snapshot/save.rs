@@ -13,7 +13,7 @@ use resources::VmConfig;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -29,10 +29,23 @@ pub struct Saved {
     pub written: u64,
     /// Its checksums.
     pub samples: Vec<Sample>,
+    /// Its files, and those of the snapshots it lies on.
+    pub files: Vec<PathBuf>,
+}
+
+impl Saved {
+    /// Whether `path` is one of the files that a diff upon it needs.
+    fn needs(&self, path: &Path) -> bool {
+        let identity = |path: &Path| Some(path.metadata().ok()?).map(|m| (m.dev(), m.ino()));
+        let wanted = identity(path);
+        let same = |file: &PathBuf| file == path || (wanted.is_some() && identity(file) == wanted);
+        self.files.iter().any(same)
+    }
 }
 
 /// Writes the state of `machine`, which is held, to `state_path` and its memory to `memory_path`. With `since` it is a
-/// diff on that snapshot, of the pages written since.
+/// diff on that snapshot, of the pages written since; unless that would take the place of a file that the diff needs: then
+/// all of the memory is written, as clients expect who save differences over the whole.
 ///
 /// # Errors
 /// [`SnapshotError`]: what was at the two paths is still there, and the machine as it was.
@@ -48,6 +61,7 @@ pub fn save(
             "state and memory need a file each",
         ));
     }
+    let since = since.filter(|since| !since.needs(state_path) && !since.needs(memory_path));
     let id = getrandom::u64().map_err(|e| unwritable(state_path)(e.into()))?;
     let id = format!("{id:016x}");
     // The pages that were written count for the next diff if this one fails.
@@ -111,7 +125,15 @@ fn write(
         },
         written: snapshot.memory.written,
         samples,
+        files: files(state_path, memory_path, since),
     })
+}
+
+/// The files of a snapshot at these paths that lies on `since`.
+fn files(state_path: &Path, memory_path: &Path, since: Option<&Saved>) -> Vec<PathBuf> {
+    let below = since.map(|saved| saved.files.clone()).unwrap_or_default();
+    let own = [state_path.into(), memory_path.into()];
+    below.into_iter().chain(own).collect()
 }
 
 /// Which pages to write, and whether that is a diff.
