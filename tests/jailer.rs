@@ -13,6 +13,8 @@
 
 #[path = "jailer/escape.rs"]
 mod escape;
+#[path = "jailer/fork.rs"]
+mod fork;
 #[path = "jailer/guests.rs"]
 mod guests;
 #[path = "harness/mod.rs"]

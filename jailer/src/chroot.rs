@@ -17,7 +17,7 @@ use crate::undo::Undo;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, stat};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
 use resources::VmConfig;
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -151,6 +151,37 @@ impl Jail {
         let path = drive.path_on_host.clone().unwrap_or_default();
         let shown = format!("{} of drive {}", path.display(), drive.drive_id);
         image::lay(&self.root, self.owner.gid, file, &shown, undo).map(Some)
+    }
+
+    /// Puts in the kernel and the initrd that the jailer had found in the image of the guest `of`, if `config`, its copy's,
+    /// says so.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file.
+    pub fn link_boot(&self, config: &VmConfig, of: &str, undo: &mut Undo) -> Result<(), Error> {
+        if config.boot_source.image_drive.is_none() {
+            return Ok(());
+        }
+        let from = self.jails.enter(of).and_then(|jail| jail.enter("root"));
+        let from = from.map_err(Error::step(format!("open the jail of {of}")))?;
+        for name in [KERNEL, INITRD] {
+            if from.stat(name).is_err() {
+                continue;
+            }
+            let path = from.path().join(name);
+            let failed = || format!("share {} with a copy", path.display());
+            self.root.remove_leftover(name)?;
+            from.link(name, &self.root, name)
+                .map_err(Error::step(failed()))?;
+            self.root.record(undo, name, UnlinkatFlags::NoRemoveDir)?;
+            // The other guest's user may have put something else there.
+            let stat = self.root.stat(name).map_err(Error::step(failed()))?;
+            if kind(&stat) != SFlag::S_IFREG || stat.st_uid != ROOT.uid.as_raw() {
+                let message = "it is not what the jailer had put there";
+                return Err(Error::step(failed())(io::Error::other(message)));
+            }
+        }
+        Ok(())
     }
 
     /// Puts in what this guest needs: its configuration, the seed, if it has one, and places to mount its

@@ -1,11 +1,12 @@
 //! Removing what a guest that has ended left on the host: its control groups, packet filter rules and
-//! bridge, an image that it never had, and what the jailer had put into its jail.
+//! bridge, an image that it never had, what a copy of another had for itself, and what the jailer had put into its jail.
 //!
 //! What others put into the jail, and what the VMM wrote there, stays: logs, images, a client's files.
 
 use crate::chroot::{self, LOCK, PROCESS};
 use crate::dir::{Dir, Owner, ROOT, kind};
 use crate::error::{Error, warn};
+use crate::guests::copies;
 use crate::jail_config::{DRIVES, FILE, INITRD, KERNEL};
 use crate::network;
 use crate::record::Record;
@@ -89,6 +90,7 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
             directory.path().display()
         )))?;
     }
+    copies::forget(base, exec_name, id)?;
     undo.keep();
     drop(lock);
     Ok(())

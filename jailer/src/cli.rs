@@ -43,6 +43,8 @@ pub struct Options {
     pub netns: Option<PathBuf>,
     /// The guest's JSON file.
     pub config_file: Option<PathBuf>,
+    /// The guest in a jail beside it of which this one is to be a copy.
+    pub copy_of: Option<String>,
     /// Limits of the VMM's process.
     pub limits: Limits,
     /// Control groups of the VMM's process.
@@ -238,6 +240,7 @@ impl Arguments {
             base: self.chroot_base_dir.unwrap_or_else(|| DEFAULT_BASE.into()),
             netns: self.netns,
             config_file: self.config_file,
+            copy_of: None,
             limits: Limits::parse(&self.resource_limit)?,
             pass_through,
         })))

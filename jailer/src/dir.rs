@@ -264,6 +264,14 @@ impl Dir {
         }
     }
 
+    /// Gives what is called `name` here the name `new` in `to`, too, on the same file system.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn link(&self, name: &str, to: &Self, new: &str) -> io::Result<()> {
+        Ok(linkat(&*self.fd, name, &*to.fd, new, AtFlags::empty())?)
+    }
+
     /// Waits until its entries are on the disk.
     ///
     /// # Errors

@@ -79,18 +79,27 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
         None => {
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(None, plan.home, undo)?;
-            Vmm::new(options, started, lock, Vec::new(), false)
+            Vmm::new(options, started, lock, Vec::new(), Vec::new())
         }
         Some(guest) => {
             let files = guest.files.make(options.owner, undo)?;
-            let found = jail.furnish_boot(&guest.config, &files, undo)?;
-            let taps = network::make(&options.id, guest.interfaces, options.owner.uid, undo)?;
+            let found = match &options.copy_of {
+                // Its image is none yet.
+                Some(of) => jail.link_boot(&guest.config, of, undo).map(|()| None)?,
+                None => jail.furnish_boot(&guest.config, &files, undo)?,
+            };
+            let own = options.copy_of.is_some();
+            let taps = network::make(&options.id, guest.interfaces, options.owner.uid, own, undo)?;
             let numbers = vmm::numbers(&taps);
             let jailed = jail_config::jailed(guest.config.clone(), &numbers, found.as_ref());
             jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
-            Vmm::new(options, started, lock, taps, true)
+            let arguments = match own {
+                true => vmm::waiting(&guest.config, &numbers),
+                false => vmm::configured(),
+            };
+            Vmm::new(options, started, lock, taps, arguments)
         }
     };
     Ok(Made {

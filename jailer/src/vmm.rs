@@ -3,11 +3,13 @@
 use crate::chroot::Lock;
 use crate::cli::Options;
 use crate::error::Error;
+use crate::guests::channel;
 use crate::jail_config;
 use crate::uids::Claim;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_gettime};
+use resources::VmConfig;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -51,20 +53,14 @@ pub struct Vmm {
 }
 
 impl Vmm {
-    /// The VMM of `options`, to inherit `lock` and `taps`; `configured` tells whether its configuration is
-    /// in the jail.
+    /// The VMM of `options`, to inherit `lock` and `taps`; `arguments` tell it where its guest is.
     pub fn new(
         options: &Options,
         started: Started,
         lock: Lock,
         taps: Vec<OwnedFd>,
-        configured: bool,
+        mut arguments: Vec<OsString>,
     ) -> Self {
-        let mut arguments = Vec::new();
-        if configured {
-            let path = format!("/{}", jail_config::FILE);
-            arguments.extend(["--config-file".into(), path.into()]);
-        }
         arguments.extend(options.pass_through.iter().cloned());
         Self {
             name: options.exec_name.clone(),
@@ -129,6 +125,29 @@ impl Vmm {
         words.extend(self.arguments.iter().cloned());
         words
     }
+}
+
+/// The arguments of a VMM whose configuration is in the jail.
+pub fn configured() -> Vec<OsString> {
+    let path = format!("/{}", jail_config::FILE);
+    vec!["--config-file".into(), path.into()]
+}
+
+/// The arguments of a VMM that waits for a copy of the guest that `config` describes, whose interfaces have the open
+/// taps `taps`, in order.
+pub fn waiting(config: &VmConfig, taps: &[RawFd]) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["--fork-socket".into()];
+    words.push(format!("/{}/{}", channel::RUN, channel::FORK).into());
+    for drive in config.drives.iter().filter(|drive| !drive.is_read_only) {
+        let id = &drive.drive_id;
+        let image = format!("{id}=/{}/{id}", jail_config::DRIVES);
+        words.extend(["--fork-drive".into(), image.into()]);
+    }
+    for (interface, tap) in config.network_interfaces.iter().zip(taps) {
+        let tap = format!("{}={tap}", interface.iface_id);
+        words.extend(["--fork-tap".into(), tap.into()]);
+    }
+    words
 }
 
 fn c_string(word: OsString) -> io::Result<CString> {

@@ -25,6 +25,9 @@ pub struct Host {
     /// What the guest is told at its first start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
+    /// The running guest of which this one is a copy; `jailer fork` writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
 }
 
 /// What cloud-init finds on a volume labelled `CIDATA` (its data source NoCloud), with the addresses of the

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// Says that it is up, again and again.
-fn chatty(dir: &Path) {
+pub fn chatty(dir: &Path) {
     let mut code = payload::print("up\n");
     // mov ecx, 200000; loop $; jmp to the start.
     code.extend([0xb9, 0x40, 0x0d, 0x03, 0x00, 0xe2, 0xfe, 0xe9]);

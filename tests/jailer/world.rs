@@ -36,7 +36,7 @@ impl World {
         let path = dir.path().display();
         sh(&format!(
             "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base; \
-             for own in /run/bantam /etc/bantam /var/log/bantam /srv/jailer /etc/systemd/system; do \
+             for own in /run/bantam /run/netns /etc/bantam /var/log/bantam /srv/jailer /etc/systemd/system; do \
                  mkdir -p $own; mount -t tmpfs -o mode=755 tmpfs $own; \
              done"
         ));

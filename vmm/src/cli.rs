@@ -4,6 +4,7 @@ use crate::api::DEFAULT_MAX_BODY;
 use crate::snapshot::{self, format};
 use argh::FromArgs;
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 /// The version of the interface that is served, as clients ask for it.
@@ -38,6 +39,17 @@ pub enum Seccomp {
     Off,
 }
 
+/// A copy of another guest that is to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Where it is waited for.
+    pub socket: PathBuf,
+    /// Images that become copies of its drives.
+    pub images: Vec<(String, PathBuf)>,
+    /// Open taps of this process, which take the place of its own.
+    pub taps: Vec<(String, RawFd)>,
+}
+
 /// A guest to run, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -45,8 +57,8 @@ pub struct Options {
     pub api_sock: Option<PathBuf>,
     /// The guest's JSON file; without it the API describes the guest.
     pub config_file: Option<PathBuf>,
-    /// Where a copy of another guest is waited for, with the images that become copies of its drives.
-    pub fork: Option<(PathBuf, Vec<(String, PathBuf)>)>,
+    /// Where a copy of another guest is waited for.
+    pub fork: Option<Waiting>,
     /// The directory of the snapshot that it goes on from.
     pub restore: Option<PathBuf>,
     /// Whether what it touches at first is brought in before it asks.
@@ -119,6 +131,9 @@ struct Arguments {
     /// of that guest's drive ID, keep a copy in this file, on the same btrfs or XFS; ID=PATH, may be repeated
     #[argh(option, arg_name = "id=path")]
     fork_drive: Vec<String>,
+    /// of that guest's interface ID, use this open tap; ID=DESCRIPTOR, may be repeated
+    #[argh(option, arg_name = "id=descriptor")]
+    fork_tap: Vec<String>,
     /// path of the API socket (/run/firecracker.socket)
     #[argh(option)]
     api_sock: Option<PathBuf>,
@@ -278,6 +293,17 @@ impl Arguments {
         if self.fork_socket.is_none() && !self.fork_drive.is_empty() {
             return Err("--fork-drive needs --fork-socket".into());
         }
+        if self.fork_socket.is_none() && !self.fork_tap.is_empty() {
+            return Err("--fork-tap needs --fork-socket".into());
+        }
+        let taps = self.fork_tap.iter().map(|tap| {
+            let parsed = tap.split_once('=').and_then(|(id, number)| {
+                let number: RawFd = number.parse().ok()?;
+                (!id.is_empty() && number > 2).then(|| (id.to_owned(), number))
+            });
+            parsed.ok_or_else(|| format!("--fork-tap {tap}: use ID=DESCRIPTOR"))
+        });
+        let taps = taps.collect::<Result<Vec<_>, _>>()?;
         let images = self
             .fork_drive
             .iter()
@@ -303,7 +329,11 @@ impl Arguments {
         Ok(Action::Run(Box::new(Options {
             api_sock: Some(api_sock).filter(|_| !self.no_api),
             config_file: self.config_file,
-            fork: self.fork_socket.map(|socket| (socket, images)),
+            fork: self.fork_socket.map(|socket| Waiting {
+                socket,
+                images,
+                taps,
+            }),
             restore: self.restore,
             prefetch: self.prefetch,
             id: self.id,

@@ -181,11 +181,11 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         controller.adopt(loaded.config)?;
         controller.boot().map_err(in_place)?;
     }
-    if let Some((socket, images)) = &options.fork {
+    if let Some(waiting) = &options.fork {
         controller
-            .wait_for_fork(socket, images.clone())
+            .wait_for_fork(waiting)
             .map_err(|source| RunError::Fork {
-                path: socket.clone(),
+                path: waiting.socket.clone(),
                 source,
             })?;
     }

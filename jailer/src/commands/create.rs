@@ -3,7 +3,7 @@
 use super::table::gib;
 use crate::dir::Owner;
 use crate::error::{Error, warn};
-use crate::guests::{self, Guest, definitions, disk, network, options, service};
+use crate::guests::{self, Guest, copies, definitions, disk, network, options, service};
 use crate::storage;
 use crate::uids;
 use crate::undo::Undo;
@@ -75,6 +75,9 @@ pub struct Create {
     /// the VMM (bantam, beside this program)
     #[argh(option)]
     exec_file: Option<PathBuf>,
+    /// let `jailer fork` copy the guest while it runs, at the cost of huge pages
+    #[argh(switch)]
+    forkable: bool,
     /// start the guest with the host
     #[argh(switch)]
     autostart: bool,
@@ -188,6 +191,7 @@ impl Create {
             machine_config: MachineConfig {
                 vcpu_count: self.vcpus,
                 mem_size_mib: self.ram.or(self.memory).unwrap_or(DEFAULT_RAM),
+                forkable: self.forkable,
                 ..MachineConfig::default()
             },
             network_interfaces,
@@ -206,6 +210,7 @@ impl Create {
                 uid: Some(uid),
                 gid: self.gid,
                 seed: self.seed(image.is_some())?,
+                copy_of: None,
             }),
             ..VmConfig::default()
         })
@@ -213,9 +218,10 @@ impl Create {
 
     /// A user whom no other guest has.
     fn user_number(&self, others: &[VmConfig]) -> Result<u32, Error> {
+        let copies = copies::uids()?;
         let taken = |uid: u32| {
             let mut hosts = others.iter().filter_map(|other| other.host.as_ref());
-            hosts.any(|host| host.uid == Some(uid))
+            copies.contains(&uid) || hosts.any(|host| host.uid == Some(uid))
         };
         if let Some(uid) = self.uid {
             if taken(uid) {

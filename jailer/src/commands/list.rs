@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use crate::error::Error;
-use crate::guests::{Guest, definitions, options, service};
+use crate::guests::{Guest, copies, definitions, options, service};
 use argh::FromArgs;
 use serde_json::{Value, json};
 
@@ -23,7 +23,9 @@ impl List {
     pub fn run(self) -> Result<(), Error> {
         super::need_root()?;
         let mut all = Vec::new();
-        for name in definitions::names()? {
+        let mut names = definitions::names()?;
+        names.extend(copies::names()?);
+        for name in names {
             match Guest::load(&name) {
                 Ok(guest) => all.push(state(&guest)?),
                 Err(e) => all.push(
@@ -34,7 +36,15 @@ impl List {
         if self.json {
             return super::print_json(&all);
         }
-        let mut table = Table::new(["NAME", "STATE", "PID", "VCPUS", "MEMORY", "AUTOSTART"]);
+        let mut table = Table::new([
+            "NAME",
+            "STATE",
+            "PID",
+            "VCPUS",
+            "MEMORY",
+            "AUTOSTART",
+            "COPY OF",
+        ]);
         for guest in &all {
             let cell = |key: &str| match guest.get(key) {
                 Some(Value::String(text)) => text.clone(),
@@ -42,7 +52,18 @@ impl List {
                 None | Some(Value::Null) => "-".into(),
                 Some(other) => other.to_string(),
             };
-            table.row(["name", "state", "pid", "vcpus", "memory_mib", "autostart"].map(cell));
+            table.row(
+                [
+                    "name",
+                    "state",
+                    "pid",
+                    "vcpus",
+                    "memory_mib",
+                    "autostart",
+                    "copy_of",
+                ]
+                .map(cell),
+            );
         }
         table.print();
         Ok(())
@@ -75,7 +96,7 @@ impl Show {
         for (key, value) in [
             (
                 "definition",
-                definitions::path(&guest.name).display().to_string().into(),
+                definitions::find(&guest.name).display().to_string().into(),
             ),
             ("jail", jail.display().to_string().into()),
             ("messages", messages(&guest)),
@@ -89,7 +110,7 @@ impl Show {
 
 /// Where its messages are.
 fn messages(guest: &Guest) -> Value {
-    match service::is_here() {
+    match service::is_here() && guest.copy_of().is_none() {
         true => format!("journalctl -u {}", service::unit(&guest.name)).into(),
         false => options::messages(&guest.name).display().to_string().into(),
     }
@@ -104,5 +125,6 @@ fn state(guest: &Guest) -> Result<Value, Error> {
         "vcpus": guest.config.machine_config.vcpu_count,
         "memory_mib": guest.config.machine_config.mem_size_mib,
         "autostart": service::is_enabled(&guest.name),
+        "copy_of": guest.copy_of(),
     }))
 }

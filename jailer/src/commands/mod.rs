@@ -7,6 +7,7 @@
 mod clean;
 mod console;
 mod create;
+mod fork;
 mod list;
 mod pool;
 mod start;
@@ -42,6 +43,8 @@ pub enum Command {
     Start(start::Start),
     /// Shut a guest down.
     Stop(stop::Stop),
+    /// Copy a running guest.
+    Fork(fork::Fork),
     /// End a guest at once.
     Destroy(stop::Destroy),
     /// List the guests.
@@ -109,6 +112,7 @@ impl Command {
             Self::Create(create) => create.run(),
             Self::Start(start) => start.run(),
             Self::Stop(stop) => stop.run(),
+            Self::Fork(fork) => fork.run(),
             Self::Destroy(destroy) => destroy.run(),
             Self::List(list) => list.run(),
             Self::Show(show) => show.run(),

@@ -45,6 +45,9 @@ impl Start {
 /// [`Error`], which is why it did not start.
 pub fn start(guest: &Guest) -> Result<(), Error> {
     let name = &guest.name;
+    if guest.copy_of().is_some() && !guest.is_running() {
+        return Err(guest.not_running());
+    }
     if guest.is_running() {
         let message = format!("runs already: `jailer console {name}` shows it");
         return Err(Error::Problems(vec![Problem::new(name, message)]));

@@ -81,7 +81,8 @@ impl Stop {
     }
 }
 
-/// End a guest at once, as a power cut would, and remove what it leaves on the host. Its disks stay.
+/// End a guest at once, as a power cut would, and remove what it leaves on the host. Its disks stay,
+/// those of a copy excepted.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand, name = "destroy", example = "jailer destroy web1")]
 pub struct Destroy {
@@ -103,12 +104,22 @@ impl Destroy {
             return Err(guest.not_running());
         }
         destroy(&guest)?;
-        println!("{} is destroyed; its disks are as it left them", guest.name);
+        match guest.copy_of() {
+            Some(of) => println!(
+                "{}, a copy of {of}, is destroyed with its disks",
+                guest.name
+            ),
+            None => println!("{} is destroyed; its disks are as it left them", guest.name),
+        }
         tidy(&guest)
     }
 }
 
-fn destroy(guest: &Guest) -> Result<(), Error> {
+/// Ends `guest` at once.
+///
+/// # Errors
+/// What the host says.
+pub fn destroy(guest: &Guest) -> Result<(), Error> {
     let name = &guest.name;
     if service::has(name) {
         // Else it would start it again.

@@ -33,6 +33,10 @@ impl Undefine {
         let held = definitions::Held::new()?;
         let guest = Guest::load(&self.name)?;
         let name = &guest.name;
+        if let Some(of) = guest.copy_of() {
+            let message = format!("is a copy of {of}: `jailer destroy {name}` ends it for good");
+            return Err(Error::Problems(vec![Problem::new(name, message)]));
+        }
         if guest.is_running() {
             let message = format!("runs: `jailer stop {name}` or `jailer destroy {name}` first");
             return Err(Error::Problems(vec![Problem::new(name, message)]));

@@ -9,11 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// The directory of sockets in the jail.
-const RUN: &str = "run";
+pub const RUN: &str = "run";
 /// The API there.
 const API: &str = "firecracker.socket";
 /// The console there.
 pub const CONSOLE: &str = "console.socket";
+/// Where a VMM waits for a copy of another guest, there.
+pub const FORK: &str = "fork.sock";
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer that is read, in bytes.
@@ -41,10 +43,19 @@ pub fn connect(guest: &Guest, name: &str) -> io::Result<UnixStream> {
 /// What the host says, or what the VMM answers.
 pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
     let body = serde_json::json!({"action_type": action}).to_string();
-    let answer = ask(guest, "PUT /actions", &body)?;
+    put(guest, "/actions", &body, PATIENCE).map(drop)
+}
+
+/// Asks the guest's VMM for something; the body of its answer.
+///
+/// # Errors
+/// What the host says, or what the VMM answers.
+pub fn put(guest: &Guest, path: &str, body: &str, patience: Duration) -> io::Result<String> {
+    let answer = ask(guest, &format!("PUT {path}"), body, patience)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
-    if status == "204" {
-        return Ok(());
+    if matches!(status, "200" | "204") {
+        let body = answer.split_once("\r\n\r\n").unwrap_or_default().1;
+        return Ok(body.to_owned());
     }
     let text = answer.lines().last().unwrap_or_default();
     let text: String = text.chars().take(300).collect();
@@ -57,13 +68,13 @@ pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
 /// # Errors
 /// What the host says: it does not listen yet, or no longer.
 pub fn is_up(guest: &Guest) -> io::Result<bool> {
-    Ok(ask(guest, "GET /", "")?.contains("\"Running\""))
+    Ok(ask(guest, "GET /", "", PATIENCE)?.contains("\"Running\""))
 }
 
 /// The answer to a request, with its head.
-fn ask(guest: &Guest, request: &str, body: &str) -> io::Result<String> {
+fn ask(guest: &Guest, request: &str, body: &str, patience: Duration) -> io::Result<String> {
     let mut stream = connect(guest, API)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(
         stream,

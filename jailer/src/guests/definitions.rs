@@ -16,7 +16,14 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(DEFINITIONS).join(format!("{name}.json"))
 }
 
-/// The names of all guests, in order.
+/// Where the definition of `name` is, or what is written down of it if it is a copy.
+pub fn find(name: &str) -> PathBuf {
+    Some(super::copies::path(name))
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| path(name))
+}
+
+/// The names of all guests that are defined, in order.
 ///
 /// # Errors
 /// What the host says.

@@ -4,8 +4,10 @@
 //! guest runs if the lock of its jail is held.
 
 pub mod channel;
+pub mod copies;
 pub mod definitions;
 pub mod disk;
+pub mod fork;
 pub mod network;
 pub mod options;
 mod pairs;
@@ -36,7 +38,7 @@ impl Guest {
     /// [`Error`]: there is none, or its definition is wrong.
     pub fn load(name: &str) -> Result<Self, Error> {
         check_name(name)?;
-        let path = definitions::path(name);
+        let path = definitions::find(name);
         if !path.exists() {
             let message = format!(
                 "there is no guest `{name}`: `jailer list` shows which there are, `jailer create --name \
@@ -52,6 +54,11 @@ impl Guest {
             name: name.into(),
             config: loaded.config,
         })
+    }
+
+    /// The guest of which it is a copy, if it is one.
+    pub fn copy_of(&self) -> Option<&str> {
+        self.config.host.as_ref()?.copy_of.as_deref()
     }
 
     /// The directory of its jail, outside the guest's reach.
@@ -92,7 +99,12 @@ impl Guest {
 
     /// What to say if it does not run and should.
     pub fn not_running(&self) -> Error {
-        let message = format!("does not run: `jailer start {}`", self.name);
+        let message = match self.copy_of() {
+            Some(of) => {
+                format!("is a copy of {of} and has ended: `jailer fork {of}` makes another")
+            }
+            None => format!("does not run: `jailer start {}`", self.name),
+        };
         Error::Problems(vec![Problem::new(&self.name, message)])
     }
 

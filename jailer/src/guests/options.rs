@@ -1,6 +1,6 @@
 //! How a guest that is defined is started: as by flags, from its definition.
 
-use super::{Guest, definitions};
+use super::{Guest, copies, definitions};
 use crate::cgroup;
 use crate::cli::{DEFAULT_BASE, DEFAULT_LIMITS, Options, Process, exec_name};
 use crate::dir::Owner;
@@ -49,7 +49,7 @@ pub fn owner(uid: u32, gid: Option<u32>) -> Owner {
 /// [`Error::Problems`]: its definition has no user.
 pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
     let host = guest.config.host.clone().unwrap_or_default();
-    let path = definitions::path(&guest.name);
+    let path = definitions::find(&guest.name);
     let Some(uid) = host.uid else {
         let key = format!("{}: host.uid", path.display());
         let message = "is missing: name the user that the guest's VMM runs as";
@@ -68,7 +68,8 @@ pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
         allot: None,
         base: DEFAULT_BASE.into(),
         base_given: false,
-        netns: None,
+        netns: host.copy_of.is_some().then(|| copies::network(&guest.name)),
+        copy_of: host.copy_of,
         config_file: Some(path),
         limits: DEFAULT_LIMITS,
         cgroup: cgroup::Wish::default(),

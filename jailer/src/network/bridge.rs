@@ -149,6 +149,36 @@ impl Held {
     }
 }
 
+/// Makes sure that there is the bridge `name`, with `addresses`, in a network namespace that is one guest's alone: it goes
+/// with that. `key` is its interface's.
+///
+/// # Errors
+/// [`Error`], naming the bridge and the key.
+pub fn make_own(
+    control: &Control,
+    key: &str,
+    name: &str,
+    addresses: &[IpNet],
+) -> Result<(), Error> {
+    let make = || -> io::Result<()> {
+        match control.add_bridge(name) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+            made => made?,
+        }
+        control.fix_address(name)?;
+        control.set_up(name, true)?;
+        let index = control
+            .index(name)?
+            .and_then(|index| u32::try_from(index).ok());
+        let index = index.ok_or(io::ErrorKind::NotFound)?;
+        let mut addresses = addresses.iter();
+        addresses.try_for_each(|net| netlink::add_address(index, *net))
+    };
+    make().map_err(Error::step(format!(
+        "set up the bridge {name} of a copy ({key}.bridge)"
+    )))
+}
+
 /// In place of the number of a bridge that is about to be created.
 const NEW: &str = "new";
 

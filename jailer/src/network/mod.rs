@@ -15,8 +15,10 @@ use crate::namespaces;
 use crate::record::Made;
 use crate::undo::Undo;
 use device::Control;
+use ipnet::{IpNet, Ipv4Net};
 use resources::{HostNetwork, NetworkInterface, Problem, VmConfig};
 use rules::Guarded;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -199,7 +201,8 @@ fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, P
     }))
 }
 
-/// Makes what [`check`] found missing for the guest `id`; the taps' descriptors, in order.
+/// Makes what [`check`] found missing for the guest `id`; the taps' descriptors, in order. `own` tells that the network
+/// is the guest's alone, and goes with it.
 ///
 /// # Errors
 /// [`Error`], naming the key and the device.
@@ -207,6 +210,7 @@ pub fn make(
     id: &str,
     interfaces: Vec<Interface>,
     owner: nix::unistd::Uid,
+    own: bool,
     undo: &mut Undo,
 ) -> Result<Vec<OwnedFd>, Error> {
     let mut taps = Vec::new();
@@ -223,7 +227,7 @@ pub fn make(
     for interface in interfaces {
         taps.push(match interface {
             Interface::Existing(tap) => tap,
-            Interface::New(tap) => tap.make(owner, undo)?,
+            Interface::New(tap) => tap.make(owner, own, undo)?,
         });
     }
     Ok(taps)
@@ -231,16 +235,21 @@ pub fn make(
 
 impl NewTap {
     /// Makes the bridge if it is absent, and the tap on it.
-    fn make(&self, owner: nix::unistd::Uid, undo: &mut Undo) -> Result<OwnedFd, Error> {
+    fn make(&self, owner: nix::unistd::Uid, own: bool, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let (key, name, bridge) = (&self.key, &self.name, &self.bridge);
         let control =
             Control::open().map_err(Error::step("open a socket to make network devices"))?;
-        let mut held = bridge::Held::new(bridge)?;
-        undo.announce(|made| made.bridges.push(bridge.clone()))?;
-        let nat = self.around.nat;
-        held.ensure(control, key, &self.around.bridge_addresses, nat, undo)?;
-        if nat {
-            rules::translate(bridge, &self.around.bridge_addresses, undo)?;
+        let addresses = &self.around.bridge_addresses;
+        if own {
+            bridge::make_own(&control, key, bridge, addresses)?;
+        } else {
+            let mut held = bridge::Held::new(bridge)?;
+            undo.announce(|made| made.bridges.push(bridge.clone()))?;
+            let nat = self.around.nat;
+            held.ensure(control, key, addresses, nat, undo)?;
+            if nat {
+                rules::translate(bridge, addresses, undo)?;
+            }
         }
         let tap = tap::create(key, name, owner)?;
         undo.checkpoint()?;
@@ -248,6 +257,35 @@ impl NewTap {
         undo.checkpoint()?;
         Ok(tap)
     }
+}
+
+/// The addresses of the bridge `name`, which somebody else has made.
+///
+/// # Errors
+/// What the host says.
+pub fn addresses_of(name: &str) -> io::Result<Vec<IpNet>> {
+    let all = nix::ifaddrs::getifaddrs()?;
+    let found = all.filter(|one| one.interface_name == name);
+    let nets = found.filter_map(|one| {
+        let (address, mask) = (one.address?, one.netmask?);
+        match (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
+            (Some(address), Some(mask)) => {
+                let net = Ipv4Net::with_netmask(address.ip(), mask.ip());
+                net.ok().map(IpNet::V4)
+            }
+            // Addresses of the link every device has.
+            _ => None,
+        }
+    });
+    Ok(nets.collect())
+}
+
+/// Switches on the loopback device of a new network namespace, which this thread is in.
+///
+/// # Errors
+/// What the host says.
+pub fn switch_on_loopback() -> io::Result<()> {
+    Control::open()?.set_up("lo", true)
 }
 
 /// Removes what a guest left in the network: `made` is its record. Bridges in `kept` are to be used again.

@@ -1,6 +1,7 @@
 //! Copies of the running guest, and being one.
 
 use super::{Controller, Phase, refused};
+use crate::cli::Waiting;
 use crate::command::{CommandError, Reply};
 use crate::event_loop::{self, Added};
 use crate::events::Event;
@@ -16,7 +17,6 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 fn failed(why: impl Into<String>) -> CommandError {
@@ -163,9 +163,7 @@ fn copy_drives(images: &BTreeMap<String, File>, children: &[ToChild]) -> Result<
 /// Where a process waits for a copy of another's guest.
 pub(super) struct Door {
     listener: UnixListener,
-    path: PathBuf,
-    /// Images that are to become copies of the parent's drives.
-    images: Vec<(String, PathBuf)>,
+    waiting: Waiting,
     added: Added,
 }
 
@@ -185,18 +183,17 @@ impl MutEventSubscriber for Knock {
 
 /// The child's side.
 impl Controller {
-    /// Waits at `path` for a copy of another guest. Each of `images` is made, and becomes a copy of that guest's drive.
+    /// Waits for a copy of another guest. Each of the images is made, and becomes a copy of that guest's drive.
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn wait_for_fork(&mut self, path: &Path, images: Vec<(String, PathBuf)>) -> io::Result<()> {
-        let listener = devices::unix_socket::listen(path)?;
+    pub fn wait_for_fork(&mut self, waiting: &Waiting) -> io::Result<()> {
+        let listener = devices::unix_socket::listen(&waiting.socket)?;
         listener.set_nonblocking(true)?;
         let knock = Knock(listener.as_fd().try_clone_to_owned()?);
         self.door = Some(Door {
             listener,
-            path: path.into(),
-            images,
+            waiting: waiting.clone(),
             added: event_loop::add(&self.process.event_loop, Box::new(knock)),
         });
         Ok(())
@@ -214,7 +211,7 @@ impl Controller {
         let Some(door) = self.door.take() else {
             return;
         };
-        let path = door.path.clone();
+        let path = door.waiting.socket.clone();
         if let Err(why) = self.take_in(stream.0, door) {
             log::error!("{}: {why}", path.display());
             self.not_restored = true;
@@ -224,12 +221,12 @@ impl Controller {
     fn take_in(&mut self, stream: UnixStream, door: Door) -> Result<(), String> {
         door.added.remove();
         // Nobody else is let in; a name that stays is in the way of the next, which says so.
-        let _ = std::fs::remove_file(&door.path);
+        let _ = std::fs::remove_file(&door.waiting.socket);
         if self.described || self.machine().is_some() {
             return Err("a copy of another guest comes too late: there is one".into());
         }
         let mut images = Vec::new();
-        for (id, path) in &door.images {
+        for (id, path) in &door.waiting.images {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -248,12 +245,19 @@ impl Controller {
         // Their locks would be in the way of the guest's own.
         drop(images);
         let mut config = received.snapshot.config;
-        for (id, path) in door.images {
+        for (id, path) in door.waiting.images {
             let drive = config.drives.iter_mut().find(|d| d.drive_id == id);
             let drive = drive.ok_or_else(|| format!("the guest has no drive `{id}`"))?;
             drive.path_on_host = Some(path);
         }
         received.own.apply(&mut config)?;
+        for (id, tap) in door.waiting.taps {
+            let interfaces = &mut config.network_interfaces;
+            let interface = interfaces.iter_mut().find(|n| n.iface_id == id);
+            let interface =
+                interface.ok_or_else(|| format!("the guest has no interface `{id}`"))?;
+            interface.tap_fd = Some(tap);
+        }
         let memory = received.layers.map(&config.machine_config);
         let memory = memory.map_err(|e| format!("its memory cannot be mapped: {e}"))?;
         let state = &received.snapshot.machine;

@@ -1,0 +1,255 @@
+//! Copies of a running guest by one command.
+
+use crate::harness::{bantam, http, rounds, sh};
+use crate::snapshot::chatty;
+use crate::world::{PATIENCE, World, contains, expect, jailer, links, output, tree};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A world whose guests end with the test.
+struct Guests(World);
+
+impl Guests {
+    /// With a guest that says again and again that it is up.
+    fn new() -> Self {
+        let world = World::new();
+        chatty(world.dir.path());
+        Self(world)
+    }
+
+    fn create(&self, name: &str, more: &[&str]) -> Output {
+        let kernel = self.0.path("chatty");
+        let mut words = vec!["create", "--name", name, "--ram", "32", "--kernel"];
+        words.extend([kernel.to_str().unwrap(), "--exec-file", bantam()]);
+        words.extend(more);
+        run(&words)
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        let listed = run(&["list", "--json"]);
+        let Ok(Value::Array(all)) = serde_json::from_slice(&listed.stdout) else {
+            return;
+        };
+        for guest in all {
+            run(&["destroy", guest["name"].as_str().unwrap_or_default()]);
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Output {
+    output(Command::new(jailer()).args(words).stdin(Stdio::null()))
+}
+
+fn said(output: &Output) -> String {
+    expect(output, 0);
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(words: &[&str]) -> Value {
+    serde_json::from_str(&said(&run(words))).unwrap()
+}
+
+fn root(name: &str) -> PathBuf {
+    Path::new("/srv/jailer/bantam").join(name).join("root")
+}
+
+/// Fails unless the guest `name` says something from now on.
+fn goes_on(name: &str) {
+    let mut console = UnixStream::connect(root(name).join("run/console.socket")).unwrap();
+    console.set_read_timeout(Some(PATIENCE)).unwrap();
+    let started = Instant::now();
+    let mut bytes = vec![0; 1 << 17];
+    // What was said before comes at once; then what is said.
+    for _ in 0..3 {
+        assert!(console.read(&mut bytes).unwrap() > 0, "{name} has ended");
+        assert!(started.elapsed() < PATIENCE, "{name} is silent");
+    }
+}
+
+fn copies() -> Vec<String> {
+    let all = json(&["list", "--json"]);
+    let all = all.as_array().unwrap().iter();
+    let copies = all.filter(|guest| !guest["copy_of"].is_null());
+    copies
+        .map(|guest| guest["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A file system that can share blocks, and goes with its world.
+fn sharing(world: &World) -> PathBuf {
+    let (image, at) = (world.path("btrfs"), world.path("sharing"));
+    let (file, dir) = (image.display(), at.display());
+    sh(&format!(
+        "truncate -s 256M {file} && mkfs.btrfs -q {file} && mkdir {dir} && mount -o loop {file} {dir}"
+    ));
+    at
+}
+
+#[test]
+fn one_command_copies_a_running_guest() {
+    let guests = Guests::new();
+    let world = &guests.0;
+    let disks = sharing(world);
+    let image = disks.join("web1.img");
+    let disk = format!("path={},size=16M", image.display());
+    let network =
+        "bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,mac=52:54:00:00:00:07";
+    let more = ["--forkable", "--disk", &disk, "--network", network];
+    said(&guests.create("web1", &more));
+    goes_on("web1");
+    let before = links();
+    fs::write(&image, vec![7; 16 << 20]).unwrap();
+
+    let count = rounds(3, 20);
+    let forked = json(&["fork", "web1", "--count", &count.to_string(), "--json"]);
+    println!("{forked}");
+    let names: Vec<_> = (1..=count).map(|number| format!("web1-{number}")).collect();
+    assert_eq!(forked["copies"], serde_json::json!(names));
+    assert!(forked["held_us"].as_u64().unwrap() > 0);
+    assert_eq!(links(), before);
+    let (mut users, mut networks) = (HashSet::new(), HashSet::new());
+    for name in &names {
+        goes_on(name);
+        let shown = json(&["show", name]);
+        assert_eq!(shown["state"], "running");
+        assert_eq!(shown["copy_of"], "web1");
+        let proc = PathBuf::from(format!("/proc/{}", shown["pid"]));
+        assert!(users.insert(fs::metadata(&proc).unwrap().uid()));
+        assert!(networks.insert(fs::metadata(proc.join("ns/net")).unwrap().ino()));
+        let inside = sh(&format!("ip netns exec bantam-{name} ip -o addr"));
+        contains(&inside, &["10.88.0.1/24", "br0", "lo"]);
+        let inside = sh(&format!(
+            "ip netns exec bantam-{name} ip -o link show web1-0"
+        ));
+        contains(&inside, &["master br0", "LOWER_UP"]);
+        let copy = disks.join(format!("{name}.root.copy"));
+        assert_eq!(fs::read(&copy).unwrap(), vec![7; 16 << 20]);
+        let (status, answer) =
+            http::ask(&root(name).join("run/firecracker.socket"), "GET", "/", "");
+        contains(&answer, &["Running", name]);
+        assert_eq!(status, 200);
+    }
+    goes_on("web1");
+    assert!(
+        fs::read_dir(root("web1").join("run"))
+            .unwrap()
+            .all(|entry| {
+                !entry
+                    .unwrap()
+                    .file_name()
+                    .to_str()
+                    .unwrap()
+                    .starts_with("fork")
+            })
+    );
+    contains(&said(&run(&["list"])), &["COPY OF", "web1-3", " web1"]);
+
+    // A copy of a copy, while the first is gone; names that are taken are left out.
+    said(&run(&["destroy", "web1"]));
+    contains(
+        &said(&run(&["fork", "web1-2", "--prefix", "web1"])),
+        &["was held for"],
+    );
+    let last = copies()
+        .into_iter()
+        .find(|name| !names.contains(name))
+        .unwrap();
+    goes_on(&last);
+    goes_on("web1-2");
+    for name in copies() {
+        contains(
+            &said(&run(&["destroy", &name])),
+            &["is destroyed with its disks"],
+        );
+    }
+    contains(
+        &expect(&run(&["start", "web1-1"]), 152),
+        &["there is no guest `web1-1`"],
+    );
+    assert_eq!(tree(Path::new("/run/netns")), Vec::<String>::new());
+    assert_eq!(tree(Path::new("/run/bantam/jails")), Vec::<String>::new());
+    assert_eq!(fs::read_dir("/srv/jailer/bantam").unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&disks).unwrap().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_copied_is_told_before_anything_is_made() {
+    let guests = Guests::new();
+    let disk = format!("path={},size=1M", guests.0.path("web1.img").display());
+    said(&guests.create("web1", &["--disk", &disk]));
+    goes_on("web1");
+    let before = guests.0.state();
+    let text = expect(&run(&["fork", "web1"]), 152);
+    contains(
+        &text,
+        &[
+            "machine-config.forkable",
+            "--forkable",
+            "drives[0]",
+            "btrfs or XFS",
+        ],
+    );
+    contains(
+        &expect(&run(&["fork", "none"]), 152),
+        &["there is no guest `none`"],
+    );
+    contains(
+        &expect(&run(&["fork", "web1", "--count", "0"]), 153),
+        &["--count 0"],
+    );
+    assert_eq!(guests.0.state(), before);
+    said(&run(&["destroy", "web1"]));
+    contains(
+        &expect(&run(&["fork", "web1"]), 152),
+        &["jailer start web1"],
+    );
+}
+
+#[test]
+fn a_fork_that_ends_early_leaves_nothing_that_cannot_be_removed() {
+    let guests = Guests::new();
+    said(&guests.create("web1", &["--forkable", "--network", "bridge=br0"]));
+    goes_on("web1");
+    for (signal, rounds) in [(Signal::SIGINT, 6), (Signal::SIGKILL, 10)] {
+        for round in 0..rounds {
+            let mut command = Command::new(jailer());
+            command.args(["fork", "web1", "--count", "2"]);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(round * 13));
+            kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
+            let done = child.wait().unwrap().success();
+            goes_on("web1");
+            if signal == Signal::SIGINT && !done {
+                assert_eq!(copies(), Vec::<String>::new(), "round {round}");
+                assert_eq!(tree(Path::new("/run/netns")), Vec::<String>::new());
+            }
+            // Starts that the killed one has left may come to something yet.
+            let started = Instant::now();
+            while !copies().is_empty() {
+                for name in copies() {
+                    run(&["destroy", &name]);
+                }
+                assert!(started.elapsed() < PATIENCE, "{:?}", copies());
+            }
+        }
+    }
+    contains(&said(&run(&["fork", "web1"])), &["web1-1"]);
+    goes_on("web1-1");
+    said(&run(&["destroy", "web1-1"]));
+    assert_eq!(tree(Path::new("/run/netns")), Vec::<String>::new());
+}
