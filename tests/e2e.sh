@@ -107,8 +107,8 @@ run_share() {
         echo "e2e: host $attempt of share $1 failed ($(cat "$dir/outcome" 2>/dev/null || echo 'no outcome')," \
             "busy with $(cat "$dir/current" 2>/dev/null || echo nothing)): another for what it has left" |
             tee -a "$out/output-$1"
-        # `ok SUITE::TEST N s` in the results is ` TEST` at the end of a line of the list.
-        sed -n 's/^ok .*::\(.*\) [0-9]* s$/ \1$/p' "$dir/results" >"$out/done-$1" 2>/dev/null || true
+        # `ok SUITE::TEST N s` in the results is ` TEST` at the end of a line of the list; TEST may have modules.
+        sed -n 's/^ok [^:]*::\(.*\) [0-9]* s$/ \1$/p' "$dir/results" >"$out/done-$1" 2>/dev/null || true
         if [ -s "$out/done-$1" ]; then
             grep -v -f "$out/done-$1" "$out/list-$1" >"$out/left-$1" || return 2
             mv "$out/left-$1" "$out/list-$1"
