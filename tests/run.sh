@@ -71,7 +71,7 @@ step "KVM host" tests/harness/kvm-host.sh --prepare
 step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
 step "jailer" cargo build --quiet -p jailer
-step "jailer tests" on_any_kvm cargo test --quiet -p vmm --test jailer
+step "jailer tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test jailer
 step "end-to-end tests on KVM" tests/e2e.sh $soak
 step "power cuts and reboots of the host" ends_of_hosts
 step "release build" cargo build --quiet --release -p vmm -p jailer

@@ -1,6 +1,7 @@
 //! Copies of a running guest by one command.
 
 use crate::harness::{bantam, http, rounds, sh};
+use crate::image;
 use crate::snapshot::chatty;
 use crate::world::{PATIENCE, World, contains, expect, jailer, links, output, tree};
 use nix::sys::signal::{Signal, kill};
@@ -181,6 +182,60 @@ fn one_command_copies_a_running_guest() {
     assert_eq!(tree(Path::new("/run/bantam/jails")), Vec::<String>::new());
     assert_eq!(fs::read_dir("/srv/jailer/bantam").unwrap().count(), 0);
     assert_eq!(fs::read_dir(&disks).unwrap().count(), 1);
+}
+
+#[test]
+fn a_copy_of_a_guest_that_booted_its_image_shares_what_was_found_there() {
+    let guests = Guests::new();
+    let world = &guests.0;
+    image::write(
+        world,
+        "boot/vmlinuz-1",
+        fs::read(world.path("chatty")).unwrap(),
+    );
+    image::write(world, "boot/initrd", "an initrd");
+    image::write(
+        world,
+        "boot/grub/grub.cfg",
+        image::grub_cfg("vmlinuz-1", true),
+    );
+    image::image(world);
+    let disks = sharing(world);
+    let (from, disk) = (world.path("root.img"), disks.join("web1.img"));
+    let disk = format!("path={},size=64M", disk.display());
+    let words = [
+        "create",
+        "--name",
+        "web1",
+        "--ram",
+        "32",
+        "--exec-file",
+        bantam(),
+    ];
+    let more = [
+        "--forkable",
+        "--image",
+        from.to_str().unwrap(),
+        "--disk",
+        &disk,
+    ];
+    said(&run(&[&words[..], &more].concat()));
+    goes_on("web1");
+    said(&run(&["fork", "web1", "--count", "2"]));
+    said(&run(&["fork", "web1-1", "--prefix", "again"]));
+    for name in ["web1-1", "web1-2", "again-1"] {
+        goes_on(name);
+        for file in ["kernel", "initrd"] {
+            let [a, b] = ["web1", name].map(|name| fs::metadata(root(name).join(file)).unwrap());
+            assert_eq!(a.ino(), b.ino(), "{name}");
+            assert_eq!(
+                a.gid().to_string(),
+                json(&["show", name])["config"]["host"]["gid"].to_string()
+            );
+        }
+    }
+    said(&run(&["destroy", "web1-1"]));
+    assert_eq!(fs::read(root("web1").join("initrd")).unwrap(), b"an initrd");
 }
 
 #[test]

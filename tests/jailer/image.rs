@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const SOON: Duration = Duration::from_secs(30);
 
 /// A configuration as grub-mkconfig writes it, but for what draws.
-fn grub_cfg(kernel: &str, initrd: bool) -> String {
+pub fn grub_cfg(kernel: &str, initrd: bool) -> String {
     let initrd = if initrd { "initrd /boot/initrd" } else { "" };
     format!(
         "set default=\"0\"\nif [ x\"${{feature_menuentry_id}}\" = xy ]; then menuentry_id_option=\"--id\"; fi\n\
@@ -26,14 +26,14 @@ fn grub_cfg(kernel: &str, initrd: bool) -> String {
 }
 
 /// The directory that becomes the image's root file system.
-fn write(world: &World, path: &str, bytes: impl AsRef<[u8]>) {
+pub fn write(world: &World, path: &str, bytes: impl AsRef<[u8]>) {
     let path = world.path("tree").join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
 /// Makes a GPT disk with an ext4 partition of what was written, the guest's.
-fn image(world: &World) {
+pub fn image(world: &World) {
     let dir = world.dir.path().display();
     sh(&format!(
         "cd {dir}; rm -f part root.img; truncate -s 48M root.img; mke2fs -q -t ext4 -d tree part 40M; \

@@ -1,4 +1,4 @@
-//! A snapshot loaded in a jail.
+//! Guests that go on in a jail: from a snapshot, as copies of others.
 
 use crate::harness::fault_handler::Handler;
 use crate::harness::{bantam, http, payload};
@@ -6,7 +6,7 @@ use crate::world::{PATIENCE, Running, World};
 use serde_json::{Value, json};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -25,9 +25,8 @@ fn ask(socket: &Path, method: &str, path: &str, body: &Value) {
     assert_eq!(status, 204, "{method} {path}: {answer}");
 }
 
-#[test]
-fn memory_is_given_to_a_guest_in_its_jail() {
-    let world = World::new();
+/// Starts a guest that can be copied outside of any jail; the path of its API.
+fn parent(world: &World) -> (Running, PathBuf) {
     chatty(world.dir.path());
     let socket = world.path("api.sock");
     let child = Command::new(bantam())
@@ -39,20 +38,82 @@ fn memory_is_given_to_a_guest_in_its_jail() {
     let parent = Running(child.unwrap());
     let kernel = json!({"kernel_image_path": world.path("chatty")});
     ask(&socket, "PUT", "/boot-source", &kernel);
-    let machine = json!({"vcpu_count": 1, "mem_size_mib": 32});
+    let machine = json!({"vcpu_count": 1, "mem_size_mib": 32, "forkable": true});
     ask(&socket, "PUT", "/machine-config", &machine);
-    ask(
-        &socket,
-        "PUT",
-        "/actions",
-        &json!({"action_type": "InstanceStart"}),
-    );
+    let start = json!({"action_type": "InstanceStart"});
+    ask(&socket, "PUT", "/actions", &start);
+    (parent, socket)
+}
+
+/// Saves such a guest into `state` and `memory`.
+fn save(world: &World) {
+    let (parent, socket) = parent(world);
     ask(&socket, "PATCH", "/vm", &json!({"state": "Paused"}));
     let create =
         json!({"snapshot_path": world.path("state"), "mem_file_path": world.path("memory")});
     ask(&socket, "PUT", "/snapshot/create", &create);
     drop(parent);
+}
 
+/// Fails unless a guest comes to write to the file `said`.
+fn goes_on(said: &Path) {
+    let started = Instant::now();
+    while !fs::read_to_string(said).unwrap().contains("up\n") {
+        assert!(started.elapsed() < PATIENCE, "it does not go on");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_guest_goes_on_in_a_jail_from_a_snapshot_on_the_command_line() {
+    let world = World::new();
+    save(&world);
+    let snapshot = world.root("copy").join("snap");
+    fs::create_dir_all(&snapshot).unwrap();
+    for name in ["state", "memory"] {
+        fs::copy(world.path(name), snapshot.join(name)).unwrap();
+        fs::set_permissions(snapshot.join(name), Permissions::from_mode(0o644)).unwrap();
+    }
+    let said = world.path("said");
+    let mut command = world.jailer("copy");
+    command.args(["--", "--no-api", "--restore", "/snap"]);
+    command.stdout(File::create(&said).unwrap());
+    let jailed = Running(command.spawn().unwrap());
+    goes_on(&said);
+    jailed.terminate();
+}
+
+#[test]
+fn a_jail_waits_for_a_copy_of_a_running_guest() {
+    let world = World::new();
+    let (parent, socket) = parent(&world);
+    let said = world.path("said");
+    let mut command = world.jailer("copy");
+    command.args(["--", "--fork-socket", "/run/fork.sock"]);
+    command.stdout(File::create(&said).unwrap());
+    let jailed = Running(command.spawn().unwrap());
+    let root = world.root("copy");
+    let door = root.join("run/fork.sock");
+    // It is answered when the door is open.
+    let api = root.join("run/firecracker.socket");
+    ask(&api, "PUT", "/serial", &json!({}));
+    let fork = json!({"children": [{"socket": door}]});
+    let (status, answer) = http::ask(&socket, "PUT", "/vm/fork", &fork.to_string());
+    assert_eq!(status, 200, "{answer}");
+    goes_on(&said);
+    assert!(!door.exists());
+    drop(parent);
+    // It is a guest like any other now, whose copy can be saved.
+    ask(&api, "PATCH", "/vm", &json!({"state": "Paused"}));
+    let create = json!({"snapshot_path": "/run/again", "mem_file_path": "/run/again.memory"});
+    ask(&api, "PUT", "/snapshot/create", &create);
+    jailed.terminate();
+}
+
+#[test]
+fn memory_is_given_to_a_guest_in_its_jail() {
+    let world = World::new();
+    save(&world);
     let said = world.path("said");
     let mut command = world.jailer("copy");
     command.stdout(File::create(&said).unwrap());
@@ -70,11 +131,7 @@ fn memory_is_given_to_a_guest_in_its_jail() {
         "mem_backend": {"backend_type": "Uffd", "backend_path": "faults"},
     });
     ask(&socket, "PUT", "/snapshot/load", &load);
-    let started = Instant::now();
-    while !fs::read_to_string(&said).unwrap().contains("up\n") {
-        assert!(started.elapsed() < PATIENCE, "it does not go on");
-        std::thread::yield_now();
-    }
+    goes_on(&said);
     // Something that confined threads do: all of the memory is looked at.
     ask(&socket, "PATCH", "/vm", &json!({"state": "Paused"}));
     let create = json!({"snapshot_path": "/run/again", "mem_file_path": "/run/again.memory"});
