@@ -47,9 +47,24 @@ impl Server {
         ]);
         // The first waits for the kernel's end of a pipe, the kernel asks it when it starts.
         std::thread::sleep(Duration::from_millis(500));
-        sh(SERVE);
-        server
+        // It waits a tenth of a second for the answer, which a slow host may take. Without it the locks of clients
+        // would not outlast the server.
+        for _ in 0..20 {
+            let before = remembering();
+            sh(SERVE);
+            if remembering() > before {
+                return server;
+            }
+            sh("rpc.nfsd 0");
+        }
+        panic!("the NFS server does not remember its clients");
     }
+}
+
+/// How often the kernel said that its server remembers its clients.
+fn remembering() -> usize {
+    let messages = sh("dmesg");
+    messages.matches("Using nfsdcld client tracking").count()
 }
 
 const SERVE: &str = "rpc.nfsd -N 3 4";
