@@ -35,7 +35,7 @@ trap 'status=$?; [ $status = 0 ] || { journalctl -b --no-pager -u "bantam*" | ta
 say() { echo "$(cut -d' ' -f1 /proc/uptime) s: $*"; }
 is() { say "$1"; [ "$1" = "$2" ] || { echo "expected: $2" >&2; exit 1; }; }
 # A line of `jailer list` without the process's number.
-listed() { jailer list | awk -v name="$1" '$1 == name { print $1, $2, $NF }'; }
+listed() { jailer list | awk -v name="$1" '$1 == name { print $1, $2, $6 }'; }
 ask() { timeout 5 bash -c 'exec 3<>/dev/tcp/10.88.0.5/8080; printf "GET /log HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null; }
 log() {
     for _ in $(seq 240); do
