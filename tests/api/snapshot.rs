@@ -209,6 +209,26 @@ fn a_difference_in_the_place_of_what_it_lies_on_is_all_of_it() {
 }
 
 #[test]
+fn a_guest_that_started_again_is_no_difference_to_what_it_was() {
+    let files = tempfile::tempdir().unwrap();
+    let monitor = Monitor::start();
+    let machine = r#"{"vcpu_count": 1, "mem_size_mib": 128, "track_dirty_pages": true, "on_reboot": "restart"}"#;
+    monitor.client().put("/machine-config", machine).expect(204);
+    monitor.boot();
+    save(&monitor, files.path(), "s", "Full");
+    let keys = r#"{"action_type": "SendCtrlAltDel"}"#;
+    monitor.client().put("/actions", keys).expect(204);
+    let ready = |text: String| (text.matches("GUEST-READY").count() == 2).then_some(());
+    wait_until("the guest again", || ready(monitor.read("stdout")));
+    save(&monitor, files.path(), "again", "Diff");
+    let state = files.path().join("again.state");
+    let header = Header::read(&fs::File::open(&state).unwrap()).unwrap();
+    let json = header.state(&fs::File::open(&state).unwrap()).unwrap();
+    let saved: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(saved["memory"]["base"], Value::Null);
+}
+
+#[test]
 fn without_tracking_differences_are_found_by_comparing() {
     let files = tempfile::tempdir().unwrap();
     let monitor = Monitor::running();

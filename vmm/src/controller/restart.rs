@@ -100,6 +100,8 @@ impl Controller {
         self.reporter.forget_devices();
         self.restart.stays_paused = matches!(self.phase, Phase::Paused(_));
         *lock(&self.serial) = None;
+        // The next machine's memory has nothing of what this one had when it was saved.
+        self.snapshot = None;
         if let Phase::Running(machine) | Phase::Paused(machine) =
             std::mem::replace(&mut self.phase, Phase::Configuring)
         {
