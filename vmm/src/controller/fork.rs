@@ -1,6 +1,6 @@
 //! Copies of the running guest, and being one.
 
-use super::{Controller, Phase, refused};
+use super::{Controller, refused};
 use crate::cli::Waiting;
 use crate::command::{CommandError, Reply};
 use crate::event_loop::{self, Added};
@@ -8,7 +8,7 @@ use crate::events::Event;
 use crate::logging;
 use crate::machine::{Machine, MachineState};
 use crate::snapshot::fork::{ForkPoint, ToChild, ToParent, clone_file};
-use crate::snapshot::{Layers, MemoryState, Snapshot};
+use crate::snapshot::{Layers, MemoryState, Snapshot, new_id};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use resources::Fork;
 use serde_json::json;
@@ -98,34 +98,9 @@ impl Controller {
         Ok(images)
     }
 
-    /// Holds the guest; whether it ran.
-    fn hold(&mut self) -> bool {
-        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
-        let (phase, ran) = match phase {
-            Phase::Running(mut machine) => {
-                machine.pause();
-                (Phase::Paused(machine), true)
-            }
-            other => (other, false),
-        };
-        self.phase = phase;
-        ran
-    }
-
-    fn let_go(&mut self) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
-        self.phase = match phase {
-            Phase::Paused(mut machine) => {
-                machine.resume();
-                Phase::Running(machine)
-            }
-            other => other,
-        };
-    }
-
     fn fork_point(&self, state: MachineState, layers: Layers) -> io::Result<ForkPoint> {
         let snapshot = Snapshot {
-            id: format!("{:016x}", getrandom::u64()?),
+            id: new_id()?,
             written_by: env!("CARGO_PKG_VERSION").into(),
             memory: MemoryState {
                 bytes: self.config.machine_config.mem_bytes(),

@@ -99,48 +99,62 @@ impl Controller {
         if let Some(prefetch) = &self.prefetch {
             prefetch.guest_stands();
         }
-        self.change_phase(
-            |phase| match phase {
-                Phase::Running(mut machine) => {
-                    machine.pause();
-                    (Phase::Paused(machine), Some(Event::Paused))
-                }
-                other => (other, None),
-            },
-            |latencies| [&latencies.pause_vm, &latencies.vmm_pause_vm],
-        );
+        self.change_phase(Self::hold, Event::Paused, |latencies| {
+            [&latencies.pause_vm, &latencies.vmm_pause_vm]
+        });
     }
 
     pub(super) fn resume(&mut self) {
         if let Some(prefetch) = &self.prefetch {
             prefetch.guest_runs();
         }
-        self.change_phase(
-            |phase| match phase {
-                Phase::Paused(mut machine) => {
-                    machine.resume();
-                    (Phase::Running(machine), Some(Event::Resumed))
-                }
-                other => (other, None),
-            },
-            |latencies| [&latencies.resume_vm, &latencies.vmm_resume_vm],
-        );
+        self.change_phase(Self::let_go, Event::Resumed, |latencies| {
+            [&latencies.resume_vm, &latencies.vmm_resume_vm]
+        });
     }
 
+    /// Holds the guest; whether it ran.
+    pub(super) fn hold(&mut self) -> bool {
+        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
+        let ran = matches!(phase, Phase::Running(_));
+        self.phase = match phase {
+            Phase::Running(mut machine) => {
+                machine.pause();
+                Phase::Paused(machine)
+            }
+            other => other,
+        };
+        ran
+    }
+
+    /// Lets the guest go on; whether it was held.
+    pub(super) fn let_go(&mut self) -> bool {
+        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
+        let held = matches!(phase, Phase::Paused(_));
+        self.phase = match phase {
+            Phase::Paused(mut machine) => {
+                machine.resume();
+                Phase::Running(machine)
+            }
+            other => other,
+        };
+        held
+    }
+
+    /// `change`, and what is told of it if there was one.
     fn change_phase(
         &mut self,
-        change: impl FnOnce(Phase) -> (Phase, Option<Event>),
+        change: impl FnOnce(&mut Self) -> bool,
+        event: Event,
         timed: impl FnOnce(&crate::metrics::LatencyMetrics) -> [&Gauge; 2],
     ) {
         let started = Instant::now();
-        let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
-        let (phase, event) = change(phase);
-        self.phase = phase;
+        let changed = change(self);
         let time = started.elapsed();
         for gauge in timed(&self.process.metrics.latencies) {
             gauge.set_time(time);
         }
-        if let Some(event) = event {
+        if changed {
             log::info!("{event:?} after {} us", time.as_micros());
             self.process.events.tell(event);
         }

@@ -166,6 +166,14 @@ pub enum SnapshotError {
     },
 }
 
+/// The name of a new snapshot or copy.
+///
+/// # Errors
+/// The host has no random numbers.
+pub fn new_id() -> io::Result<String> {
+    Ok(format!("{:016x}", getrandom::u64()?))
+}
+
 /// For `map_err` of reading `path`.
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
     let path = path.to_owned();

@@ -62,8 +62,7 @@ pub fn save(
         ));
     }
     let since = since.filter(|since| !since.needs(state_path) && !since.needs(memory_path));
-    let id = getrandom::u64().map_err(|e| unwritable(state_path)(e.into()))?;
-    let id = format!("{id:016x}");
+    let id = super::new_id().map_err(unwritable(state_path))?;
     // The pages that were written count for the next diff if this one fails.
     let mut dirty = machine.take_dirty().map_err(unwritable(memory_path))?;
     let marked = mark(machine.memory(), &id);
