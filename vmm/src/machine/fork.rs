@@ -52,10 +52,15 @@ impl Machine {
     /// # Errors
     /// [`FreezeError`].
     pub fn prepare_to_freeze(&mut self) -> Result<Freezing, FreezeError> {
-        if self.pages.file.is_some() {
-            // From here on the guest's writes are noted, for the next time.
+        if let Some(file) = self.pages.file.clone() {
+            // From here on the guest's writes are noted, for the next time. What was noted before is in the file, as will be
+            // what is noted until the memory is frozen: that is copied once more then, and need not be
+            // looked through while the guest is held.
             self.track()?;
-            memory::zap(self.memory());
+            self.take_changed()?;
+            if let Err(e) = memory::renew(self.memory(), &file) {
+                return Err(self.lost(e));
+            }
             return Ok(Freezing { copied: None });
         }
         let lowest = self.pages.layers.0.first();
@@ -108,13 +113,8 @@ impl Machine {
             None => {
                 let file = self.pages.file.take().ok_or(FreezeError::NotForkable)?;
                 if let Err(e) = memory::freeze(self.memory(), &file) {
-                    log::error!("the guest's memory is lost: {e}");
-                    self.end_handle()
-                        .set(crate::exit_status::Outcome::VcpuFailed);
-                    return Err(e.into());
+                    return Err(self.lost(e));
                 }
-                // What was noted so far is in the file.
-                self.take_changed()?;
                 self.pages.layers = Layers(vec![Layer { file, runs: None }]);
             }
             Some((mut copied, layer)) => {
@@ -137,6 +137,14 @@ impl Machine {
             }
         }
         Ok(self.pages.layers.clone())
+    }
+
+    /// Ends the guest: part of its memory is not there any more.
+    fn lost(&self, e: io::Error) -> FreezeError {
+        log::error!("the guest's memory is lost: {e}");
+        self.end_handle()
+            .set(crate::exit_status::Outcome::VcpuFailed);
+        e.into()
     }
 
     /// Has nobody who is given the frozen layers change them.

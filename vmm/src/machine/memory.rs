@@ -175,27 +175,34 @@ fn map_from(config: &MachineConfig, backing: Backing<'_>) -> Result<GuestMemory,
 /// linux/fcntl.h: no new way to write to the file, since Linux 5.1.
 const F_SEAL_FUTURE_WRITE: libc::c_int = 0x10;
 
-/// Bytes that are taken off the page tables at a time: what a guest that runs may wait for.
-const ZAP: usize = 4 << 20;
+/// What is mapped anew at a time while the guest runs, at multiples of which page tables begin: what it may wait for.
+const RENEW: usize = 16 << 20;
 
-/// Takes `memory`, which was mapped by [`map_forkable`], off the page tables while the guest runs. Nothing is lost, for its
-/// file has it; the guest finds it there again, page by page. What is not there any more need not be taken
-/// off while the guest is held.
-#[expect(unsafe_code, reason = "madvise is an unsafe function")]
-pub fn zap(memory: &GuestMemory) {
+/// Maps `memory`, which was mapped by [`map_forkable`] from `file`, anew in place while the guest runs, and so frees its page
+/// tables. Nothing is lost, for the file has it; the guest finds it there again, page by page. What is not there any more
+/// need not be taken off while the guest is held.
+///
+/// # Errors
+/// The host's; the guest must not go on then.
+pub fn renew(memory: &GuestMemory, file: &File) -> io::Result<()> {
+    let mut offset = 0;
     for region in memory.iter() {
-        let (start, len) = (region.as_ptr(), region.size());
-        for at in (0..len).step_by(ZAP) {
-            // SAFETY: the range is within a shared mapping of a file, of which only page table entries go.
-            let done = unsafe {
-                let piece = start.wrapping_add(at).cast();
-                libc::madvise(piece, ZAP.min(len - at), libc::MADV_DONTNEED)
-            };
-            if done != 0 {
-                log::debug!("page tables stay: {}", io::Error::last_os_error());
-            }
+        let mut at = 0;
+        while at < region.size() {
+            let address = region.as_ptr() as usize + at;
+            let len = (RENEW - address % RENEW).min(region.size() - at);
+            map_again(
+                region.as_ptr().wrapping_add(at),
+                len,
+                libc::MAP_SHARED,
+                file,
+                offset + at,
+            )?;
+            at += len;
         }
+        offset += region.size();
     }
+    Ok(())
 }
 
 /// Maps `memory`, which was mapped by [`map_forkable`] from `file`, privately in place: from now on the file stays as it is,
@@ -203,29 +210,50 @@ pub fn zap(memory: &GuestMemory) {
 ///
 /// # Errors
 /// The host's; the guest must not go on then.
-#[expect(unsafe_code, reason = "mapping over guest memory")]
 pub fn freeze(memory: &GuestMemory, file: &File) -> io::Result<()> {
     let mut offset = 0;
     for region in memory.iter() {
-        // SAFETY: the range is guest memory that is mapped from the same place of the same file, so what is read there
-        // does not change; nobody writes there meanwhile, and the region's own unmapping covers the new
-        // mapping.
-        let mapped = unsafe {
-            libc::mmap(
-                region.as_ptr().cast(),
-                region.size(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                libc::off_t::try_from(offset).map_err(io::Error::other)?,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        offset += region.len();
+        map_again(
+            region.as_ptr(),
+            region.size(),
+            libc::MAP_PRIVATE,
+            file,
+            offset,
+        )?;
+        offset += region.size();
     }
     Ok(())
+}
+
+/// Maps `len` bytes of guest memory at `start` from the place in `file` that they are mapped from already.
+#[expect(unsafe_code, reason = "mapping over guest memory")]
+fn map_again(
+    start: *mut u8,
+    len: usize,
+    sharing: libc::c_int,
+    file: &File,
+    offset: usize,
+) -> io::Result<()> {
+    let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = sharing | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the callers give ranges of guest memory that are mapped from this place of this file and shared, so what is
+    // read there does not change; who touches it meanwhile waits for the kernel. Nothing in Rust refers to
+    // it, and the region's own unmapping covers the new mapping.
+    let mapped = unsafe {
+        libc::mmap(
+            start.cast(),
+            len,
+            protection,
+            flags,
+            file.as_raw_fd(),
+            offset,
+        )
+    };
+    match mapped {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Where devices note the pages they write in `len` bytes of memory, if the guest's writes are tracked, too.

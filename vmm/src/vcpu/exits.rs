@@ -1,5 +1,6 @@
 //! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
 
+use super::call::Listening;
 use super::gate::Pass;
 use crate::exit_status::Outcome;
 use crate::machine::Guest;
@@ -16,10 +17,13 @@ pub(super) fn run(
     mut entered: bool,
     guest: &Guest,
 ) -> Option<Outcome> {
+    let mut listening = Listening::start(vcpu);
     let mut errands = 0;
     // An access of the guest was answered, and KVM has not taken the answer.
     let mut answered = false;
     loop {
+        listening.forget();
+        let vcpu = listening.vcpu();
         if answered && guest.gate.is_shut() && !guest.end.is_set() {
             if let Some(failure) = complete(vcpu, guest) {
                 return Some(failure);

@@ -1,17 +1,15 @@
 //! Stops the vCPUs' threads between two entries of the guest, and lets them go on.
 //!
-//! A vCPU that runs is called out of the guest by a signal. One that is just about to enter misses
-//! it, so it is sent again until every vCPU has come: the time in between is a few instructions, so
-//! that the second signal is rare and the third was never seen.
+//! A vCPU that runs is called out of the guest by a signal, which keeps one out that is about to enter. It is sent again until
+//! every vCPU has come: what a thread does for its guest may go on after a signal, until the next.
 
 use devices::lock;
 use kvm_ioctls::VcpuFd;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vmm_sys_util::signal::{Killable as _, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable as _, SIGRTMIN};
 
 /// How long a vCPU may take before it is called again.
 const CALL_AGAIN: Duration = Duration::from_millis(1);
@@ -209,16 +207,6 @@ impl Vcpus {
             let _ = thread.join();
         }
     }
-}
-
-extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-
-/// Makes the signal that calls a vCPU interrupt what it does, and nothing else.
-///
-/// # Errors
-/// The host refused.
-pub fn install_signal() -> io::Result<()> {
-    register_signal_handler(SIGRTMIN(), nothing).map_err(Into::into)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::vcpu::install_signal;
 use std::sync::atomic::AtomicU64;
 
 /// A thread that passes the gate again and again, sleeping in between as in a guest that idles.

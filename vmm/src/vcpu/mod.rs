@@ -1,5 +1,6 @@
 //! vCPUs: creating them, setting them up, and the thread that runs each.
 
+mod call;
 mod coalesced;
 mod cpuid;
 mod exits;
@@ -19,9 +20,10 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::io;
 use std::sync::{Arc, mpsc};
 
+pub use call::install_signal;
 pub use coalesced::{Coalesced, FlushTimer};
 pub use cpuid::Topology;
-pub use gate::{Errand, Gate, Vcpus, install_signal};
+pub use gate::{Errand, Gate, Vcpus};
 pub use metrics::VcpuMetrics;
 pub use state::{VcpuState, indices as msr_indices, save};
 
