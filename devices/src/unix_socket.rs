@@ -8,18 +8,46 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// Listens at `path`, without blocking its user's loop. A socket there that nobody listens at any more, as a
-/// process that was killed leaves it, is replaced.
+/// Listens at `path`, without blocking its user's loop. The name is there when it can be connected to, not before, for
+/// clients wait for it. A socket there that nobody listens at any more, as a process that was killed leaves it, is
+/// replaced; there is one all the while, so that a second process which does the same never finds the place free.
 ///
 /// # Errors
 /// What the host says; `AddrInUse` if something else is in the way.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    let listener = match UnixListener::bind(path) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_dead(path) => replace(path)?,
-        bound => bound?,
+    look(path)?;
+    let beside = path.with_file_name(format!(".{:x}", std::process::id()));
+    let listener = match UnixAddr::new(&beside) {
+        Ok(_) => listen_beside(&beside, path)?,
+        // The kernel takes no long paths of sockets, and this one just does.
+        Err(_) => UnixListener::bind(path)?,
     };
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+fn listen_beside(beside: &Path, path: &Path) -> io::Result<UnixListener> {
+    // One that an earlier process of this number left.
+    if is_dead(beside) {
+        std::fs::remove_file(beside)?;
+    }
+    let listener = UnixListener::bind(beside)?;
+    let named = name(beside, path);
+    if named.is_err() {
+        let _ = std::fs::remove_file(beside);
+    }
+    named.map(|()| listener)
+}
+
+/// Gives what is at `beside` the name `path`, unless another process came first.
+fn name(beside: &Path, path: &Path) -> io::Result<()> {
+    if is_dead(path) {
+        return std::fs::rename(beside, path);
+    }
+    match std::fs::hard_link(beside, path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(io::ErrorKind::AddrInUse.into()),
+        linked => linked.and_then(|()| std::fs::remove_file(beside)),
+    }
 }
 
 /// Whether [`listen`] could do with what is at `path`, without doing it; of its directory it tells nothing.
@@ -33,28 +61,6 @@ pub fn look(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
-}
-
-/// Puts a new socket in the place of that at `path`, where there is one all the while: a second process that
-/// does the same never finds the place free.
-fn replace(path: &Path) -> io::Result<UnixListener> {
-    // No longer than most names, as the kernel takes no long paths of sockets.
-    let beside = path.with_file_name(format!(".{:x}", std::process::id()));
-    // One that an earlier process of this number left.
-    if is_dead(&beside) {
-        std::fs::remove_file(&beside)?;
-    }
-    let listener = UnixListener::bind(&beside)?;
-    // Again, just before: another process may have come first.
-    let renamed = match is_dead(path) {
-        true => std::fs::rename(&beside, path),
-        false => Err(io::ErrorKind::AddrInUse.into()),
-    };
-    if let Err(e) = renamed {
-        let _ = std::fs::remove_file(&beside);
-        return Err(e);
-    }
-    Ok(listener)
 }
 
 /// Whether nobody listens at the socket `path`.
@@ -152,5 +158,35 @@ mod tests {
         assert!(listener.accept().is_ok());
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn the_longest_path_can_be_listened_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let longest = 107 - dir.path().as_os_str().len();
+        let path = dir.path().join("d".repeat(longest - 3));
+        std::fs::create_dir(&path).unwrap();
+        let path = path.join("s");
+        assert_eq!(path.as_os_str().len(), 107);
+        let _listener = listen(&path).unwrap();
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_is_there_can_be_connected_to() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let path = dir.path().join(round.to_string());
+            std::thread::scope(|scope| {
+                let connected = scope.spawn(|| {
+                    while path.symlink_metadata().is_err() {
+                        std::hint::spin_loop();
+                    }
+                    std::os::unix::net::UnixStream::connect(&path).map(drop)
+                });
+                let _listener = listen(&path).unwrap();
+                connected.join().unwrap().unwrap();
+            });
+        }
     }
 }

@@ -26,14 +26,17 @@ pub fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     }
 }
 
-/// The body of the answer to one request, which must succeed. The connection stays.
+/// The body of the answer to one request, which must succeed; `null` is no body. The connection stays.
 pub fn call(
     stream: &mut UnixStream,
     method: &str,
     path: &str,
     body: &Value,
 ) -> Result<String, Failure> {
-    let body = body.to_string();
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()

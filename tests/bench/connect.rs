@@ -30,7 +30,8 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Table {
             PAUSE.as_micros()
         ),
         entries: interleaved(&monitors, rounds, |monitor| once(monitor, out)),
-        aim: Some(Aim::ShareOfBestPeer(AIM)),
+        cases: false,
+        aims: vec![Aim::ShareOfBestPeer(AIM)],
     }
 }
 

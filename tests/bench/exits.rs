@@ -60,7 +60,8 @@ pub fn measure(monitors: &[Monitor], boots: usize, out: &Path) -> Result<Table, 
                the bzImage of the same kernel"
             .into(),
         entries,
-        aim: Some(Aim::AtMost(AIM)),
+        cases: false,
+        aims: vec![Aim::AtMost(AIM)],
     })
 }
 

@@ -6,6 +6,7 @@
 use crate::Failure;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The byte. It is no ASCII, so that no monitor's message has it.
 pub const MARK: u8 = 0xa5;
@@ -86,6 +87,17 @@ pub fn write_busy(dir: &Path, ranges: &[(u64, u64)]) -> Result<PathBuf, Failure>
 /// Writes an ELF kernel that goes through 32 MiB before each mark, and waits after it; returns its path.
 pub fn write_touching(dir: &Path) -> Result<PathBuf, Failure> {
     write(dir, &TOUCHING)
+}
+
+/// Compiles a kernel that idles between its marks; returns its path.
+pub fn build_idle(dir: &Path) -> Result<PathBuf, Failure> {
+    let kernel = dir.join("idle");
+    let script = crate::project().join("tests/guest/build.sh");
+    let built = Command::new(&script).arg(&kernel).arg("idle.c").status()?;
+    match built.success() {
+        true => Ok(kernel),
+        false => Err(format!("{}: {built}", script.display()).into()),
+    }
 }
 
 /// An ELF kernel of `code`.

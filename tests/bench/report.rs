@@ -7,9 +7,11 @@ pub enum Aim {
     ShareOfBestPeer(f64),
     /// In the table's unit.
     AtMost(f64),
+    /// More than the yardstick's median, in the table's unit.
+    OverYardstick(f64),
 }
 
-/// One measure of all monitors; the first is Bantam.
+/// One measure of all monitors, the first of which is Bantam; or of Bantam in several cases.
 #[derive(Debug)]
 pub struct Table {
     pub title: String,
@@ -17,7 +19,9 @@ pub struct Table {
     /// How it was measured.
     pub note: String,
     pub entries: Vec<Entry>,
-    pub aim: Option<Aim>,
+    /// The entries are cases, and none is a peer of another. An aim is each one's.
+    pub cases: bool,
+    pub aims: Vec<Aim>,
 }
 
 /// A monitor's samples.
@@ -88,7 +92,8 @@ const HEADINGS: [&str; 5] = ["", "median", "10 % to 90 %", "to the best peer", "
 
 impl Table {
     fn best_peer(&self) -> Option<f64> {
-        let peers = self.entries.iter().skip(1).filter(|entry| !entry.yardstick);
+        let peers = self.entries.iter().skip(1);
+        let peers = peers.filter(|entry| !entry.yardstick && !self.cases);
         let peers = peers.filter_map(Entry::median);
         peers.min_by(f64::total_cmp)
     }
@@ -114,21 +119,37 @@ impl Table {
         self.entries.iter().map(row).collect()
     }
 
-    /// What was aimed at, and whether it was met.
-    fn verdict(&self) -> Option<String> {
-        let bantam = self.entries.first()?.median()?;
-        let (aim, met) = match self.aim? {
-            Aim::AtMost(most) => (
-                format!("at most {} {}", figure(most), self.unit),
-                bantam <= most,
-            ),
-            Aim::ShareOfBestPeer(share) => (
-                format!("at most {share} of the best peer"),
-                bantam <= share * self.best_peer()?,
-            ),
+    /// What was aimed at, and whether it was met; nothing if that is to be held against something that is not here.
+    fn verdicts(&self) -> Vec<String> {
+        let ours = if self.cases { self.entries.len() } else { 1 };
+        let ours: Vec<_> = self.entries.iter().take(ours).map(Entry::median).collect();
+        let verdict = |aim: &Aim| {
+            let (aim, most) = match *aim {
+                Aim::AtMost(most) => (format!("at most {} {}", figure(most), self.unit), most),
+                Aim::ShareOfBestPeer(share) => (
+                    format!("at most {share} of the best peer"),
+                    share * self.best_peer()?,
+                ),
+                Aim::OverYardstick(more) => {
+                    let yardstick = self.entries.iter().find(|entry| entry.yardstick)?;
+                    (
+                        format!(
+                            "at most {} {} more than {}",
+                            figure(more),
+                            self.unit,
+                            yardstick.name
+                        ),
+                        yardstick.median()? + more,
+                    )
+                }
+            };
+            let met = ours
+                .iter()
+                .all(|median| median.is_some_and(|median| median <= most));
+            let verdict = if met { "met" } else { "not met" };
+            Some(format!("Aim: {aim}: {verdict}."))
         };
-        let verdict = if met { "met" } else { "not met" };
-        Some(format!("Aim: {aim}: {verdict}."))
+        self.aims.iter().filter_map(verdict).collect()
     }
 
     /// For the terminal.
@@ -139,7 +160,7 @@ impl Table {
             let line = format!("  {name:<18}{median:>16}{spread:>20}{ratio:>18}  {remark}");
             lines.push(line.trim_end().to_owned());
         }
-        lines.extend(self.verdict().map(|verdict| format!("  {verdict}")));
+        lines.extend(self.verdicts().iter().map(|verdict| format!("  {verdict}")));
         lines.join("\n")
     }
 
@@ -153,7 +174,7 @@ impl Table {
             );
         }
         text += &format!("\nMeasured: {}.\n", self.note);
-        if let Some(verdict) = self.verdict() {
+        for verdict in self.verdicts() {
             text += &format!("\n{verdict}\n");
         }
         text

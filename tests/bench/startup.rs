@@ -47,7 +47,8 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Ta
                  write to COM1 is read from a pipe; 1 vCPU, 128 MiB; {rounds} interleaved rounds"
             ),
             entries,
-            aim: Some(Aim::ShareOfBestPeer(AIM)),
+            cases: false,
+            aims: vec![Aim::ShareOfBestPeer(AIM)],
         });
     }
     Ok(tables)

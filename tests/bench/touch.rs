@@ -61,7 +61,8 @@ pub fn measure(monitors: &[Monitor], out: &Path) -> Result<Vec<Table>, Failure> 
         unit,
         note: note.clone(),
         entries: entries.into(),
-        aim: None,
+        cases: true,
+        aims: Vec::new(),
     };
     Ok(vec![
         table(
