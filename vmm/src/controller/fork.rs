@@ -46,12 +46,10 @@ impl Controller {
         let started = Instant::now();
         let was_running = self.hold();
         let frozen = self.machine_mut().and_then(|machine| {
-            let layers = machine
-                .freeze(freezing)
-                .map_err(|e| failed(logging::chain(&e)))?;
+            let frozen = machine.freeze(freezing);
+            let frozen = frozen.map_err(|e| failed(logging::chain(&e)))?;
             copy_drives(&images, &children)?;
-            let state = machine.save().map_err(|e| failed(logging::chain(&e)))?;
-            Ok((state, layers))
+            Ok(frozen)
         });
         if was_running {
             self.let_go();

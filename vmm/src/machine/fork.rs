@@ -7,6 +7,7 @@
 
 use super::memory;
 use super::running::Machine;
+use super::state::{MachineState, SaveError};
 use crate::snapshot::page_set::PageSet;
 use crate::snapshot::runs::PAGE;
 use crate::snapshot::view::View;
@@ -38,6 +39,9 @@ pub enum FreezeError {
     /// The host refused something.
     #[error("cannot freeze the guest's memory")]
     Host(#[from] io::Error),
+    /// The rest of it.
+    #[error("cannot save the guest's state")]
+    State(#[from] SaveError),
 }
 
 /// A frozen memory in the making.
@@ -91,8 +95,8 @@ impl Machine {
         let mut before = u64::MAX;
         for _ in 0..ROUNDS {
             let changed = self.take_changed()?;
-            copy(&view, &changed, &layer).inspect_err(|_| self.return_changed(&changed))?;
             copied.extend(&changed);
+            copy(&view, &changed, &layer).inspect_err(|_| self.return_changed(&copied))?;
             let len = changed.len();
             if len <= FEW || len >= before {
                 break;
@@ -104,39 +108,60 @@ impl Machine {
         })
     }
 
-    /// Freezes the memory; the machine is held. Its layers are then all of it.
+    /// Freezes the memory, and saves the rest; the machine is held. Its layers are then all of its memory.
     ///
     /// # Errors
     /// [`FreezeError`]. If its memory could not be mapped anew the guest must not go on.
-    pub fn freeze(&mut self, freezing: Freezing) -> Result<Layers, FreezeError> {
-        match freezing.copied {
-            None => {
-                let file = self.pages.file.take().ok_or(FreezeError::NotForkable)?;
-                if let Err(e) = memory::freeze(self.memory(), &file) {
-                    return Err(self.lost(e));
-                }
+    pub fn freeze(&mut self, freezing: Freezing) -> Result<(MachineState, Layers), FreezeError> {
+        let state = match freezing.copied {
+            None => self.freeze_file()?,
+            Some((copied, layer)) => self.freeze_rest(copied, layer)?,
+        };
+        Ok((state, self.pages.layers.clone()))
+    }
+
+    /// What was one file so far is a layer.
+    fn freeze_file(&mut self) -> Result<MachineState, FreezeError> {
+        let file = self.pages.file.clone().ok_or(FreezeError::NotForkable)?;
+        let mut frozen = None;
+        let state = self.save_beside(|| frozen = Some(memory::freeze(self.memory(), &file)));
+        match frozen {
+            Some(Err(e)) => return Err(self.lost(e)),
+            Some(Ok(())) => {
+                self.pages.file = None;
                 self.pages.layers = Layers(vec![Layer { file, runs: None }]);
             }
-            Some((mut copied, layer)) => {
-                let view = View::new(self.memory());
-                let changed = self.take_changed()?;
-                copy(&view, &changed, &layer).inspect_err(|_| self.return_changed(&changed))?;
-                copied.extend(&changed);
-                let layers = &mut self.pages.layers.0;
-                if layers.len() >= MAX_LAYERS {
-                    layers.truncate(1);
-                }
-                let runs = copied.runs().into_iter();
-                let runs = runs.map(|(first, pages)| (first * PAGE, pages * PAGE));
-                if !copied.is_empty() {
-                    layers.push(Layer {
-                        file: layer,
-                        runs: Some(runs.collect()),
-                    });
-                }
-            }
+            None => {}
         }
-        Ok(self.pages.layers.clone())
+        Ok(state?)
+    }
+
+    /// What is not in the new layer yet is put there.
+    fn freeze_rest(
+        &mut self,
+        mut copied: PageSet,
+        layer: Arc<File>,
+    ) -> Result<MachineState, FreezeError> {
+        let changed = self.take_changed()?;
+        let view = View::new(self.memory());
+        let mut done = Ok(());
+        let state = self.save_beside(|| done = copy(&view, &changed, &layer));
+        let state = done.map_err(FreezeError::from).and(Ok(state?));
+        copied.extend(&changed);
+        let state = state.inspect_err(|_| self.return_changed(&copied))?;
+        let layers = &mut self.pages.layers.0;
+        if layers.len() >= MAX_LAYERS {
+            layers.truncate(1);
+        }
+        let runs = copied.runs().into_iter();
+        let runs = runs.map(|(first, pages)| (first * PAGE, pages * PAGE));
+        if !copied.is_empty() {
+            layers.push(Layer {
+                file: layer,
+                runs: Some(runs.collect()),
+            });
+        }
+        Ok(state)
     }
 
     /// Ends the guest: part of its memory is not there any more.

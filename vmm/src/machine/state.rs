@@ -199,6 +199,14 @@ impl Machine {
     /// # Errors
     /// [`SaveError`].
     pub fn save(&self) -> Result<MachineState, SaveError> {
+        self.save_beside(|| ())
+    }
+
+    /// [`Self::save`], with `also` done while the vCPUs' threads save theirs; not if there is no guest any more.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub(super) fn save_beside(&self, also: impl FnOnce()) -> Result<MachineState, SaveError> {
         if self.outcome().is_some() {
             return Err(SaveError::Ended);
         }
@@ -213,7 +221,10 @@ impl Machine {
                 let state = vcpu::save(index, vcpu, cpuid, &msrs);
                 lock(&results).insert(index, state);
             }),
-            || VmState::save(&guest.vm),
+            || {
+                also();
+                VmState::save(&guest.vm)
+            },
         )?;
         let vcpus = std::mem::take(&mut *lock(&saved));
         let vcpus = vcpus.into_values().collect::<Result<_, _>>()?;
