@@ -15,6 +15,8 @@
 
 #[path = "api/abuse.rs"]
 mod abuse;
+#[path = "harness/chance.rs"]
+mod chance;
 #[path = "api/client.rs"]
 mod client;
 #[path = "api/conversation.rs"]

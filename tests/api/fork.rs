@@ -3,10 +3,13 @@
 use crate::client::Answer;
 use crate::monitor::{Monitor, rounds, wait_until};
 use crate::snapshot::{ticks, ticks_on};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use std::fs::{read_dir, read_link};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -23,8 +26,13 @@ fn parent() -> Monitor {
 
 /// A process that waits for a copy.
 fn waiting() -> Monitor {
+    waiting_with(&[])
+}
+
+fn waiting_with(more: &[&str]) -> Monitor {
     let monitor = Monitor::with(|command, dir| {
         command.arg("--fork-socket").arg(dir.join("fork.sock"));
+        command.args(more);
     });
     wait_until("its socket", || {
         monitor.dir().join("fork.sock").exists().then_some(())
@@ -184,6 +192,36 @@ fn a_child_that_gets_no_guest_says_so_and_ends() {
         "{stdout}"
     );
     goes_on(&parent);
+}
+
+#[test]
+fn a_child_ends_if_nobody_is_left_who_would_bring_its_guest() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let number = reader.as_raw_fd().to_string();
+    let lifeline = ["--fork-lifeline", &number];
+    let [child, alone] = [waiting_with(&lifeline), waiting_with(&lifeline)];
+    let pipe = read_link(format!("/proc/self/fd/{number}")).unwrap();
+    drop(reader);
+    let parent = parent();
+    fork(&parent, &[&child]).expect(200);
+    let socket = alone.dir().join("fork.sock");
+    drop(writer);
+    let (status, stdout) = alone.wait();
+    assert_eq!(status, 1, "{stdout}");
+    assert!(stdout.contains("no guest has come"), "{stdout}");
+    assert!(!socket.exists());
+    // Who has its guest needs nobody.
+    goes_on(&child);
+    let own = read_dir(format!("/proc/{}/fd", child.child.id())).unwrap();
+    let mut own = own.map(|entry| read_link(entry.unwrap().path()));
+    assert!(own.all(|to| !to.is_ok_and(|to| to == pipe)));
+    let none = Monitor::with(|command, dir| {
+        command.arg("--fork-socket").arg(dir.join("fork.sock"));
+        command.args(["--fork-lifeline", "999"]);
+    });
+    let (status, stdout) = none.wait();
+    assert_eq!(status, 1, "{stdout}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Snapshots of the small guest: what is written, what is read back, and bytes that are not to be trusted.
 
+use crate::chance::Chance;
 use crate::monitor::{Monitor, rounds, said_by_guest, wait_until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -429,13 +430,7 @@ fn random_edits_never_crash_the_monitor() {
     drop(monitor);
     let path = files.path().join("s.state");
     let whole = fs::read(&path).unwrap();
-    let mut seed = 7_u64;
-    let mut random = move |below: usize| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize % below
-    };
+    let mut chance = Chance(7);
     for _ in 0..rounds(40, 2000) {
         fs::write(&path, &whole).unwrap();
         // Numbers and texts anywhere in the state are changed, with a checksum that is right.
@@ -443,12 +438,12 @@ fn random_edits_never_crash_the_monitor() {
             for _ in 0..3 {
                 let mut leaves = Vec::new();
                 paths(state, String::new(), &mut leaves);
-                let leaf = &leaves[random(leaves.len())];
-                *state.pointer_mut(leaf).unwrap() = match random(5) {
+                let leaf = &leaves[chance.below(leaves.len())];
+                *state.pointer_mut(leaf).unwrap() = match chance.below(5) {
                     0 => json!(0),
                     1 => json!(u64::MAX),
                     2 => json!("x"),
-                    3 => json!(random(70000)),
+                    3 => json!(chance.below(70000)),
                     _ => json!([]),
                 };
             }
