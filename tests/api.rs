@@ -21,6 +21,8 @@ mod chance;
 mod client;
 #[path = "api/conversation.rs"]
 mod conversation;
+#[path = "api/endurance.rs"]
+mod endurance;
 #[path = "harness/fault_handler.rs"]
 mod fault_handler;
 #[path = "api/fork.rs"]
