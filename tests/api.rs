@@ -15,10 +15,14 @@
 
 #[path = "api/abuse.rs"]
 mod abuse;
+#[path = "harness/chance.rs"]
+mod chance;
 #[path = "api/client.rs"]
 mod client;
 #[path = "api/conversation.rs"]
 mod conversation;
+#[path = "api/endurance.rs"]
+mod endurance;
 #[path = "harness/fault_handler.rs"]
 mod fault_handler;
 #[path = "api/fork.rs"]

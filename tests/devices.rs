@@ -15,8 +15,10 @@ mod harness;
 
 use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -172,6 +174,28 @@ fn eventually(running: &Running, what: &str, mut done: impl FnMut() -> bool) {
 fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
     needs_kvm();
     announce("balloon");
+    gives_memory_back(json!({}), Running::resident_mib);
+}
+
+#[test]
+fn the_balloon_of_a_guest_that_can_be_copied_gives_memory_back() {
+    needs_kvm();
+    announce("balloon, forkable");
+    gives_memory_back(json!({"forkable": true}), |running| {
+        // What is resident is not all that the host has of it.
+        let fds = fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap();
+        let mut fds = fds.map(|fd| fd.unwrap().path());
+        let named = |fd: &PathBuf| {
+            let to = fs::read_link(fd).unwrap_or_default();
+            to.to_string_lossy().starts_with("/memfd:guest-memory")
+        };
+        let file = fds.find(named).unwrap();
+        fs::metadata(file).unwrap().blocks() >> 11
+    });
+}
+
+/// A guest with these keys in its machine-config, of which the host has as much memory as `held` says.
+fn gives_memory_back(machine: Value, held: impl Fn(&Running) -> u64) {
     let balloon = json!({
         "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 1,
     });
@@ -180,9 +204,13 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
          until [ -e /dev/shm/go ] || dmesg | grep -q go-on; do sleep 1; done
          exit 3",
     );
-    let mut running = guest.api().section("balloon", balloon).start();
+    let mut running = guest
+        .api()
+        .machine(machine)
+        .section("balloon", balloon)
+        .start();
     running.wait_for("filled=yes");
-    let before = running.resident_mib();
+    let before = held(&running);
     running.api("PATCH", "/balloon", json!({"amount_mib": 120}));
     let stats = |running: &Running| -> Value {
         serde_json::from_str(&running.api("GET", "/balloon/statistics", Value::Null)).unwrap()
@@ -190,7 +218,7 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
     eventually(&running, "the balloon does not fill", || {
         stats(&running)["actual_mib"] == 120
     });
-    let after = running.resident_mib();
+    let after = held(&running);
     assert!(before >= after + 80, "{before} MiB became {after} MiB");
     eventually(&running, "no statistics", || {
         stats(&running)["total_memory"].as_u64() > Some(100 << 20)

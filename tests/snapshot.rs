@@ -13,8 +13,8 @@
 mod harness;
 
 use harness::fault_handler::Handler;
-use harness::{Guest, Running, announce, counting, image, needs_kvm, network, rounds};
-use serde_json::json;
+use harness::{Guest, Running, announce, counting, image, needs_kvm, network, payload, rounds};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -24,7 +24,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use vmm::snapshot::format::{Header, encode};
 
 fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
@@ -54,6 +55,58 @@ fn a_guest_goes_on_where_it_was_saved() {
         running = running.restore("s", json!({}));
     }
     check(running, last);
+}
+
+/// The time-stamp counter of each vCPU of the guest saved in `state`, and how often it ticks in a millisecond.
+fn counters(state: &mut Value) -> Vec<(&mut Value, u64)> {
+    let vcpus = state["machine"]["vcpus"].as_array_mut().unwrap().iter_mut();
+    let counters = vcpus.map(|vcpu| {
+        let khz = vcpu["tsc_khz"].as_u64().unwrap();
+        let mut msrs = vcpu["msrs"].as_array_mut().unwrap().iter_mut();
+        (&mut msrs.find(|msr| msr[0] == 0x10).unwrap()[1], khz)
+    });
+    counters.collect()
+}
+
+#[test]
+fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
+    needs_kvm();
+    announce("the time-stamp counter");
+    let dir = tempfile::tempdir().unwrap();
+    let guest = Guest::bare(&payload::write(dir.path(), &payload::endless("up ")));
+    let mut running = guest.vcpus(2).api().start();
+    running.wait_for("up");
+    pause(&running);
+    running.save("s", "Full");
+    // As if it had been saved sooner.
+    let at = Duration::from_millis(900);
+    let path = running.dir().join("s.state");
+    let file = fs::File::open(&path).unwrap();
+    let header = Header::read(&file).unwrap();
+    let mut state: Value = serde_json::from_slice(&header.state(&file).unwrap()).unwrap();
+    for (counter, khz) in counters(&mut state) {
+        *counter = json!(khz * 900);
+    }
+    let table = header.table(&file).unwrap();
+    fs::write(&path, encode(&serde_json::to_vec(&state).unwrap(), &table)).unwrap();
+
+    let asked = Instant::now();
+    let running = running.restore("s", json!({}));
+    let loaded = Instant::now();
+    pause(&running);
+    let least = at + loaded.elapsed();
+    running.save("again", "Full");
+    let most = at + asked.elapsed();
+    let file = fs::File::open(running.dir().join("again.state")).unwrap();
+    let state = Header::read(&file).unwrap().state(&file).unwrap();
+    for (counter, khz) in counters(&mut serde_json::from_slice(&state).unwrap()) {
+        let shown = Duration::from_micros(counter.as_u64().unwrap() * 1000 / khz);
+        assert!(
+            (least..most).contains(&shown),
+            "{shown:?} is not in {least:?} to {most:?}"
+        );
+    }
+    drop(running.kill());
 }
 
 /// Whether port 5000 of the guest answers through the socket at `path`.

@@ -66,6 +66,8 @@ pub struct Process {
     pub new_user_ns: bool,
     /// File of the messages of a VMM without a terminal, written anew at each start.
     pub messages: Option<PathBuf>,
+    /// Standard input is a lifeline of a VMM that waits for its guest (see `guests::making`).
+    pub lifeline: bool,
 }
 
 /// Limits of the VMM's process (setrlimit(2)).
@@ -230,7 +232,7 @@ impl Arguments {
                 daemonize: self.daemonize,
                 new_pid_ns: self.new_pid_ns,
                 new_user_ns: self.new_user_ns,
-                messages: None,
+                ..Process::default()
             },
             owner: Owner {
                 uid: Uid::from_raw(uid),

@@ -16,10 +16,12 @@ use crate::{
     cgroup, guardian, jail_config, landlocked, namespaces, network, privileges, terminal, uids,
 };
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 
 /// Does not return if all goes well: the process, or a child of it, is the VMM by then.
 pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error> {
     vmm::close_inherited()?;
+    let lifeline = options.process.lifeline.then(vmm::lifeline).transpose()?;
     let mut user = None;
     if let Some(range) = options.allot {
         let (owner, claim) = range.allot(&options.id)?;
@@ -35,7 +37,7 @@ pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error
         pid_file,
         detached,
         proc,
-    } = make(&options, started, plan, &mut undo)?;
+    } = make(&options, started, plan, lifeline, &mut undo)?;
     let vmm = vmm.with_user(user);
     let guarded = proc.is_some();
     let last_steps = move || become_vmm(&options, &vmm, proc.as_ref(), held);
@@ -60,7 +62,13 @@ struct Made {
 }
 
 /// Makes everything on the host, and goes into the jail.
-fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Result<Made, Error> {
+fn make(
+    options: &Options,
+    started: Started,
+    plan: Plan,
+    lifeline: Option<OwnedFd>,
+    undo: &mut Undo,
+) -> Result<Made, Error> {
     let jail = chroot::Jail::claim(options, undo)?;
     let mut record = Record::open(&options.base, &options.exec_name, &options.id)?;
     let kept: Vec<&str> = plan.guest.iter().flat_map(check::Guest::bridges).collect();
@@ -89,17 +97,19 @@ fn make(options: &Options, started: Started, plan: Plan, undo: &mut Undo) -> Res
                 None => jail.furnish_boot(&guest.config, &files, undo)?,
             };
             let own = options.copy_of.is_some();
-            let taps = network::make(&options.id, guest.interfaces, options.owner.uid, own, undo)?;
-            let numbers = vmm::numbers(&taps);
+            let mut inherited =
+                network::make(&options.id, guest.interfaces, options.owner.uid, own, undo)?;
+            let numbers = vmm::numbers(&inherited);
             let jailed = jail_config::jailed(guest.config.clone(), &numbers, found.as_ref());
             jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
             let arguments = match own {
-                true => vmm::waiting(&guest.config, &numbers),
+                true => vmm::waiting(&guest.config, &numbers, lifeline.as_ref()),
                 false => vmm::configured(),
             };
-            Vmm::new(options, started, lock, taps, arguments)
+            inherited.extend(lifeline);
+            Vmm::new(options, started, lock, inherited, arguments)
         }
     };
     Ok(Made {

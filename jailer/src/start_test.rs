@@ -117,7 +117,7 @@ fn attempt(directory: &Path, steps: usize) -> (Result<(), String>, usize) {
             }
             Ok(())
         });
-        let outcome = make(&options, Started::now(), plan, &mut undo);
+        let outcome = make(&options, Started::now(), plan, None, &mut undo);
         let outcome = outcome.map(drop).map_err(|e| e.to_string());
         drop(undo);
         assert_eq!(links_and_mounts(), before, "after step {steps}");

@@ -49,16 +49,16 @@ pub struct Vmm {
     lock: Lock,
     user: Option<Claim>,
     handover: Option<File>,
-    taps: Vec<OwnedFd>,
+    inherited: Vec<OwnedFd>,
 }
 
 impl Vmm {
-    /// The VMM of `options`, to inherit `lock` and `taps`; `arguments` tell it where its guest is.
+    /// The VMM of `options`, to inherit `lock` and `inherited`; `arguments` tell it where its guest is.
     pub fn new(
         options: &Options,
         started: Started,
         lock: Lock,
-        taps: Vec<OwnedFd>,
+        inherited: Vec<OwnedFd>,
         mut arguments: Vec<OsString>,
     ) -> Self {
         arguments.extend(options.pass_through.iter().cloned());
@@ -70,7 +70,7 @@ impl Vmm {
             lock,
             user: None,
             handover: None,
-            taps,
+            inherited,
         }
     }
 
@@ -100,7 +100,7 @@ impl Vmm {
             let words: io::Result<Vec<CString>> = self.words().into_iter().map(c_string).collect();
             inherit(&**self.lock)?;
             self.user.iter().try_for_each(|user| inherit(&**user))?;
-            self.taps.iter().try_for_each(inherit)?;
+            self.inherited.iter().try_for_each(inherit)?;
             let path = c_string(path.into())?;
             if let Some(mut handover) = self.handover.as_ref() {
                 handover.write_all(b"s")?;
@@ -134,8 +134,8 @@ pub fn configured() -> Vec<OsString> {
 }
 
 /// The arguments of a VMM that waits for a copy of the guest that `config` describes, whose interfaces have the open
-/// taps `taps`, in order.
-pub fn waiting(config: &VmConfig, taps: &[RawFd]) -> Vec<OsString> {
+/// taps `taps`, in order; it ends if the other end of `lifeline` is closed before that.
+pub fn waiting(config: &VmConfig, taps: &[RawFd], lifeline: Option<&OwnedFd>) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["--fork-socket".into()];
     words.push(format!("/{}/{}", channel::RUN, channel::FORK).into());
     for drive in config.drives.iter().filter(|drive| !drive.is_read_only) {
@@ -146,6 +146,10 @@ pub fn waiting(config: &VmConfig, taps: &[RawFd]) -> Vec<OsString> {
     for (interface, tap) in config.network_interfaces.iter().zip(taps) {
         let tap = format!("{}={tap}", interface.iface_id);
         words.extend(["--fork-tap".into(), tap.into()]);
+    }
+    if let Some(lifeline) = lifeline {
+        let number = lifeline.as_raw_fd().to_string();
+        words.extend(["--fork-lifeline".into(), number.into()]);
     }
     words
 }
@@ -162,6 +166,15 @@ fn inherit(fd: impl std::os::fd::AsFd) -> io::Result<()> {
 /// The numbers under which the VMM finds `taps`.
 pub fn numbers(taps: &[OwnedFd]) -> Vec<RawFd> {
     taps.iter().map(|tap| tap.as_fd().as_raw_fd()).collect()
+}
+
+/// The lifeline that standard input is, under a number that it keeps.
+///
+/// # Errors
+/// [`Error::Step`].
+pub fn lifeline() -> Result<OwnedFd, Error> {
+    let kept = io::stdin().as_fd().try_clone_to_owned();
+    kept.map_err(Error::step("keep standard input"))
 }
 
 /// Closes what the process was started with beside its three standard streams, so that nothing

@@ -90,7 +90,7 @@ pub struct ForkChild {
     pub own: Overrides,
 }
 
-/// What a copy has for itself.
+/// What a copy, or a guest that is restored, has for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
     /// Other taps.
@@ -99,7 +99,7 @@ pub struct Overrides {
     /// Another socket for vsock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock_override: Option<VsockOverride>,
-    /// Other images.
+    /// Bantam's own: other images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drive_overrides: Vec<DriveOverride>,
 }
@@ -186,15 +186,9 @@ pub struct SnapshotLoad {
     /// Whether the guest goes on at once.
     #[serde(default)]
     pub resume_vm: bool,
-    /// Other taps.
-    #[serde(default)]
-    pub network_overrides: Vec<NetworkOverride>,
-    /// Another socket for vsock.
-    #[serde(default)]
-    pub vsock_override: Option<VsockOverride>,
-    /// Bantam's own: other images.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub drive_overrides: Vec<DriveOverride>,
+    /// What is other than it was saved.
+    #[serde(flatten)]
+    pub own: Overrides,
     /// Whether the guest's clock is set to the host's.
     #[serde(default)]
     pub clock_realtime: bool,
@@ -219,9 +213,7 @@ impl SnapshotLoad {
             track_dirty_pages: false,
             enable_diff_snapshots: None,
             resume_vm: false,
-            network_overrides: Vec::new(),
-            vsock_override: None,
-            drive_overrides: Vec::new(),
+            own: Overrides::default(),
             clock_realtime: false,
             huge_pages: RestoredPages::Snapshot,
             prefetch: None,
@@ -243,12 +235,7 @@ impl SnapshotLoad {
     /// # Errors
     /// What cannot be had, naming the key.
     pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
-        let own = Overrides {
-            network_overrides: self.network_overrides.clone(),
-            vsock_override: self.vsock_override.clone(),
-            drive_overrides: self.drive_overrides.clone(),
-        };
-        own.apply(saved)?;
+        self.own.apply(saved)?;
         let machine = &mut saved.machine_config;
         machine.track_dirty_pages =
             self.track_dirty_pages || self.enable_diff_snapshots.unwrap_or_default();
@@ -340,3 +327,7 @@ impl Overrides {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_test.rs"]
+mod snapshot_test;

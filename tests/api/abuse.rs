@@ -2,6 +2,7 @@
 //!
 //! Chance is seeded. `make soak` raises the counts.
 
+use crate::chance::Chance;
 use crate::client::{Client, request};
 use crate::monitor::{Monitor, PATIENCE, rounds, wait_until};
 use serde_json::json;
@@ -99,18 +100,6 @@ fn longest_gap(monitor: &Monitor, over: &AtomicBool) -> Duration {
 
 fn raw(monitor: &Monitor) -> UnixStream {
     monitor.client().stream
-}
-
-/// Numbers that look like chance, the same each time (xorshift64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
 }
 
 /// Pieces of requests; none that together hold or end the guest.

@@ -3,17 +3,17 @@
 use crate::client::Answer;
 use crate::monitor::{Monitor, rounds, wait_until};
 use crate::snapshot::{ticks, ticks_on};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::json;
+use std::fs::{read_dir, read_link};
 use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 const MACHINE: &str = r#"{"vcpu_count": 2, "mem_size_mib": 128, "forkable": true}"#;
 
 /// A guest that counts and can be copied.
-fn parent() -> Monitor {
+pub fn parent() -> Monitor {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     client.put("/machine-config", MACHINE).expect(204);
@@ -22,9 +22,14 @@ fn parent() -> Monitor {
 }
 
 /// A process that waits for a copy.
-fn waiting() -> Monitor {
+pub fn waiting() -> Monitor {
+    waiting_with(&[])
+}
+
+pub fn waiting_with(more: &[&str]) -> Monitor {
     let monitor = Monitor::with(|command, dir| {
         command.arg("--fork-socket").arg(dir.join("fork.sock"));
+        command.args(more);
     });
     wait_until("its socket", || {
         monitor.dir().join("fork.sock").exists().then_some(())
@@ -32,7 +37,7 @@ fn waiting() -> Monitor {
     monitor
 }
 
-fn fork(parent: &Monitor, children: &[&Monitor]) -> Answer {
+pub fn fork(parent: &Monitor, children: &[&Monitor]) -> Answer {
     let sockets = children.iter().map(|child| child.dir().join("fork.sock"));
     let children: Vec<_> = sockets.map(|socket| json!({"socket": socket})).collect();
     let body = json!({"children": children}).to_string();
@@ -40,7 +45,7 @@ fn fork(parent: &Monitor, children: &[&Monitor]) -> Answer {
 }
 
 /// Whether `monitor`'s guest goes on from now.
-fn goes_on(monitor: &Monitor) {
+pub fn goes_on(monitor: &Monitor) {
     let before = ticks(monitor).len();
     wait_until("ticks", || {
         (ticks(monitor).len() > before + 1).then_some(())
@@ -187,25 +192,33 @@ fn a_child_that_gets_no_guest_says_so_and_ends() {
 }
 
 #[test]
-fn killed_at_any_moment_a_child_does_not_harm_its_parent() {
+fn a_child_ends_if_nobody_is_left_who_would_bring_its_guest() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let number = reader.as_raw_fd().to_string();
+    let lifeline = ["--fork-lifeline", &number];
+    let [child, alone] = [waiting_with(&lifeline), waiting_with(&lifeline)];
+    let pipe = read_link(format!("/proc/self/fd/{number}")).unwrap();
+    drop(reader);
     let parent = parent();
-    for round in 0..rounds(12, 200) {
-        let (doomed, child) = (waiting(), waiting());
-        let pid = Pid::from_raw(doomed.child.id().try_into().unwrap());
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(u64::from(round) * 1013 % 12_000));
-            let _ = kill(pid, Signal::SIGKILL);
-        });
-        let answer = fork(&parent, &[&doomed, &child]);
-        killer.join().unwrap();
-        if answer.status != 200 {
-            assert!(answer.body.contains("fork.sock"), "{}", answer.body);
-        }
-        goes_on(&parent);
-    }
-    let last = waiting();
-    fork(&parent, &[&last]).expect(200);
-    ticks_on(&last);
+    fork(&parent, &[&child]).expect(200);
+    let socket = alone.dir().join("fork.sock");
+    drop(writer);
+    let (status, stdout) = alone.wait();
+    assert_eq!(status, 1, "{stdout}");
+    assert!(stdout.contains("no guest has come"), "{stdout}");
+    assert!(!socket.exists());
+    // Who has its guest needs nobody.
+    goes_on(&child);
+    let own = read_dir(format!("/proc/{}/fd", child.child.id())).unwrap();
+    let mut own = own.map(|entry| read_link(entry.unwrap().path()));
+    assert!(own.all(|to| !to.is_ok_and(|to| to == pipe)));
+    let none = Monitor::with(|command, dir| {
+        command.arg("--fork-socket").arg(dir.join("fork.sock"));
+        command.args(["--fork-lifeline", "999"]);
+    });
+    let (status, stdout) = none.wait();
+    assert_eq!(status, 1, "{stdout}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Snapshots of the small guest: what is written, what is read back, and bytes that are not to be trusted.
 
+use crate::chance::Chance;
 use crate::monitor::{Monitor, rounds, said_by_guest, wait_until};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -10,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 use vmm::snapshot::format::{Header, encode};
 
-const PAUSE: &str = r#"{"state": "Paused"}"#;
-const RESUME: &str = r#"{"state": "Resumed"}"#;
+pub const PAUSE: &str = r#"{"state": "Paused"}"#;
+pub const RESUME: &str = r#"{"state": "Resumed"}"#;
 
 /// A guest that counts, with a disk and pages that are tracked.
 pub fn counting() -> Monitor {
@@ -95,34 +96,6 @@ pub fn refused(body: &Value) -> String {
     assert_eq!(status, 1, "{stdout}");
     assert!(!stdout.contains("tick"), "{stdout}");
     text
-}
-
-#[test]
-fn a_guest_goes_on_where_it_was_saved_again_and_again() {
-    let files = tempfile::tempdir().unwrap();
-    let mut monitor = counting();
-    let mut at = 0;
-    for round in 0..rounds(20, 200) {
-        monitor.client().patch("/vm", PAUSE).expect(204);
-        create(&monitor, files.path(), "s", "Full").expect(204);
-        let memory = fs::metadata(files.path().join("s.memory")).unwrap();
-        assert_eq!(memory.len(), 128 << 20);
-        assert!(
-            memory.blocks() * 512 < 1 << 20,
-            "pages without content are holes"
-        );
-        let before = ticks(&monitor).last().copied().unwrap_or(at);
-        drop(monitor);
-        monitor = restored(files.path(), "s");
-        let now = ticks_on(&monitor);
-        assert!(
-            now > before && now < before + 6,
-            "round {round}: {before:x}, then {now:x}"
-        );
-        at = now;
-    }
-    let names = fs::read_dir(files.path()).unwrap().count();
-    assert_eq!(names, 2, "nothing is left beside the snapshot");
 }
 
 #[test]
@@ -221,10 +194,7 @@ fn a_guest_that_started_again_is_no_difference_to_what_it_was() {
     let ready = |text: String| (text.matches("GUEST-READY").count() == 2).then_some(());
     wait_until("the guest again", || ready(monitor.read("stdout")));
     save(&monitor, files.path(), "again", "Diff");
-    let state = files.path().join("again.state");
-    let header = Header::read(&fs::File::open(&state).unwrap()).unwrap();
-    let json = header.state(&fs::File::open(&state).unwrap()).unwrap();
-    let saved: Value = serde_json::from_slice(&json).unwrap();
+    let saved = state(&files.path().join("again.state"));
     assert_eq!(saved["memory"]["base"], Value::Null);
 }
 
@@ -251,12 +221,18 @@ fn without_tracking_differences_are_found_by_comparing() {
     }
 }
 
+/// The state of the snapshot at `path`.
+pub fn state(path: &Path) -> Value {
+    let file = fs::File::open(path).unwrap();
+    let header = Header::read(&file).unwrap();
+    serde_json::from_slice(&header.state(&file).unwrap()).unwrap()
+}
+
 /// The state of the snapshot at `path`, changed by `change`, with checksums that are right.
 pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let file = fs::File::open(path).unwrap();
-    let header = Header::read(&file).unwrap();
-    let mut state = serde_json::from_slice(&header.state(&file).unwrap()).unwrap();
-    let table = header.table(&file).unwrap();
+    let table = Header::read(&file).unwrap().table(&file).unwrap();
+    let mut state = state(path);
     change(&mut state);
     fs::write(path, encode(&serde_json::to_vec(&state).unwrap(), &table)).unwrap();
 }
@@ -429,13 +405,7 @@ fn random_edits_never_crash_the_monitor() {
     drop(monitor);
     let path = files.path().join("s.state");
     let whole = fs::read(&path).unwrap();
-    let mut seed = 7_u64;
-    let mut random = move |below: usize| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as usize % below
-    };
+    let mut chance = Chance(7);
     for _ in 0..rounds(40, 2000) {
         fs::write(&path, &whole).unwrap();
         // Numbers and texts anywhere in the state are changed, with a checksum that is right.
@@ -443,12 +413,12 @@ fn random_edits_never_crash_the_monitor() {
             for _ in 0..3 {
                 let mut leaves = Vec::new();
                 paths(state, String::new(), &mut leaves);
-                let leaf = &leaves[random(leaves.len())];
-                *state.pointer_mut(leaf).unwrap() = match random(5) {
+                let leaf = &leaves[chance.below(leaves.len())];
+                *state.pointer_mut(leaf).unwrap() = match chance.below(5) {
                     0 => json!(0),
                     1 => json!(u64::MAX),
                     2 => json!("x"),
-                    3 => json!(random(70000)),
+                    3 => json!(chance.below(70000)),
                     _ => json!([]),
                 };
             }
@@ -522,34 +492,4 @@ fn a_full_disk_leaves_the_old_snapshot_and_the_guest() {
     ticks_on(&restored(small.path(), "s"));
     // What was written between the two counts for the next difference: see `Machine::return_dirty`.
     nix::mount::umount(small.path()).unwrap();
-}
-
-#[test]
-fn killed_at_any_moment_the_old_snapshot_loads() {
-    let files = tempfile::tempdir().unwrap();
-    let mut monitor = counting();
-    save(&monitor, files.path(), "s", "Full");
-    for round in 0..rounds(20, 200) {
-        monitor.client().patch("/vm", PAUSE).expect(204);
-        let pid = monitor.child.id();
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_micros(u64::from(round) * 397 % 9000));
-            let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        });
-        let body = json!({
-            "snapshot_path": files.path().join("s.state"),
-            "mem_file_path": files.path().join("s.memory"),
-        });
-        let request = crate::client::request("PUT", "/snapshot/create", Some(&body.to_string()));
-        monitor.client().send(request.as_bytes());
-        killer.join().unwrap();
-        monitor.child.wait().unwrap();
-        drop(monitor);
-        monitor = restored(files.path(), "s");
-        ticks_on(&monitor);
-    }
-    save(&monitor, files.path(), "s", "Full");
-    let names = fs::read_dir(files.path()).unwrap().count();
-    assert_eq!(names, 2, "what was left over is gone");
 }

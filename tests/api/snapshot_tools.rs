@@ -182,6 +182,66 @@ fn a_chain_becomes_one_snapshot() {
     assert!(!dir.join("worse").exists());
 }
 
+#[test]
+fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
+    let files = tempfile::tempdir().unwrap();
+    let dir = files.path();
+    let monitor = counting();
+    save(&monitor, dir, "full", "Full");
+    for name in ["one", "two", "three"] {
+        let before = ticks(&monitor).len();
+        wait_until("ticks", || (ticks(&monitor).len() > before).then_some(()));
+        save(&monitor, dir, name, "Diff");
+    }
+    let at = ticks(&monitor).last().copied().unwrap();
+    drop(monitor);
+    let rename = |from: &str, to: &str| {
+        for suffix in ["state", "memory"] {
+            let path = |name: &str| dir.join(format!("{name}.{suffix}"));
+            fs::rename(path(from), path(to)).unwrap();
+        }
+    };
+    let merge = |name: &str| {
+        let [state, memory] = ["state", "memory"].map(|suffix| format!("{name}.{suffix}"));
+        let words = ["snapshot", "merge", &state, &memory];
+        let to = ["--to-state", "merged.state", "--to-memory", "merged.memory"];
+        said(dir, &[&words[..], &to].concat());
+    };
+    let before = pages(dir, "three.state", "three.memory");
+    let verify = ["snapshot", "verify", "three.state", "three.memory"];
+
+    merge("one");
+    rename("one", "was-one");
+    // Elsewhere it is not found, and its place is not taken by another of the chain.
+    let lacking = complaint(dir, &verify);
+    assert!(lacking.contains("one.state"), "{lacking}");
+    rename("full", "one");
+    let other = complaint(dir, &verify);
+    assert!(other.contains("one.state: is snapshot"), "{other}");
+    assert!(other.contains("two.state is a diff upon"), "{other}");
+    rename("merged", "one");
+    assert!(pages(dir, "three.state", "three.memory") == before);
+    merge("two");
+    rename("merged", "two");
+    for suffix in ["state", "memory"] {
+        fs::remove_file(dir.join(format!("one.{suffix}"))).unwrap();
+    }
+    let verified = said(dir, &verify);
+    assert!(verified.contains("2 files"), "{verified}");
+    assert!(pages(dir, "three.state", "three.memory") == before);
+
+    // It loads, and goes on to be what others lie upon.
+    let monitor = restored(dir, "three");
+    let now = ticks_on(&monitor);
+    assert!(now + 10 > at && now < at + 10, "{at:x}, then {now:x}");
+    save(&monitor, dir, "four", "Diff");
+    drop(monitor);
+    merge("four");
+    let merged = pages(dir, "merged.state", "merged.memory");
+    assert!(merged == pages(dir, "four.state", "four.memory"));
+    ticks_on(&restored(dir, "four"));
+}
+
 /// The memory of a snapshot, as a guest would see it.
 pub fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
     let loaded = vmm::snapshot::load(&dir.join(state), &dir.join(memory)).unwrap();

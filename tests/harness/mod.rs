@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
+pub mod chance;
 pub mod counting;
 pub mod fault_handler;
 pub mod http;

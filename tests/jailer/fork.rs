@@ -1,5 +1,6 @@
 //! Copies of a running guest by one command.
 
+use crate::harness::chance::Chance;
 use crate::harness::{bantam, http, rounds, sh};
 use crate::image;
 use crate::snapshot::chatty;
@@ -9,12 +10,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A world whose guests end with the test.
 struct Guests(World);
@@ -73,7 +74,13 @@ fn goes_on(name: &str) {
     let mut bytes = vec![0; 1 << 17];
     // What was said before comes at once; then what is said.
     for _ in 0..3 {
-        assert!(console.read(&mut bytes).unwrap() > 0, "{name} has ended");
+        let read = loop {
+            match console.read(&mut bytes) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => break read.unwrap(),
+            }
+        };
+        assert!(read > 0, "{name} has ended");
         assert!(started.elapsed() < PATIENCE, "{name} is silent");
     }
 }
@@ -271,40 +278,124 @@ fn what_cannot_be_copied_is_told_before_anything_is_made() {
     );
 }
 
+/// Processes that were started for the guest `name` or a copy of it.
+fn processes(name: &str) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap();
+    let all = all.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    let words = all.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    let (copy, own) = (format!(" {name}-"), format!(" {name} "));
+    words
+        .filter(|line| line.contains(&copy) || line.contains(&own))
+        .collect()
+}
+
+/// Fails if anything is there of a copy of `name`.
+fn nothing_is_left(name: &str, disks: &Path, context: &str) {
+    assert_eq!(copies(), Vec::<String>::new(), "{context}");
+    let none = Vec::<String>::new();
+    assert_eq!(tree(Path::new("/run/netns")), none, "{context}");
+    assert_eq!(tree(Path::new("/run/bantam/copies")), none, "{context}");
+    for (directory, kept) in [
+        (Path::new("/srv/jailer/bantam"), name.to_owned()),
+        (disks, format!("{name}.img")),
+    ] {
+        let names = fs::read_dir(directory).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [kept.as_str()], "{context}");
+    }
+    let in_jail = tree(&root(name).join("run"));
+    let door = in_jail.iter().find(|file| file.contains("fork-"));
+    assert_eq!(door, None, "{context}");
+    let own = processes(name);
+    assert_eq!(own.len(), 1, "{context}: {own:?}");
+}
+
 #[test]
-fn a_fork_that_ends_early_leaves_nothing_that_cannot_be_removed() {
+fn a_fork_that_ends_early_leaves_nothing() {
     let guests = Guests::new();
-    said(&guests.create("web1", &["--forkable", "--network", "bridge=br0"]));
-    goes_on("web1");
-    for (signal, rounds) in [(Signal::SIGINT, 6), (Signal::SIGKILL, 10)] {
+    let disks = sharing(&guests.0);
+    let disk = format!("path={},size=16M", disks.join("early.img").display());
+    let more = [
+        "--forkable",
+        "--disk",
+        &disk,
+        "--network",
+        "bridge=br0,address=10.88.0.5/24",
+    ];
+    said(&guests.create("early", &more));
+    goes_on("early");
+    let fork = ["fork", "early", "--count", "2"];
+    let started = Instant::now();
+    said(&run(&fork));
+    let all = started.elapsed();
+    for name in copies() {
+        said(&run(&["destroy", &name]));
+    }
+    nothing_is_left("early", &disks, "destroyed");
+    // Where it begins anew with each signal, so that either can be tried alone.
+    for (signal, rounds) in [
+        (Signal::SIGINT, rounds(6, 50)),
+        (Signal::SIGKILL, rounds(14, 200)),
+    ] {
+        let mut chance = Chance(0xf04c);
         for round in 0..rounds {
+            let moment = all.mul_f64(1.1 * chance.below(1000) as f64 / 1000.0);
+            let context = format!("{signal}, round {round}, after {moment:?}");
             let mut command = Command::new(jailer());
-            command.args(["fork", "web1", "--count", "2"]);
-            command
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
+            command.args(fork).stdin(Stdio::null());
+            command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(round * 13));
+            std::thread::sleep(moment);
             kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
-            let done = child.wait().unwrap().success();
-            goes_on("web1");
-            if signal == Signal::SIGINT && !done {
-                assert_eq!(copies(), Vec::<String>::new(), "round {round}");
-                assert_eq!(tree(Path::new("/run/netns")), Vec::<String>::new());
+            child.wait().unwrap();
+            goes_on("early");
+            if signal == Signal::SIGKILL {
+                match round % 2 {
+                    0 => expect(&run(&["clean"]), 0),
+                    // So does the next one.
+                    _ => expect(&run(&["fork", "early", "--prefix", "next"]), 0),
+                };
+            } else if copies().len() != 2 {
+                // A signal that comes when all is done does not undo it.
+                nothing_is_left("early", &disks, &context);
             }
-            // Starts that the killed one has left may come to something yet.
-            let started = Instant::now();
-            while !copies().is_empty() {
-                for name in copies() {
-                    run(&["destroy", &name]);
-                }
-                assert!(started.elapsed() < PATIENCE, "{:?}", copies());
+            // Those that had come to their guest go on.
+            for name in copies() {
+                goes_on(&name);
+                said(&run(&["destroy", &name]));
             }
+            nothing_is_left("early", &disks, &context);
         }
     }
-    contains(&said(&run(&["fork", "web1"])), &["web1-1"]);
-    goes_on("web1-1");
-    said(&run(&["destroy", "web1-1"]));
-    assert_eq!(tree(Path::new("/run/netns")), Vec::<String>::new());
+}
+
+#[test]
+fn what_others_make_is_not_removed_as_if_it_were_left() {
+    let guests = Guests::new();
+    said(&guests.create("busy", &["--forkable", "--network", "bridge=br0"]));
+    goes_on("busy");
+    let forks = ["one", "two", "three"].map(|prefix| {
+        let mut command = Command::new(jailer());
+        command.args(["fork", "busy", "--count", "3", "--prefix", prefix]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    });
+    let mut cleaned = 0;
+    let mut ends = forks.map(|mut fork| {
+        loop {
+            if let Some(end) = fork.try_wait().unwrap() {
+                break end;
+            }
+            said(&run(&["clean"]));
+            cleaned += 1;
+        }
+    });
+    assert!(ends.iter_mut().all(|end| end.success()), "{ends:?}");
+    assert!(cleaned > 3);
+    said(&run(&["clean"]));
+    assert_eq!(copies().len(), 9);
+    copies().iter().for_each(|name| goes_on(name));
 }

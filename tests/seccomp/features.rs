@@ -374,6 +374,8 @@ pub fn linux(command: Command) {
         .vcpus(2)
         .args(&network::guest_address(0))
         .api()
+        // Its balloon frees memory otherwise.
+        .machine(json!({"forkable": true}))
         .script(
             "modprobe -a vmw_vsock_virtio_transport virtio_balloon button evdev
              data=/dev/disk/by-id/virtio-data

@@ -48,6 +48,8 @@ pub struct Waiting {
     pub images: Vec<(String, PathBuf)>,
     /// Open taps of this process, which take the place of its own.
     pub taps: Vec<(String, RawFd)>,
+    /// An open end of a pipe: whoever has the other is to bring the copy, and is gone when that is closed.
+    pub lifeline: Option<RawFd>,
 }
 
 /// A guest to run, and how.
@@ -134,6 +136,9 @@ struct Arguments {
     /// of that guest's interface ID, use this open tap; ID=DESCRIPTOR, may be repeated
     #[argh(option, arg_name = "id=descriptor")]
     fork_tap: Vec<String>,
+    /// end if the other end of this open pipe is closed before that guest has come
+    #[argh(option, arg_name = "descriptor")]
+    fork_lifeline: Option<RawFd>,
     /// path of the API socket (/run/firecracker.socket)
     #[argh(option)]
     api_sock: Option<PathBuf>,
@@ -296,6 +301,16 @@ impl Arguments {
         if self.fork_socket.is_none() && !self.fork_tap.is_empty() {
             return Err("--fork-tap needs --fork-socket".into());
         }
+        if let Some(lifeline) = self.fork_lifeline {
+            if self.fork_socket.is_none() {
+                return Err("--fork-lifeline needs --fork-socket".into());
+            }
+            if lifeline < 3 {
+                return Err(format!(
+                    "--fork-lifeline {lifeline}: use a descriptor above 2"
+                ));
+            }
+        }
         let taps = self.fork_tap.iter().map(|tap| {
             let parsed = tap.split_once('=').and_then(|(id, number)| {
                 let number: RawFd = number.parse().ok()?;
@@ -333,6 +348,7 @@ impl Arguments {
                 socket,
                 images,
                 taps,
+                lifeline: self.fork_lifeline,
             }),
             restore: self.restore,
             prefetch: self.prefetch,

@@ -158,16 +158,20 @@ fn the_first_word_chooses_what_is_done_with_snapshots() {
 
 #[test]
 fn a_copy_is_waited_for_with_images_and_taps_of_its_own() {
-    let words = "--fork-socket /s --fork-drive root=/drives/root --fork-tap eth0=7";
+    let words =
+        "--fork-socket /s --fork-drive root=/drives/root --fork-tap eth0=7 --fork-lifeline 8";
     let words: Vec<_> = words.split(' ').collect();
     let waiting = options(&words).fork.unwrap();
     assert_eq!(waiting.images, [("root".into(), "/drives/root".into())]);
     assert_eq!(waiting.taps, [("eth0".into(), 7)]);
+    assert_eq!(waiting.lifeline, Some(8));
     for words in [
         "--fork-tap eth0=7",
         "--fork-socket /s --fork-tap eth0=2",
         "--fork-socket /s --fork-tap =7",
         "--fork-socket /s --fork-tap eth0",
+        "--fork-lifeline 8",
+        "--fork-socket /s --fork-lifeline 2",
     ] {
         let words: Vec<_> = words.split(' ').collect();
         assert!(parse_words(&words).is_err(), "{words:?}");

@@ -2,8 +2,13 @@ use super::*;
 use crate::metrics::Value;
 use crate::testing::*;
 use crate::{GuestMemory, lock};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
 
 const VERSION_1: u64 = 1 << 32;
 const INDIRECT: u64 = 1 << 28;
@@ -41,8 +46,12 @@ impl Bench {
     }
 
     fn unstarted(config: &resources::Balloon) -> Self {
+        Self::with(config, memory())
+    }
+
+    fn with(config: &resources::Balloon, mem: GuestMemory) -> Self {
         let balloon = Balloon::new(config).unwrap();
-        let guest = FakeGuest::with(Box::new(balloon), memory(), TestLoop::spawn());
+        let guest = FakeGuest::with(Box::new(balloon), mem, TestLoop::spawn());
         let len = MEM - usize::try_from(SPARE).unwrap();
         let used = vec![0x5a; len];
         guest.mem.write_slice(&used, GuestAddress(SPARE)).unwrap();
@@ -177,6 +186,86 @@ fn pages_in_the_balloon_are_the_hosts() {
     assert_eq!(bench.gone(), expected[1..]);
     let counts = ["inflate_count", "deflate_count"].map(|name| bench.count(name));
     assert_eq!(counts, [2, 2]);
+    assert_eq!(bench.count("event_fails"), 0);
+}
+
+/// Memory that shares `file`, noted as a guest's that can be copied.
+fn sharing(file: &std::fs::File) -> GuestMemory {
+    file.set_len(MEM as u64).unwrap();
+    let bitmap = vm_memory::bitmap::NewBitmap::with_len(MEM);
+    let mapping = MmapRegionBuilder::new_with_bitmap(MEM, Some(bitmap))
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_SHARED)
+        .with_file_offset(FileOffset::new(file.try_clone().unwrap(), 0));
+    let region = GuestRegionMmap::new(mapping.build().unwrap(), GuestAddress(0)).unwrap();
+    GuestMemory::from_regions(vec![region]).unwrap()
+}
+
+/// Maps `file` privately over `mem`, as a fork does.
+#[expect(unsafe_code, reason = "mapping over memory")]
+fn freeze(mem: &GuestMemory, file: &std::fs::File) {
+    let region = mem.iter().next().unwrap();
+    // SAFETY: the memory under test, which nothing in Rust refers into.
+    let mapped = unsafe {
+        libc::mmap(
+            region.as_ptr().cast(),
+            MEM,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(mapped, libc::MAP_FAILED);
+}
+
+#[test]
+fn a_guest_that_can_be_copied_gives_back_its_file_s_pages_until_it_was_copied() {
+    let file = memfd_create(c"guest-memory", MFdFlags::MFD_CLOEXEC).unwrap();
+    let file = std::fs::File::from(file);
+    let blocks = || file.metadata().unwrap().blocks() * 512 / PAGE;
+    let config = resources::Balloon {
+        free_page_reporting: true,
+        ..plain()
+    };
+    let mut bench = Bench::with(&config, sharing(&file));
+    bench.restart(bench.guest.offered());
+    let pages: Vec<u32> = (FIRST..FIRST + 16).collect();
+    // The request's own pages are there after the first.
+    bench.inflate(&[]);
+    bench.inflate(&pages[..1]);
+    bench.put(SPARE, &[1; 4096]);
+    let before = blocks();
+    bench.inflate(&pages);
+    assert_eq!(bench.gone(), pages);
+    // To look for them made those of them that were read.
+    bench.inflate(&pages);
+    assert_eq!(blocks(), before - 16);
+    bench.request(2, &[(SPARE + 16 * PAGE, 8 * 4096, true)]);
+    assert_eq!(blocks(), before - 24);
+
+    freeze(bench.mem(), &file);
+    let written = |bench: &Bench| {
+        let region = bench.mem().iter().next().unwrap();
+        let bitmap: &Option<AtomicBitmap> = (**region).bitmap();
+        bitmap.as_ref().unwrap().get_and_reset()
+    };
+    written(&bench);
+    let [kept, changed] = [FIRST + 30, FIRST + 31];
+    bench.put(u64::from(changed) * PAGE, &[7; 4096]);
+    let before = blocks();
+    bench.inflate(&[kept, changed]);
+    // Nothing of what copies share has gone, and what is found again is what they have there, and counts as written.
+    assert_eq!(blocks(), before);
+    let mut found = [0; 4096];
+    let at = GuestAddress(u64::from(changed) * PAGE);
+    bench.mem().read_slice(&mut found, at).unwrap();
+    assert_eq!(found, [0x5a; 4096]);
+    let noted = written(&bench);
+    for page in [kept, changed] {
+        let word = usize::try_from(page / 64).unwrap();
+        assert_ne!(noted[word] & 1 << (page % 64), 0);
+    }
     assert_eq!(bench.count("event_fails"), 0);
 }
 

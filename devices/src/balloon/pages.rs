@@ -1,5 +1,7 @@
 //! Gives pages of the guest back to the host. The guest finds them again, when it next touches them,
-//! as the host first laid them: zero, or for pages of a mapped kernel its file.
+//! as the host first laid them: zero, or for pages that are mapped from a file, of a kernel, a snapshot or the guest
+//! that this one is a copy of, what the file has there. The driver counts on neither, and a page that went
+//! counts as written, so that the next snapshot or copy has what the guest would find.
 
 use crate::GuestMemory;
 use crate::buffers::{GuestSlice, mark};
@@ -54,18 +56,40 @@ pub(super) fn release(mem: &GuestMemory, pages: &Range<u64>) -> io::Result<usize
     let slices = mem.get_slices(address, len, Permissions::Write);
     let slices = slices.and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let slices = slices.map_err(invalid)?;
-    let done = slices.iter().try_for_each(advise_free);
+    let shared = is_shared(mem);
+    let done = slices.iter().try_for_each(|slice| match shared {
+        true => free_shared(slice),
+        false => advise(slice, libc::MADV_DONTNEED),
+    });
     // A page that is gone has changed.
     mark(&slices);
     done.map(|()| len)
 }
 
+/// Whether it was mapped to be shared.
+fn is_shared(mem: &GuestMemory) -> bool {
+    use vm_memory::GuestMemoryBackend as _;
+    mem.iter().any(|part| part.flags() & libc::MAP_SHARED != 0)
+}
+
+/// Frees memory of a guest that can be copied: it is mapped from a file in memory, which keeps pages that are only taken
+/// off the page tables. Once the guest was copied that file is frozen, and what the guest has mapped there instead is its own.
+fn free_shared(memory: &GuestSlice<'_>) -> io::Result<()> {
+    match advise(memory, libc::MADV_REMOVE) {
+        // It is not mapped to be shared any more.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            advise(memory, libc::MADV_DONTNEED)
+        }
+        done => done,
+    }
+}
+
 #[expect(unsafe_code, reason = "madvise is a system call on an address")]
-fn advise_free(memory: &GuestSlice<'_>) -> io::Result<()> {
+fn advise(memory: &GuestSlice<'_>, advice: libc::c_int) -> io::Result<()> {
     let address = memory.ptr_guard_mut().as_ptr();
     // SAFETY: the slice is mapped guest memory and stays mapped; its bytes change under our feet
     // anyway, so that nothing here assumes what they are.
-    match unsafe { libc::madvise(address.cast(), memory.len(), libc::MADV_DONTNEED) } {
+    match unsafe { libc::madvise(address.cast(), memory.len(), advice) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -2,7 +2,8 @@
 
 use super::stop;
 use crate::clean;
-use crate::error::Error;
+use crate::error::{Error, warn};
+use crate::guests::making::{self, Making};
 use crate::guests::{Guest, channel, copies, definitions, fork, options};
 use crate::undo::Undo;
 use argh::FromArgs;
@@ -29,7 +30,7 @@ const INTERVAL: Duration = Duration::from_millis(2);
     subcommand,
     name = "fork",
     example = "jailer create --name web1 --forkable --ram 1024 --kernel vmlinuz --initrd initrd.img --network bridge=br0,address=10.88.0.5/24\njailer fork web1 --count 3\nip netns exec bantam-web1-2 ping 10.88.0.5\njailer destroy web1-2",
-    note = "A copy keeps its MAC address and its addresses, so it has a network namespace of its own, bantam-COPY, with a tap and\na bridge like its guest's; nothing leads out of it. Writable disks are shared until written, which needs btrfs or XFS\nwith reflinks; read-only ones are shared for good. A copy is the guest of a user of its own, is listed, shown, attached\nto and copied as any guest, and ends for good, with its disks, by `jailer stop|destroy COPY`. If one copy cannot be\nmade none is, and the guest runs on."
+    note = "A copy keeps its MAC address and its addresses, so it has a network namespace of its own, bantam-COPY, with a tap and\na bridge like its guest's; nothing leads out of it. Writable disks are shared until written, which needs btrfs or XFS\nwith reflinks; read-only ones are shared for good. A copy is the guest of a user of its own, is listed, shown, attached\nto and copied as any guest, and ends for good, with its disks, by `jailer stop|destroy COPY`. If one copy cannot be\nmade none is, and the guest runs on. What a call that was killed has left the next one removes, or `jailer clean`."
 )]
 pub struct Fork {
     /// name of the guest
@@ -60,14 +61,17 @@ impl Fork {
         let parent = Guest::load(&self.name)?;
         fork::check(&parent)?;
         let started = Instant::now();
+        // Until what was made is kept or taken back.
+        let mut held = None;
         super::change(|undo| {
-            let copies = self.write_down(&parent, undo)?;
+            let (copies, making) = self.write_down(&parent, undo)?;
+            let making = &*held.insert(making);
             for copy in &copies {
                 let host = copy.config.host.clone().unwrap_or_default();
                 let owner = options::owner(host.uid.unwrap_or_default(), host.gid);
                 copies::make(copy, owner, undo)?;
             }
-            start(&copies, undo)?;
+            start(&copies, making, undo)?;
             let forked = fork::fork(&parent, &copies, undo)?;
             for copy in &copies {
                 wait(copy, undo, "go on", || match channel::is_up(copy) {
@@ -75,16 +79,21 @@ impl Fork {
                     other => other.map(drop),
                 })?;
             }
+            copies.iter().try_for_each(|copy| making.done(&copy.name))?;
             self.tell(&copies, &forked, started.elapsed())
         })
     }
 
     /// Chooses names and users.
-    fn write_down(&self, parent: &Guest, undo: &mut Undo) -> Result<Vec<Guest>, Error> {
+    fn write_down(&self, parent: &Guest, undo: &mut Undo) -> Result<(Vec<Guest>, Making), Error> {
         let held = definitions::Held::new()?;
+        if let Err(e) = sweep(&held) {
+            warn(&crate::error::chain(&e));
+        }
         let prefix = self.prefix.as_ref().unwrap_or(&self.name);
         let names = fork::names(prefix, self.count)?;
         let users = fork::users(names.len(), &held.others()?)?;
+        let making = Making::new(&names, undo)?;
         let mut copies = Vec::new();
         for (name, uid) in names.iter().zip(users) {
             let copy = fork::copy(parent, name, uid)?;
@@ -95,7 +104,7 @@ impl Fork {
             copies::save(&copy, undo)?;
             copies.push(copy);
         }
-        Ok(copies)
+        Ok((copies, making))
     }
 
     fn tell(&self, copies: &[Guest], forked: &fork::Forked, took: Duration) -> Result<(), Error> {
@@ -120,11 +129,12 @@ impl Fork {
 }
 
 /// Starts the VMMs of all copies, which then wait.
-fn start(copies: &[Guest], undo: &mut Undo) -> Result<(), Error> {
+fn start(copies: &[Guest], making: &Making, undo: &mut Undo) -> Result<(), Error> {
     for some in copies.chunks(AT_ONCE) {
         let mut starts = Vec::new();
         for copy in some {
-            starts.push(spawn(&copy.name).map_err(Error::step("run this program")));
+            let start = spawn(&copy.name, making);
+            starts.push(start.map_err(Error::step("run this program")));
         }
         // All of them are waited for, whatever became of one.
         let ends: Vec<_> = starts
@@ -141,9 +151,10 @@ fn start(copies: &[Guest], undo: &mut Undo) -> Result<(), Error> {
 }
 
 #[expect(unsafe_code, reason = "what is done between fork and exec")]
-fn spawn(name: &str) -> io::Result<Child> {
+fn spawn(name: &str, making: &Making) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["run", "--detach", name]).stdin(Stdio::null());
+    command.args(["run", "--detach", "--lifeline", name]);
+    command.stdin(making.lifeline()?);
     // Lists of names are ours to print. A terminal's Ctrl-C reaches us alone.
     command.stdout(Stdio::null()).process_group(0);
     // SAFETY: only a system call is made. The signals that we hold back are not held back there.
@@ -189,6 +200,43 @@ fn wait(
         undo.checkpoint()?;
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// Removes what `jailer fork`s that were killed have left. A copy that has its guest goes on.
+///
+/// # Errors
+/// [`Error`], naming what cannot be removed.
+pub fn sweep(_held: &definitions::Held) -> Result<(), Error> {
+    for name in making::abandoned()? {
+        if copies::path(&name).exists() {
+            let copy = Guest::load(&name)?;
+            if !has_guest(&copy)? {
+                discard(&name)?;
+            }
+            fork::close_door(&copy);
+        }
+        making::forget(&name)?;
+    }
+    Ok(())
+}
+
+/// Whether `copy`, which nobody makes any more, has its guest; if not, its VMM has ended, or is about to.
+fn has_guest(copy: &Guest) -> Result<bool, Error> {
+    let started = Instant::now();
+    while copy.is_running() {
+        if channel::is_up(copy).is_ok_and(|up| up) {
+            return Ok(true);
+        }
+        if started.elapsed() > making::PATIENCE {
+            let step = format!(
+                "see whether {0} has its guest: look, and `jailer destroy {0}`",
+                copy.name
+            );
+            return Err(Error::step(step)(io::Error::from(io::ErrorKind::TimedOut)));
+        }
+        std::thread::sleep(making::INTERVAL);
+    }
+    Ok(false)
 }
 
 /// Takes back the copy `name`, whatever there is of it.

@@ -1,5 +1,6 @@
 //! `jailer start` and `jailer run`: a guest that is defined.
 
+use crate::cli;
 use crate::error::Error;
 use crate::guests::{Guest, channel, options, service};
 use argh::FromArgs;
@@ -116,6 +117,9 @@ pub struct Run {
     /// leave the terminal, and end when the VMM runs
     #[argh(switch)]
     detach: bool,
+    /// for `jailer fork`, whose end of a pipe standard input has the other of
+    #[argh(switch, hidden_help)]
+    lifeline: bool,
 }
 
 impl Run {
@@ -129,7 +133,11 @@ impl Run {
         if !self.detach {
             wait_for_kvm();
         }
-        let Err(error) = guest.start(self.detach);
+        let Err(error) = guest.start(cli::Process {
+            daemonize: self.detach,
+            lifeline: self.lifeline,
+            ..cli::Process::default()
+        });
         Err(error)
     }
 }

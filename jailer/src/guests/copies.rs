@@ -3,7 +3,7 @@
 //!
 //! A copy lasts as long as it runs: there is nothing that it could be started from again.
 
-use super::{Guest, options};
+use super::{Guest, making, options};
 use crate::dir::{Dir, Owner};
 use crate::error::Error;
 use crate::network;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Where network namespaces have names (ip-netns(8)).
 const NAMESPACES: &str = "/run/netns";
 /// The directory of copies in the host's state.
-const COPIES: &str = "copies";
+pub(super) const COPIES: &str = "copies";
 
 /// Where the copy `name` is written down.
 pub fn path(name: &str) -> PathBuf {
@@ -69,7 +69,7 @@ pub fn save(copy: &Guest, undo: &mut Undo) -> Result<(), Error> {
     let failed = || format!("write {}", path(&copy.name).display());
     let text = serde_json::to_vec_pretty(&copy.config);
     let text = text.map_err(|e| Error::step(failed())(io::Error::from(e)))?;
-    let (file, aside) = (format!("{}.json", copy.name), format!("{}.new", copy.name));
+    let (file, aside) = (format!("{}.json", copy.name), making::part(&copy.name));
     directory.make_file(undo, &aside, 0o600, crate::dir::ROOT, |to| {
         to.write_all(&text)
     })?;
@@ -140,7 +140,8 @@ pub fn forget(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
         ignore_absent(removed).map_err(Error::step(format!("remove {}", path.display())))?;
     }
     ignore_absent(fs::remove_file(&written))
-        .map_err(Error::step(format!("remove {}", written.display())))
+        .map_err(Error::step(format!("remove {}", written.display())))?;
+    making::forget(id)
 }
 
 fn remove_network(path: &Path) -> io::Result<()> {

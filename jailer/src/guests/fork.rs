@@ -3,7 +3,7 @@
 //! The guest's VMM is locked in, and has no way to the jails of its copies. So the sockets at which those wait get
 //! second names in its jail, and it becomes their owner, for the one connection that each takes.
 
-use super::{Guest, channel, copies, definitions, options};
+use super::{Guest, channel, copies, definitions, making, options};
 use crate::dir::by_descriptor;
 use crate::error::Error;
 use crate::network;
@@ -102,7 +102,9 @@ fn can_share(path: &Path) -> Result<(), String> {
 /// # Errors
 /// They are no names.
 pub fn names(prefix: &str, count: u32) -> Result<Vec<String>, Error> {
-    let taken = |name: &String| definitions::find(name).symlink_metadata().is_ok();
+    let taken = |name: &String| -> Result<bool, Error> {
+        Ok(definitions::find(name).symlink_metadata().is_ok() || making::is_there(name)?)
+    };
     let mut names = Vec::new();
     for number in 1_u64.. {
         if names.len() >= usize::try_from(count).unwrap_or(usize::MAX) {
@@ -110,7 +112,7 @@ pub fn names(prefix: &str, count: u32) -> Result<Vec<String>, Error> {
         }
         let name = format!("{prefix}-{number}");
         super::check_name(&name)?;
-        if !taken(&name) {
+        if !taken(&name)? {
             names.push(name);
         }
     }
@@ -215,7 +217,7 @@ pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked,
     let mut doors = Vec::new();
     for copy in copies {
         let failed = format!("open the door of {} to {}", copy.name, parent.name);
-        let name = format!("fork-{}.sock", copy.name);
+        let name = door(&copy.name);
         doors.push(Door::open(parent, copy, &name).map_err(Error::step(failed))?);
         children.push(json!({"socket": format!("/{}/{name}", channel::RUN)}));
         undo.checkpoint()?;
@@ -225,6 +227,20 @@ pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked,
     let answer = answer.map_err(Error::step(format!("copy {}", parent.name)))?;
     let forked = serde_json::from_str(&answer).map_err(io::Error::from);
     forked.map_err(Error::step(format!("read the answer of {}", parent.name)))
+}
+
+/// The name of the door of `copy` in the jail of its parent.
+fn door(copy: &str) -> String {
+    format!("fork-{copy}.sock")
+}
+
+/// Removes the door that `copy`, whose maker was killed, may have in the jail of its parent.
+pub fn close_door(copy: &Guest) {
+    let parent = copy.copy_of().and_then(|parent| Guest::load(parent).ok());
+    // One that is not there any more has none.
+    if let Some(run) = parent.and_then(|parent| parent.root().ok()?.enter(channel::RUN).ok()) {
+        let _ = run.remove(&door(&copy.name));
+    }
 }
 
 /// The second name of a socket, in the parent's jail; it goes with this.

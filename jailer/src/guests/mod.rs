@@ -8,12 +8,14 @@ pub mod copies;
 pub mod definitions;
 pub mod disk;
 pub mod fork;
+pub mod making;
 pub mod network;
 pub mod options;
 mod pairs;
 pub mod service;
 
 use crate::chroot;
+use crate::cli::Process;
 use crate::dir::Dir;
 use crate::error::Error;
 use crate::start;
@@ -108,12 +110,12 @@ impl Guest {
         Error::Problems(vec![Problem::new(&self.name, message)])
     }
 
-    /// Starts it in this process, or in one that this leaves behind.
+    /// Starts it in this process, or in one that this leaves behind, as `process` says.
     ///
     /// # Errors
     /// [`Error`], which is why it did not start.
-    pub fn start(&self, detached: bool) -> Result<std::convert::Infallible, Error> {
-        let options = options::of(self, detached)?;
+    pub fn start(&self, process: Process) -> Result<std::convert::Infallible, Error> {
+        let options = options::of(self, process)?;
         start::start(options, crate::vmm::Started::now())
     }
 }

@@ -47,7 +47,7 @@ pub fn owner(uid: u32, gid: Option<u32>) -> Owner {
 ///
 /// # Errors
 /// [`Error::Problems`]: its definition has no user.
-pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
+pub fn of(guest: &Guest, process: Process) -> Result<Options, Error> {
     let host = guest.config.host.clone().unwrap_or_default();
     let path = definitions::find(&guest.name);
     let Some(uid) = host.uid else {
@@ -74,9 +74,8 @@ pub fn of(guest: &Guest, detached: bool) -> Result<Options, Error> {
         limits: DEFAULT_LIMITS,
         cgroup: cgroup::Wish::default(),
         process: Process {
-            daemonize: detached,
-            messages: detached.then(|| messages(&guest.name)),
-            ..Process::default()
+            messages: process.daemonize.then(|| messages(&guest.name)),
+            ..process
         },
         exec_name,
         pass_through: Vec::new(),

@@ -15,8 +15,10 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 fn failed(why: impl Into<String>) -> CommandError {
@@ -138,6 +140,13 @@ pub(super) struct Door {
     listener: UnixListener,
     waiting: Waiting,
     added: Added,
+    lifeline: Option<Lifeline>,
+}
+
+/// Tells whether there is anybody yet who would bring a guest.
+struct Lifeline {
+    gone: Arc<AtomicBool>,
+    added: Added,
 }
 
 /// Turns the loop when somebody knocks.
@@ -154,32 +163,73 @@ impl MutEventSubscriber for Knock {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {}
 }
 
+/// Turns the loop when the pipe's other end is closed.
+struct End(OwnedFd, Arc<AtomicBool>);
+
+impl MutEventSubscriber for End {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        // A hang-up needs no asking for.
+        if let Err(e) = ops.add(Events::new(&self.0, EventSet::EDGE_TRIGGERED)) {
+            log::error!("--fork-lifeline: cannot be watched: {e}");
+        }
+    }
+
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        self.1.store(true, Ordering::Release);
+    }
+}
+
+/// The descriptor `number`, which this process was started with.
+#[expect(unsafe_code, reason = "a descriptor that comes as a number")]
+fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: this only asks whether it is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and the command line says that it is this process's to close.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// The child's side.
 impl Controller {
     /// Waits for a copy of another guest. Each of the images is made, and becomes a copy of that guest's drive.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be made, or the lifeline is none.
     pub fn wait_for_fork(&mut self, waiting: &Waiting) -> io::Result<()> {
         let listener = devices::unix_socket::listen(&waiting.socket)?;
         listener.set_nonblocking(true)?;
         let knock = Knock(listener.as_fd().try_clone_to_owned()?);
+        let lifeline = waiting.lifeline.map(|number| {
+            let gone = Arc::new(AtomicBool::new(false));
+            let end = End(inherited(number)?, gone.clone());
+            let added = event_loop::add(&self.process.event_loop, Box::new(end));
+            Ok::<_, io::Error>(Lifeline { gone, added })
+        });
         self.door = Some(Door {
             listener,
             waiting: waiting.clone(),
             added: event_loop::add(&self.process.event_loop, Box::new(knock)),
+            lifeline: lifeline.transpose()?,
         });
         Ok(())
     }
 
-    /// Has the guest that somebody brings, if somebody does.
+    /// Has the guest that somebody brings, if somebody does; ends if nobody will.
     pub(super) fn answer_door(&mut self) {
-        let Some(stream) = self
-            .door
-            .as_ref()
-            .and_then(|door| door.listener.accept().ok())
-        else {
+        let Some(door) = &self.door else {
             return;
+        };
+        let is_alone = |line: &Lifeline| line.gone.load(Ordering::Acquire);
+        let stream = match door.listener.accept() {
+            Ok(stream) => stream,
+            Err(_) if self.machine().is_none() && door.lifeline.as_ref().is_some_and(is_alone) => {
+                log::error!("--fork-lifeline: was closed, and no guest has come");
+                let _ = std::fs::remove_file(&door.waiting.socket);
+                self.not_restored = true;
+                return;
+            }
+            Err(_) => return,
         };
         let Some(door) = self.door.take() else {
             return;
@@ -193,6 +243,9 @@ impl Controller {
 
     fn take_in(&mut self, stream: UnixStream, door: Door) -> Result<(), String> {
         door.added.remove();
+        if let Some(lifeline) = door.lifeline {
+            lifeline.added.remove();
+        }
         // Nobody else is let in; a name that stays is in the way of the next, which says so.
         let _ = std::fs::remove_file(&door.waiting.socket);
         if self.described || self.machine().is_some() {

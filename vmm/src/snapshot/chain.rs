@@ -1,6 +1,6 @@
 //! Guest memory in layers: the file with all of it, and those with what was written since, each over the one before.
 
-use super::runs::{PAGE, PAGE_BYTES};
+use super::runs::{self, PAGE, PAGE_BYTES};
 use super::view::data_in;
 use crate::machine::memory;
 use boot::FilePiece;
@@ -97,11 +97,7 @@ impl Layers {
         let at = page * PAGE;
         let holds = |layer: &&Layer| match &layer.runs {
             None => true,
-            Some(runs) => {
-                let after = runs.partition_point(|(offset, _)| *offset <= at);
-                let run = after.checked_sub(1).and_then(|index| runs.get(index));
-                run.is_some_and(|(offset, len)| at < offset + len)
-            }
+            Some(runs) => runs::holding(runs, at).is_some(),
         };
         self.0.iter().rev().find(holds)
     }

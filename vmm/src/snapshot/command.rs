@@ -82,7 +82,8 @@ pub struct VerifyArguments {
 #[argh(
     subcommand,
     name = "merge",
-    example = "bantam snapshot merge diff3.state diff3.memory --output web1\nbantam snapshot merge diff3 --to-state web1.state --to-memory web1.memory"
+    example = "bantam snapshot merge diff3.state diff3.memory --output web1\nbantam snapshot merge diff3 --to-state web1.state --to-memory web1.memory",
+    note = "The files merged stay as they are. The result is the same snapshot as the last of them: a diff that was\nwritten upon that one loads upon the result, once the result's files have the places of that one's (or\nlie beside the diff, under the same names). Another snapshot there is refused, by name."
 )]
 pub struct MergeArguments {
     /// the file with the state of the last diff, or the directory of both files

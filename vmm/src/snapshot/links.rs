@@ -234,9 +234,7 @@ pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::R
     for (start, data) in data_in(file, len)? {
         let mut at = start;
         while at < start + data {
-            let after = runs.partition_point(|(offset, _)| *offset <= at);
-            let run = after.checked_sub(1).and_then(|index| runs.get(index));
-            if let Some((offset, run)) = run.filter(|(offset, run)| at < offset + run) {
+            if let Some((offset, run)) = runs::holding(runs, at) {
                 at = offset + run;
                 continue;
             }

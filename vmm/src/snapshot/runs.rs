@@ -98,6 +98,13 @@ pub fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
     all
 }
 
+/// Which of `runs`, offsets and lengths in order, has the byte at `at`.
+pub fn holding(runs: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
+    let after = runs.partition_point(|(offset, _)| *offset <= at);
+    let (offset, len) = *runs.get(after.checked_sub(1)?)?;
+    (at < offset + len).then_some((offset, len))
+}
+
 #[cfg(test)]
 #[path = "runs_test.rs"]
 mod runs_test;

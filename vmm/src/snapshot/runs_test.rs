@@ -50,3 +50,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_run_that_has_a_byte_is_found() {
+    let runs = [(4096, 8192), (16384, 4096)];
+    for (at, expected) in [
+        (0, None),
+        (4095, None),
+        (4096, Some(runs[0])),
+        (12287, Some(runs[0])),
+        (12288, None),
+        (16384, Some(runs[1])),
+        (20480, None),
+    ] {
+        assert_eq!(holding(&runs, at), expected, "{at}");
+    }
+    assert_eq!(holding(&[], 0), None);
+}

@@ -177,11 +177,8 @@ fn write_memory(
 fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
     let step = runs.len().div_ceil(SAMPLES).max(1);
     let written = runs.iter().step_by(step).map(|run| u64::from(run.start));
-    let in_runs = |page: u64| {
-        let after = runs.partition_point(|run| u64::from(run.start) <= page);
-        let run = after.checked_sub(1).and_then(|index| runs.get(index));
-        run.is_some_and(|run| page < run.end())
-    };
+    let joined = runs::joined(runs);
+    let in_runs = |page: u64| runs::holding(&joined, page * runs::PAGE).is_some();
     let inherited = since
         .map(|saved| saved.samples.as_slice())
         .unwrap_or_default();

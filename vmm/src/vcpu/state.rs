@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 /// Time-stamp counter (Intel SDM 4, table 2-2).
 const TSC: u32 = 0x10;
+/// Between two counters that nobody takes for one. KVM has a counter go on as it does if it is set within a second of that,
+/// so that those of all vCPUs are one; until Linux 6.7 also one that was never set, so that a guest lost what it had of
+/// its first second. The first vCPU's is set far off before, and the others' are what its then is.
+const FAR: u64 = 1 << 62;
 /// Most registers at once; KVM itself takes no more.
 const MSRS_AT_ONCE: usize = 256;
 
@@ -195,6 +199,11 @@ pub(super) fn restore(
         .map_err(refused("the saved debug registers"))?;
     vcpu.set_lapic(&state.lapic.0)
         .map_err(refused("the saved local APIC"))?;
+    if index == 0
+        && let Some(Msr(_, counter)) = state.msrs.iter().find(|msr| msr.0 == TSC)
+    {
+        set_msrs(vcpu, &[Msr(TSC, counter ^ FAR)]).map_err(refused("a time-stamp counter"))?;
+    }
     set_msrs(vcpu, &state.msrs).map_err(refused("the saved model-specific registers"))?;
     vcpu.set_vcpu_events(&state.events.0)
         .map_err(refused("the saved events"))?;
