@@ -12,25 +12,37 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::{announce, bantam, counting, needs_kvm, network, rounds, sh};
-use serde_json::json;
+use harness::{Guest, announce, bantam, counting, needs_kvm, network, rounds, sh};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Bounds whatever is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer, for a hundred copies at once.
+const GREAT_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A namespace of a copy's own, with the bridge and the tap that its guest knows; gone at the end.
 struct Elsewhere(String);
 
 impl Elsewhere {
     fn new(name: &str) -> Self {
-        let inside = format!("ip netns exec {name}");
         sh(&format!(
-            "ip netns add {name}; {inside} ip link set lo up; {inside} ip link add br0 type bridge;
-             {inside} ip address add 10.99.0.1/24 dev br0; {inside} ip link set br0 up;
-             {inside} ip tuntap add tap0 mode tap; {inside} ip link set tap0 master br0 up"
+            "ip netns add {name}
+             ip -n {name} -batch - <<END
+link set lo up
+link add br0 type bridge
+address add 10.99.0.1/24 dev br0
+link set br0 up
+tuntap add tap0 mode tap
+link set tap0 master br0 up
+END"
         ));
         Self(name.into())
     }
@@ -57,82 +69,314 @@ impl Drop for Elsewhere {
     }
 }
 
-#[test]
-fn copies_of_a_running_guest_each_have_network_disk_and_randomness_of_their_own() {
-    needs_kvm();
-    announce("fork");
-    network::enter(1);
-    // On a file system that copies an image at once.
-    let place = tempfile::tempdir().unwrap();
-    let at = place.path().display();
-    sh(&format!(
-        "modprobe loop 2>/dev/null || true; modprobe btrfs; truncate -s 300M {at}/disk;
-         mkfs.btrfs -q {at}/disk; mkdir {at}/fs; mount {at}/disk {at}/fs; truncate -s 4M {at}/fs/data"
-    ));
-    let image = |name: &str| place.path().join("fs").join(name);
-    let last = 80;
-    let mut parent = counting::guest("generic", last, Some(&image("data")))
-        .machine(json!({"forkable": true}))
-        .start();
-    let copies = rounds(3, 12);
-    let mut waiting = Vec::new();
-    for round in 0..copies {
-        let there = Elsewhere::new(&format!("copy{round}"));
+/// A file system that copies an image at once; unmounted at the end.
+struct Images(tempfile::TempDir);
+
+impl Images {
+    /// With `data`, 4 MiB.
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let at = place.path().display();
+        sh(&format!(
+            "modprobe loop 2>/dev/null || true; modprobe btrfs; truncate -s 300M {at}/disk;
+             mkfs.btrfs -q {at}/disk; mkdir {at}/fs; mount {at}/disk {at}/fs; truncate -s 4M {at}/fs/data"
+        ));
+        Self(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("fs").join(name)
+    }
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let at = self.0.path().join("fs");
+        let _ = Command::new("umount").arg("-l").arg(at).status();
+    }
+}
+
+/// A process that waits for a copy and then is one, with a network and an image of its own.
+struct Copy {
+    there: Elsewhere,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Copy {
+    fn start(number: u32, images: &Images) -> Self {
+        let there = Elsewhere::new(&format!("copy{number}"));
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("fork.sock");
+        let image = images.path(&format!("copy{number}"));
         let child = there
             .command(bantam())
             .args(["--no-api", "--level", "info", "--log-path"])
             .arg(dir.path().join("messages"))
             .arg("--fork-socket")
-            .arg(&socket)
+            .arg(dir.path().join("fork.sock"))
             .arg("--fork-drive")
-            .arg(format!("data={}", image(&format!("copy{round}")).display()))
-            .stdin(Stdio::null())
+            .arg(format!("data={}", image.display()))
+            .stdin(Stdio::piped())
             .stdout(File::create(dir.path().join("console")).unwrap())
             .spawn()
             .unwrap();
+        Self { there, dir, child }
+    }
+
+    fn wait_for_socket(&self) {
         let started = Instant::now();
-        while !socket.exists() {
+        while !self.socket().exists() {
             assert!(
                 started.elapsed() < PATIENCE,
                 "the copy's process does not wait"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
-        waiting.push((there, dir, child));
     }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("fork.sock")
+    }
+
+    fn vsock(&self) -> PathBuf {
+        self.dir.path().join("v.sock")
+    }
+
+    fn console(&self) -> String {
+        let console = fs::read(self.dir.path().join("console")).unwrap();
+        String::from_utf8_lossy(&console).into_owned()
+    }
+
+    /// Types `line` on its console.
+    fn tell(&mut self, line: &str) {
+        let console = self.child.stdin.as_mut().unwrap();
+        writeln!(console, "{line}").unwrap();
+    }
+
+    /// The rest of the console's line that starts with `key=`.
+    fn value(&self, key: &str) -> String {
+        let console = self.console();
+        let mut lines = console.lines().map(str::trim_end);
+        let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found
+            .unwrap_or_else(|| panic!("no `{key}=`: {console}"))
+            .into()
+    }
+
+    fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            let waited = started.elapsed();
+            assert!(waited < patience, "a copy does not end: {}", self.console());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Memory that no other process has, in KiB.
+    fn private_kib(&self) -> u64 {
+        let rollup = format!("/proc/{}/smaps_rollup", self.child.id());
+        let rollup = fs::read_to_string(rollup).unwrap();
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with("Private_Dirty:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.unwrap().parse().unwrap()
+    }
+}
+
+#[test]
+fn copies_of_a_running_guest_each_have_network_disk_and_randomness_of_their_own() {
+    needs_kvm();
+    announce("fork");
+    network::enter(1);
+    let images = Images::new();
+    let last = 80;
+    let mut parent = counting::guest("generic", last, Some(&images.path("data")))
+        .machine(json!({"forkable": true}))
+        .start();
+    let mut copies: Vec<_> = (0..rounds(2, 12))
+        .map(|number| Copy::start(number, &images))
+        .collect();
+    copies.iter().for_each(Copy::wait_for_socket);
     // One by one: a copy of a parent that has run on is made of more than one layer.
-    for (round, (there, dir, _)) in (0..).zip(&waiting) {
+    for (round, copy) in copies.iter().enumerate() {
         parent.wait_for(&format!("count {}", 8 + 4 * round));
-        let body = json!({"children": [{"socket": dir.path().join("fork.sock")}]});
-        let answer = parent.api("PUT", "/vm/fork", body);
+        let answer = parent.api(
+            "PUT",
+            "/vm/fork",
+            json!({"children": [{"socket": copy.socket()}]}),
+        );
         println!("copy {round}: {answer}");
-        assert!(there.reaches_guest(), "copy {round} is not reached");
+        assert!(copy.there.reaches_guest(), "copy {round} is not reached");
         parent.more_time();
     }
     let mut drawn = Vec::new();
-    for (_there, dir, mut child) in waiting {
-        let started = Instant::now();
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(started.elapsed() < PATIENCE, "a copy does not end"),
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        let console = fs::read_to_string(dir.path().join("console")).unwrap();
+    for copy in &mut copies {
+        let status = copy.wait(PATIENCE);
+        let console = copy.console();
         assert!(status.success(), "{status}: {console}");
         let first = *counting::numbers(&console).first().unwrap();
         counting::check(&console, first, last);
-        let random = console
-            .lines()
-            .find_map(|line| line.strip_prefix("random="));
-        drawn.push(random.unwrap().to_owned());
+        drawn.push(copy.value("random"));
     }
     counting::check_ended(&parent.wait().expect(0), last);
     drawn.sort();
     drawn.dedup();
-    assert_eq!(drawn.len(), copies as usize, "the same randomness twice");
-    sh(&format!("umount {at}/fs"));
+    assert_eq!(drawn.len(), copies.len(), "the same randomness twice");
+}
+
+/// Whether a `line`, of which `end` is still to be sent to port 5000 of the guest over `stream`, comes back.
+fn echoes(stream: &UnixStream, end: &str, line: &str) {
+    (&*stream).write_all(format!("{end}\n").as_bytes()).unwrap();
+    let mut got = String::new();
+    BufReader::new(stream).read_line(&mut got).unwrap();
+    assert_eq!(got.trim_end(), line);
+}
+
+/// A connection to port 5000 of the guest behind `socket`.
+fn dial(socket: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"CONNECT 5000\n").unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with('\n') {
+        let mut byte = [0];
+        assert_eq!(
+            stream.read(&mut byte).unwrap(),
+            1,
+            "nobody answers: {answer}"
+        );
+        answer.push(char::from(byte[0]));
+    }
+    assert!(answer.starts_with("OK "), "{answer}");
+    stream
+}
+
+/// A guest that receives a stream from `port` of the host and echoes others, and when it is told a number writes it to its
+/// disk, says what it reads there, draws a random number and ends.
+fn receiving(images: &Images, port: u16) -> Guest {
+    let guest = Guest::new("generic", "vmlinuz").root("generic");
+    let vsock = json!({"guest_cid": 3, "uds_path": guest.dir().join("v.sock")});
+    let written = json!({"cache_type": "Writeback"});
+    guest
+        .drive("data", &images.path("data"), written)
+        .entropy()
+        .args(&network::guest_address(0))
+        .interface("tap0")
+        .section("vsock", vsock)
+        .machine(json!({"forkable": true}))
+        .api()
+        .script(&format!(
+            "modprobe vmw_vsock_virtio_transport
+             disk=/dev/disk/by-id/virtio-data
+             echo 4711 | dd of=$disk bs=512 conv=sync,fsync 2>/dev/null
+             bantam-vsock echo 5000 &
+             (nc 10.99.0.1 {port} | sha256sum | sed 's/ .*//; s/^/received=/'; echo received=all) &
+             read -r number </dev/console
+             was=$(dd if=$disk bs=512 count=1 iflag=direct 2>/dev/null | head -n 1)
+             echo $number | dd of=$disk bs=512 conv=sync,fsync 2>/dev/null
+             echo disk=$was,$(dd if=$disk bs=512 count=1 iflag=direct 2>/dev/null | head -n 1)
+             echo random=$(head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n')
+             dmesg | grep -c -i 'soft lockup\\|stall' | sed 's/^/lockups=/'
+             poweroff -f; sleep 60"
+        ))
+}
+
+#[test]
+fn many_copies_at_once_of_a_guest_with_streams_under_way() {
+    needs_kvm();
+    announce("fork, many at once");
+    network::enter(1);
+    let images = Images::new();
+    let listener = TcpListener::bind((network::HOST, 0)).unwrap();
+    let mut parent = receiving(&images, listener.local_addr().unwrap().port()).start();
+    let many = rounds(4, 100);
+    let mut copies: Vec<_> = (0..many)
+        .map(|number| Copy::start(number, &images))
+        .collect();
+    copies.iter().for_each(Copy::wait_for_socket);
+    parent.more_time();
+    parent.wait_for("vsock=listening");
+    let stream = dial(&parent.dir().join("v.sock"));
+    echoes(&stream, "before", "before");
+    let (mut sending, _) = listener.accept().unwrap();
+    let mut digest = Sha256::new();
+    let mut send = |parts: std::ops::Range<u8>| {
+        for part in parts {
+            let block: Vec<u8> = (0..=u8::MAX)
+                .cycle()
+                .skip(part.into())
+                .take(1 << 16)
+                .collect();
+            sending.write_all(&block).unwrap();
+            digest.update(&block);
+        }
+    };
+    send(0..20);
+    (&stream).write_all(b"across").unwrap();
+    let children: Vec<_> = copies
+        .iter()
+        .map(|copy| json!({"socket": copy.socket(), "vsock_override": {"uds_path": copy.vsock()}}))
+        .collect();
+    let answer = parent.api("PUT", "/vm/fork", json!({"children": children}));
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    send(20..60);
+    echoes(&stream, " the fork", "across the fork");
+    check_copies(&mut copies);
+    let kib: u64 = copies.iter().map(Copy::private_kib).sum();
+    println!(
+        "{many} copies: {answer}, {} KiB private to each",
+        kib / u64::from(many)
+    );
+    end_copies(&mut copies);
+    // The parent has noticed nothing of it.
+    parent.more_time();
+    echoes(&stream, "after", "after");
+    send(60..80);
+    drop(sending);
+    parent.wait_for("received=all");
+    let digest = digest.finalize();
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let received = format!("received={digest}");
+    assert!(parent.console().contains(&received), "{}", parent.console());
+    drop(parent.kill());
+    let data = fs::read(images.path("data")).unwrap();
+    assert_eq!(&data[..5], b"4711\n");
+}
+
+/// Each is reached by its network and its vsock.
+fn check_copies(copies: &mut [Copy]) {
+    for (number, copy) in copies.iter().enumerate() {
+        assert!(copy.there.reaches_guest(), "copy {number} is not reached");
+        let line = format!("copy {number}");
+        echoes(&dial(&copy.vsock()), &line, &line);
+    }
+}
+
+/// Each has the disk of that moment and writes to its own, and draws what no other does.
+fn end_copies(copies: &mut [Copy]) {
+    for (number, copy) in copies.iter_mut().enumerate() {
+        copy.tell(&number.to_string());
+    }
+    let mut drawn = Vec::new();
+    for (number, copy) in copies.iter_mut().enumerate() {
+        let status = copy.wait(GREAT_PATIENCE);
+        assert!(status.success(), "{status}: {}", copy.console());
+        assert_eq!(copy.value("disk"), format!("4711,{number}"));
+        assert_eq!(copy.value("lockups"), "0", "{}", copy.console());
+        drawn.push(copy.value("random"));
+    }
+    drawn.sort();
+    drawn.dedup();
+    assert_eq!(drawn.len(), copies.len(), "the same randomness twice");
 }

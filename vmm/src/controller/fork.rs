@@ -10,7 +10,7 @@ use crate::machine::{Machine, MachineState};
 use crate::snapshot::fork::{ForkPoint, ToChild, ToParent, clone_file};
 use crate::snapshot::{Layers, MemoryState, Snapshot, new_id};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use resources::Fork;
+use resources::{Fork, ForkChild};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -33,14 +33,7 @@ impl Controller {
         if fork.children.is_empty() {
             return Err(failed("children: names no process that waits for a copy"));
         }
-        let mut children = Vec::with_capacity(fork.children.len());
-        for child in &fork.children {
-            let connected = ToChild::connect(&child.socket);
-            children.push(connected.map_err(|e| {
-                let path = child.socket.display();
-                failed(format!("no process waits for a copy at {path}: {e}"))
-            })?);
-        }
+        let children = call_on(&fork.children)?;
         let images = self.images(&children)?;
         let machine = self.machine_mut()?;
         let freezing = machine.prepare_to_freeze();
@@ -116,6 +109,23 @@ impl Controller {
         self.machine().map_or(Ok(()), Machine::seal_layers)?;
         ForkPoint::new(&snapshot, layers)
     }
+}
+
+/// Connects to all of `children`, so that they come side by side, and hears what they want.
+fn call_on(children: &[ForkChild]) -> Result<Vec<ToChild>, CommandError> {
+    let nobody = |child: &ForkChild, e: &io::Error| {
+        let path = child.socket.display();
+        failed(format!("no process waits for a copy at {path}: {e}"))
+    };
+    let mut connected = Vec::with_capacity(children.len());
+    for child in children {
+        let stream = UnixStream::connect(&child.socket).map_err(|e| nobody(child, &e))?;
+        connected.push((child, stream));
+    }
+    let heard = connected
+        .into_iter()
+        .map(|(child, stream)| ToChild::hear(stream).map_err(|e| nobody(child, &e)));
+    heard.collect()
 }
 
 /// Makes the images that the children prepared copies of the guest's, which nobody writes to.

@@ -35,7 +35,7 @@ const MAX_MESSAGE: usize = 16 << 20;
 const MAX_STATE: u64 = 64 << 20;
 /// Most descriptors of a message; the kernel's limit.
 const MAX_DESCRIPTORS: usize = 253;
-/// How long the other side may be silent.
+/// How long a child may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a waiting process says.
@@ -143,12 +143,6 @@ fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Vec<Owned
     Ok((serde_json::from_slice(&json)?, descriptors))
 }
 
-fn patient(stream: &UnixStream) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
-}
-
 /// The parent's side of a connection to a child.
 pub struct ToChild {
     stream: UnixStream,
@@ -157,13 +151,13 @@ pub struct ToChild {
 }
 
 impl ToChild {
-    /// Connects to the child that waits at `path`.
+    /// Has heard what the child at the other end of `stream`, which was connected to its socket, wants.
     ///
     /// # Errors
-    /// Nobody is there, or somebody else.
-    pub fn connect(path: &std::path::Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
-        patient(&stream)?;
+    /// It is gone, or is somebody else.
+    pub fn hear(stream: UnixStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let (hello, descriptors): (Hello, _) = receive(&stream)?;
         if hello.drives.len() != descriptors.len() {
             return Err(invalid("a drive without an image, or an image too many"));
@@ -200,7 +194,9 @@ impl ToParent {
     /// # Errors
     /// It is gone.
     pub fn greet(stream: UnixStream, images: &[(String, File)]) -> io::Result<Self> {
-        patient(&stream)?;
+        // The guest comes when all children have been heard, however many there are; a parent that is gone is heard of.
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let hello = Hello {
             drives: images.iter().map(|(id, _)| id.clone()).collect(),
         };

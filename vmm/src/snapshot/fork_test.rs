@@ -19,7 +19,7 @@ fn descriptors_and_words_arrive_together() {
         let (point, descriptors): (Point, _) = receive(&parent.0).unwrap();
         (point, descriptors.len())
     });
-    let to = ToChild::connect(&path).unwrap();
+    let to = ToChild::hear(UnixStream::connect(&path).unwrap()).unwrap();
     assert_eq!(to.wanted.len(), 1);
     assert_eq!(to.wanted[0].0, "d");
     let runs = Some(vec![(PAGE, PAGE)]);
