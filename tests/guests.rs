@@ -1,5 +1,5 @@
 //! Guests by name with a real kernel: made by one command, reached by TCP, stopped by the power button, started
-//! again with their data.
+//! again with their data, and copied while they run.
 
 #![allow(
     clippy::expect_used,
@@ -15,9 +15,11 @@ mod harness;
 mod world;
 
 use harness::{announce, image, needs_kvm, sh};
+use nix::sched::{CloneFlags, setns};
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use world::{World, contains, expect, jailer, links};
@@ -53,53 +55,55 @@ fn console() -> String {
     ))
 }
 
-/// The file of starts, as the guest serves it.
-fn starts() -> String {
+/// The file of starts, as the guest serves it that this thread's network has.
+fn served() -> io::Result<String> {
+    let address = "10.88.0.5:8080".parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET /starts HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// How many there are in it, once the guest serves it.
+fn starts() -> usize {
     let started = Instant::now();
     loop {
-        let address = "10.88.0.5:8080".parse().unwrap();
-        let served =
-            TcpStream::connect_timeout(&address, Duration::from_secs(2)).and_then(|mut stream| {
-                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-                stream.write_all(b"GET /starts HTTP/1.0\r\n\r\n")?;
-                let mut text = String::new();
-                stream.read_to_string(&mut text)?;
-                Ok(text)
-            });
-        match served {
-            Ok(text) => return text,
+        match served() {
+            Ok(text) => return text.matches("started").count(),
             Err(e) => assert!(started.elapsed() < BOOT, "{e}; its console:\n{}", console()),
         }
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
-/// Ends the guest whatever becomes of the test.
-struct Ended;
+/// Likewise of the guest's copy `name`.
+fn starts_of_copy(name: &str) -> usize {
+    let network = format!("/run/netns/bantam-{name}");
+    let there = move || {
+        setns(fs::File::open(network).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        starts()
+    };
+    std::thread::spawn(there).join().unwrap()
+}
+
+/// Ends the guests, which may be there, whatever becomes of the test.
+struct Ended(&'static [&'static str]);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let _ = Command::new(jailer()).args(["destroy", "web1"]).output();
+        for name in self.0 {
+            let _ = Command::new(jailer()).args(["destroy", name]).output();
+        }
     }
 }
 
-#[test]
-fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
-    needs_kvm();
-    announce("a guest by name");
-    let world = World::new();
+/// Defines the pool `vms` in the directory `pool`, and creates web1 with a volume there and a network, with `more` words.
+fn create(world: &World, pool: &Path, more: &[&str]) {
     sh("ip link set lo up");
-    let pool = world.path("volumes");
-    fs::create_dir(&pool).unwrap();
-    run(&[
-        "pool",
-        "define",
-        "vms",
-        "--type",
-        "dir",
-        "--target",
-        pool.to_str().unwrap(),
-    ]);
+    let target = pool.to_str().unwrap();
+    run(&["pool", "define", "vms", "--type", "dir", "--target", target]);
     run(&["pool", "start", "vms"]);
     fs::write(world.path("script"), SCRIPT).unwrap();
     let script = sh(&format!("base64 -w 0 {}", world.path("script").display()));
@@ -110,8 +114,7 @@ fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
     let template = image("rootfs-cloud.ext4");
     let disk = format!("pool=vms,size=1,template={}", template.display());
     let (kernel, initrd) = (image("vmlinuz-cloud"), image("initrd-cloud.img"));
-    let _ended = Ended;
-    let text = run(&[
+    let words = [
         "create",
         "--name",
         "web1",
@@ -129,10 +132,21 @@ fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
         &disk,
         "--network",
         "bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,guard=on",
-    ]);
+    ];
+    let text = run(&[&words, more].concat());
     contains(&text, &["web1 is started", "192 MiB"]);
-    let count = |text: &str| text.matches("started").count();
-    assert_eq!(count(&starts()), 1);
+}
+
+#[test]
+fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
+    needs_kvm();
+    announce("a guest by name");
+    let world = World::new();
+    let pool = world.path("volumes");
+    fs::create_dir(&pool).unwrap();
+    let _ended = Ended(&["web1"]);
+    create(&world, &pool, &[]);
+    assert_eq!(starts(), 1);
     // Its name and address are its own: another of the network's is dropped.
     contains(&sh("nft list tables"), &["bantam-web1"]);
     contains(&run(&["stop", "web1"]), &["web1 is stopped"]);
@@ -141,8 +155,47 @@ fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
     assert!(!links().join("\n").contains("br0"));
 
     run(&["start", "web1"]);
-    assert_eq!(count(&starts()), 2);
+    assert_eq!(starts(), 2);
     run(&["stop", "web1"]);
     run(&["undefine", "web1", "--remove-all-storage"]);
     assert_eq!(fs::read_dir(&pool).unwrap().count(), 0);
+}
+
+#[test]
+fn copies_of_one_command_have_their_guest_s_address_and_data_to_themselves() {
+    needs_kvm();
+    announce("copies of a guest by name");
+    let world = World::new();
+    let pool = world.path("volumes");
+    let disk = world.path("disk");
+    sh(&format!(
+        "modprobe loop 2>/dev/null || true; modprobe btrfs; truncate -s 2G {0}; mkfs.btrfs -q {0}; mkdir {1}; mount {0} {1}",
+        disk.display(),
+        pool.display()
+    ));
+    {
+        let _ended = Ended(&["web1-1", "web1-2", "web1"]);
+        create(&world, &pool, &["--forkable"]);
+        assert_eq!(starts(), 1);
+        let text = run(&["fork", "web1", "--count", "2"]);
+        contains(&text, &["web1-1", "web1-2", "web1 was held for"]);
+        println!("{text}");
+        for copy in ["web1-1", "web1-2"] {
+            assert_eq!(starts_of_copy(copy), 1, "{copy}");
+        }
+        contains(&run(&["list"]), &["web1-1", "web1-2"]);
+        // Each heeds its own power button.
+        contains(&run(&["stop", "web1-1"]), &["web1-1 is stopped"]);
+        assert!(!Path::new("/run/netns/bantam-web1-1").exists());
+        assert_eq!(starts_of_copy("web1-2"), 1);
+        assert_eq!(starts(), 1);
+        run(&["destroy", "web1-2"]);
+        let images = fs::read_dir(&pool).unwrap().count();
+        assert_eq!(images, 1, "the images of copies go with them");
+        run(&["stop", "web1"]);
+        run(&["start", "web1"]);
+        assert_eq!(starts(), 2);
+        run(&["stop", "web1"]);
+    }
+    sh(&format!("umount {}", pool.display()));
 }
