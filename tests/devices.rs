@@ -13,6 +13,7 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
+use harness::lifecycle::ELSEWHERE;
 use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -32,6 +33,9 @@ fn guest(script: &str) -> Guest {
         .root("cloud")
         .script(&format!("{MODULES}{script}"))
 }
+
+/// Why guests with connections are spared what has them go on elsewhere.
+const CUT: &str = "connections of vsock end when the guest goes on elsewhere";
 
 fn with_vsock(guest: Guest) -> (Guest, PathBuf) {
     let path = guest.dir().join("v.sock");
@@ -97,7 +101,7 @@ fn vsock_carries_streams_both_ways() {
          bantam-vsock connect 2 6001 </tmp/sent >/tmp/back && cmp /tmp/sent /tmp/back && echo inside=same
          bantam-vsock connect 2 7777 </dev/null || echo nobody=refused
          exit 3",
-    ));
+    ).only_at_the_start(&ELSEWHERE, CUT));
     let mut running = guest.start();
     running.wait_for("vsock=listening");
     echoes(&dial(&path, 5000), 1 << 20);
@@ -124,11 +128,14 @@ fn vsock_carries_streams_both_ways() {
 fn vsock_carries_a_thousand_connections_at_once() {
     needs_kvm();
     announce("vsock, a thousand");
-    let (guest, path) = with_vsock(guest(
-        "bantam-vsock echo 5000 &
+    let (guest, path) = with_vsock(
+        guest(
+            "bantam-vsock echo 5000 &
          until bantam-vsock connect 2 6000 </dev/null 2>/dev/null; do sleep 1; done
          bantam-vsock many 6001 1000 && exit 3",
-    ));
+        )
+        .only_at_the_start(&ELSEWHERE, CUT),
+    );
     let mut running = guest.start();
     running.wait_for("vsock=listening");
     let mut streams: Vec<_> = (0..1000).map(|_| dial(&path, 5000)).collect();
@@ -180,7 +187,14 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
          until [ -e /dev/shm/go ] || dmesg | grep -q go-on; do sleep 1; done
          exit 3",
     );
-    let mut running = guest.api().section("balloon", balloon).start();
+    let mut running = guest
+        .only_at_the_start(
+            &ELSEWHERE,
+            "what the guest has not touched there is not resident",
+        )
+        .api()
+        .section("balloon", balloon)
+        .start();
     running.wait_for("filled=yes");
     let before = running.resident_mib();
     running.api("PATCH", "/balloon", json!({"amount_mib": 120}));
@@ -313,7 +327,8 @@ fn limits_hold_on_disk_and_network_and_change_while_the_guest_runs() {
         json!({"drive_id": "limited", "rate_limiter": {"ops": {"size": 0, "refill_time": 0}}}),
     );
     // The guest waits for this sign.
-    file.set_len(8 << 20).unwrap();
+    let file = std::fs::File::options().write(true).open(&image);
+    file.unwrap().set_len(8 << 20).unwrap();
     running.api(
         "PATCH",
         "/drives/limited",
@@ -339,6 +354,7 @@ fn metadata_is_served_to_curl() {
     let mut running = guest(
         "ip link set eth0 up; ip route add 169.254.169.254 dev eth0
          service=http://169.254.169.254/latest
+         until curl -s -o /dev/null $service; do sleep 1; done; echo service=up
          echo without=$(curl -s -o /dev/null -w '%{http_code}' $service/meta-data/name)
          token=$(curl -s -X PUT -H 'X-metadata-token-ttl-seconds: 60' $service/api/token)
          get() { curl -s -H \"X-metadata-token: $token\" \"$@\"; }
@@ -350,11 +366,13 @@ fn metadata_is_served_to_curl() {
          ping -c 1 -W 20 10.99.0.1 >/dev/null && echo network=still-there
          exit 3",
     )
+    .only_at_the_start(&ELSEWHERE, "metadata and its tokens are the process's")
     .api()
     .args(&network::guest_address(0))
     .interface("tap0")
     .section("mmds-config", config)
     .start();
+    running.wait_for("service=up");
     let data = json!({"latest": {"meta-data": {"name": "first", "list": {"a": 1}}}});
     running.api("PUT", "/mmds", data);
     running.wait_for("missing=");
@@ -433,6 +451,7 @@ fn a_pause_stops_the_guest_and_nothing_is_lost() {
              ping -c 1 -W 20 10.99.0.1 >/dev/null && echo network=up
              exit 3",
         )
+        .only_at_the_start(&ELSEWHERE, CUT)
         .api()
         .vcpus(2)
         .entropy()
@@ -489,7 +508,7 @@ fn the_power_button_is_heard() {
     .api()
     .start();
     running.wait_for("button=/dev/input");
-    std::thread::sleep(Duration::from_secs(1));
+    running.run_for(Duration::from_secs(1));
     running.api("PUT", "/actions", json!({"action_type": "PowerButton"}));
     let ended = running.wait().expect(0);
     assert!(
@@ -533,6 +552,7 @@ fn a_reboot_starts_the_guest_again_in_place() {
              echo $((${boots:-0} + 1)) | dd of=$disk conv=fsync 2>/dev/null
              reboot -f; sleep 60",
         )
+        .only_at_the_start(&ELSEWHERE, "it is one process that starts the guest again")
         .api()
         .machine(json!({"on_reboot": "restart"}))
         .args(&network::guest_address(0))
@@ -540,8 +560,8 @@ fn a_reboot_starts_the_guest_again_in_place() {
         .scratch("data", 1 << 20),
     );
     let mut running = guest.start();
-    let pid = running.child.id();
     running.wait_for("boots=1");
+    let pid = running.child.id();
     running.more_time();
     running.wait_for("boots=2");
     echoes(&dial(&path, 5000), 1000);
@@ -554,7 +574,8 @@ fn a_reboot_starts_the_guest_again_in_place() {
 fn the_console_can_be_attached_to() {
     needs_kvm();
     announce("console socket");
-    let guest = guest("echo before=attached; read -r line </dev/console; echo got=$line; exit 3");
+    let guest = guest("echo before=attached; read -r line </dev/console; echo got=$line; exit 3")
+        .not_after(&ELSEWHERE, "the console's socket is the process's");
     let socket = guest.dir().join("console.sock");
     let mut running = guest.section("serial", json!({"socket": socket})).start();
     running.wait_for("before=attached");
