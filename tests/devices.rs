@@ -13,7 +13,7 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::lifecycle::ELSEWHERE;
+use harness::lifecycle::{After, ELSEWHERE};
 use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -342,7 +342,9 @@ fn limits_hold_on_disk_and_network_and_change_while_the_guest_runs() {
     // The uptime is cut to whole seconds, and an emulated host may be slow, but not fast.
     assert!((2..=10).contains(&seconds("limited")), "{}", ended.console);
     assert!(seconds("free") < seconds("limited"), "{}", ended.console);
-    assert!((1..=20).contains(&seconds("sent")), "{}", ended.console);
+    // What is done to the guest meanwhile takes time, too.
+    let most = if After::current().is_some() { 60 } else { 20 };
+    assert!((1..=most).contains(&seconds("sent")), "{}", ended.console);
 }
 
 #[test]

@@ -283,7 +283,9 @@ impl Running {
             self.request("PUT", "/snapshot/create", &self.snapshot(name, kind))?;
             last = name;
         }
-        self.go_on_from(last, json!({}));
+        // Whether there are to be differences is said anew by who loads.
+        let tracks = self.schedule.action == Some(After::Diff);
+        self.go_on_from(last, json!({"track_dirty_pages": tracks}));
         for file in names.iter().flat_map(|name| self.snapshot_files(name)) {
             fs::remove_file(file).unwrap();
         }
