@@ -17,7 +17,7 @@ known="$suites jailer"
 # What is run again after something was done to its guest: all of these with full counts, else a few that have
 # everything under way between them.
 to_repeat="boot lifecycle disk network devices"
-few="network::tcp_arrives disk::survives devices::limits_hold"
+few="boot::cloud_bzimage_2 network::tcp_arrives devices::vsock_carries_streams devices::limits_hold"
 
 usage() {
     cat <<'END'
@@ -153,6 +153,7 @@ for share in $(seq "$shares"); do
         { seconds = 20 }
         / debians_own_disk/ { seconds = 280 }
         / every_call_is_listed| what_was_synced| disk_and_tcp| restored_twice/ { seconds = 70 }
+        / after / { seconds += 10 }
         {
             least = 1
             for (i = 2; i <= shares; i++) if (sum[i] < sum[least]) least = i

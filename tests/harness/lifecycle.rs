@@ -117,7 +117,7 @@ impl Guest {
             left: if self.spared.later.is_some() {
                 1
             } else {
-                rounds(3, 20)
+                rounds(2, 20)
             },
             ..Schedule::default()
         }
