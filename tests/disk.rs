@@ -13,6 +13,7 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
+use harness::lifecycle::ELSEWHERE;
 use harness::{Guest, announce, journal, needs_kvm, rounds, sh};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
@@ -41,7 +42,7 @@ fn what_was_synced_survives_the_monitor_s_death() {
         moment = moment
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        std::thread::sleep(Duration::from_millis((moment >> 33) % 3000));
+        running.run_for(Duration::from_millis((moment >> 33) % 3000));
         let console = running.console();
         drop(running.kill());
         assert!(!journal::kept(&console).is_empty());
@@ -53,7 +54,7 @@ fn what_was_synced_survives_the_monitor_s_death() {
 fn each_flush_of_the_guest_is_an_fdatasync_of_the_host() {
     needs_kvm();
     announce("disk flush");
-    let guest = Guest::cloud().root("cloud").scratch("data", 16 << 20).script(
+    let guest = Guest::cloud().not_after(&ELSEWHERE, "strace follows one process").root("cloud").scratch("data", 16 << 20).script(
         "cd /dev/disk/by-id; flushes() { awk '{print $16}' /sys/block/vdb/stat; }
          for i in 1 2 3 4 5; do dd if=/dev/zero of=virtio-data bs=4k count=1 seek=$i conv=fsync 2>/dev/null; done
          echo flushes=$(flushes); exit 5",

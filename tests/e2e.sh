@@ -14,13 +14,23 @@ suites="boot lifecycle disk network devices bad_input storage guests image snaps
 # Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
 known="$suites jailer"
 
+# What is run again after something was done to its guest: all of these with full counts, else a few that have
+# everything under way between them.
+to_repeat="boot lifecycle disk network devices"
+few="boot::cloud_bzimage_2 network::tcp_arrives devices::vsock_carries_streams devices::limits_hold"
+
 usage() {
     cat <<'END'
-usage: tests/e2e.sh [--soak] [SUITE[::TEST-PATTERN]]...
+usage: tests/e2e.sh [--soak] [--after ACTION]... [SUITE[::TEST-PATTERN]]...
 
 Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp), or those named, on real KVM.
 
-  --soak    the full counts that take hours on an emulated host
+  --soak          the full counts that take hours on an emulated host
+  --after ACTION  has ACTION done to the guest of each test, again and again while the test goes on: pause (and resume),
+                  restore (in another process, from a snapshot), diff (the same, from differences upon one), fork (the
+                  copy goes on in the guest's place), or all. A test runs once for each. Without suites these are a few
+                  tests of boot lifecycle disk network devices, with --soak all. What an action has no meaning for is
+                  counted, with the reason
 
 Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N-ATTEMPT/logs.
 END
@@ -28,15 +38,28 @@ END
 
 soak=0
 wanted=()
-for argument; do
-    case $argument in
+actions=()
+while [ $# -gt 0 ]; do
+    case $1 in
         --help | -h) usage && exit ;;
         --soak) soak=1 ;;
-        -*) echo "e2e: unknown option $argument (see --help)" >&2 && exit 2 ;;
-        *) wanted+=("$argument") ;;
+        --after)
+            shift
+            case ${1-} in
+                pause | restore | diff | fork) actions+=("$1") ;;
+                all) actions=(pause restore diff fork) ;;
+                *) echo "e2e: --after ${1-}: not pause, restore, diff, fork or all (see --help)" >&2 && exit 2 ;;
+            esac
+            ;;
+        -*) echo "e2e: unknown option $1 (see --help)" >&2 && exit 2 ;;
+        *) wanted+=("$1") ;;
     esac
+    shift
 done
-[ ${#wanted[@]} -gt 0 ] || read -r -a wanted <<<"$suites"
+default=$suites
+[ ${#actions[@]} -eq 0 ] || default=$few
+[ ${#actions[@]} -eq 0 ] || [ "$soak" = 0 ] || default=$to_repeat
+[ ${#wanted[@]} -gt 0 ] || read -r -a wanted <<<"$default"
 export BANTAM_SOAK=$soak
 
 mode=$($harness/kvm-host.sh --print-mode)
@@ -75,6 +98,12 @@ for word in "${wanted[@]}"; do
         sed "s,^,$PWD/$executable ," || true
 done >"$out/tests"
 sed -i "s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/," "$out/tests"
+if [ ${#actions[@]} -gt 0 ]; then
+    mv "$out/tests" "$out/tests-once"
+    for action in "${actions[@]}"; do
+        sed "s,$, after $action," "$out/tests-once"
+    done >"$out/tests"
+fi
 total=$(wc -l <"$out/tests")
 [ "$total" -gt 0 ] || {
     echo "e2e: no test matches" >&2
@@ -124,6 +153,7 @@ for share in $(seq "$shares"); do
         { seconds = 20 }
         / debians_own_disk/ { seconds = 280 }
         / every_call_is_listed| what_was_synced| disk_and_tcp| restored_twice/ { seconds = 70 }
+        / after / { seconds += 10 }
         {
             least = 1
             for (i = 2; i <= shares; i++) if (sum[i] < sum[least]) least = i
@@ -146,4 +176,11 @@ done
 ! grep -h '^FAILED' "$out"/share-*/results || failed=1
 passed=$(cat "$out"/share-*/results | grep -c '^ok ' || true)
 echo "e2e: $passed of $total passed on $mode KVM"
+for action in ${actions[@]+"${actions[@]}"}; do
+    done=$(cat "$out"/share-*/results | grep -c "^ok .* after $action [0-9]* s$" || true)
+    none=$(cat "$out"/share-*/none | grep " after $action: " | sort || true)
+    without=$(printf '%s' "$none" | grep -c . || true)
+    echo "e2e: $((done - without)) checks were run after $action, $without have no such action"
+    [ -z "$none" ] || printf '%s\n' "$none" | sed "s, after $action: ,: ,; s,^,e2e:   ,"
+done
 [ "$failed" = 0 ] && [ "$passed" = "$total" ]

@@ -212,8 +212,17 @@ fn without_tracking_differences_are_found_by_comparing() {
     save(&monitor, files.path(), "diff", "Diff");
     let blocks = |name: &str| fs::metadata(files.path().join(name)).unwrap().blocks();
     assert!(blocks("diff.memory") <= blocks("full.memory"));
+    // There is no file with all pages to compare with.
+    ticks_on(&monitor);
+    save(&monitor, files.path(), "next", "Diff");
+    let lies_on = |name: &str| {
+        let saved = state(&files.path().join(format!("{name}.state")));
+        saved["memory"]["base"].clone()
+    };
+    assert!(lies_on("diff").is_object());
+    assert_eq!(lies_on("next"), Value::Null);
     drop(monitor);
-    for name in ["diff", "untracked"] {
+    for name in ["diff", "next", "untracked"] {
         let monitor = Monitor::start();
         let body = load_body(files.path(), name).to_string();
         monitor.client().put("/snapshot/load", &body).expect(204);

@@ -1,6 +1,6 @@
 //! Requests to the API, a connection for each.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -23,19 +23,28 @@ pub fn connect(socket: &Path) -> UnixStream {
 
 /// Sends a request; returns the status and the body of the answer.
 pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = connect(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    ask_over(connect(socket), method, path, body).unwrap()
+}
+
+/// [`ask`] over a connection whose other side may go away.
+pub fn ask_over(
+    mut stream: UnixStream,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
+    stream.set_read_timeout(Some(PATIENCE))?;
     let length = match body {
         "" => String::new(),
         body => format!("Content-Length: {}\r\n", body.len()),
     };
     let request = format!("{method} {path} HTTP/1.1\r\n{length}\r\n{body}");
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes())?;
     // The connection ends with the answer when nothing more can be asked.
-    stream.shutdown(Shutdown::Write).unwrap();
+    stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok());
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    (status.unwrap_or_default(), body.to_owned())
+    Ok((status.unwrap_or_default(), body.to_owned()))
 }

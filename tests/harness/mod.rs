@@ -11,6 +11,7 @@ pub mod counting;
 pub mod fault_handler;
 pub mod http;
 pub mod journal;
+pub mod lifecycle;
 pub mod network;
 pub mod payload;
 pub mod volatile_disk;
@@ -85,6 +86,8 @@ pub struct Guest {
     machine: serde_json::Value,
     /// Whether the API is served, at `api.sock` in the guest's directory.
     api: bool,
+    /// What is not done to it while it runs.
+    spared: lifecycle::Spared,
 }
 
 impl Guest {
@@ -116,6 +119,7 @@ impl Guest {
             sections: serde_json::Map::new(),
             machine: serde_json::json!({}),
             api: false,
+            spared: lifecycle::Spared::default(),
         }
     }
 
@@ -166,6 +170,7 @@ impl Guest {
     pub fn script(self, script: &str) -> Self {
         let path = self.dir.path().join("script.img");
         let mut file = File::create(&path).unwrap();
+        let script = format!("{}{script}", lifecycle::beginning());
         file.write_all(script.as_bytes()).unwrap();
         file.set_len((script.len() as u64).next_multiple_of(512))
             .unwrap();
@@ -240,7 +245,8 @@ impl Guest {
     }
 
     /// Starts `command` with the monitor's arguments: the monitor, or a tool before it.
-    pub fn start_under(self, mut command: Command) -> Running {
+    pub fn start_under(mut self, mut command: Command) -> Running {
+        let schedule = self.schedule();
         let config = self.write_config();
         let console = self.dir.path().join("console");
         let messages = self.dir.path().join("messages");
@@ -266,6 +272,7 @@ impl Guest {
             child,
             guest: Some(self),
             started: Instant::now(),
+            schedule,
         }
     }
 
@@ -281,6 +288,8 @@ pub struct Running {
     /// There until the guest has ended.
     guest: Option<Guest>,
     started: Instant,
+    /// What is done to it while its test goes on.
+    schedule: lifecycle::Schedule,
 }
 
 /// A guest whose test failed must not go on beside the next test's.
@@ -289,6 +298,9 @@ impl Drop for Running {
         if self.guest.is_some() {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        if !std::thread::panicking() {
+            self.schedule.check();
         }
     }
 }
@@ -317,48 +329,63 @@ impl Running {
 
     /// Saves the guest, which is held, to files of this name in its directory.
     pub fn save(&self, name: &str, kind: &str) {
-        let dir = self.dir();
-        let create = serde_json::json!({
-            "snapshot_path": dir.join(format!("{name}.state")),
-            "mem_file_path": dir.join(format!("{name}.memory")),
-            "snapshot_type": kind,
-        });
-        self.api("PUT", "/snapshot/create", create);
+        self.api("PUT", "/snapshot/create", self.snapshot(name, kind));
+    }
+
+    /// What the API is told to save the guest to files of this name.
+    fn snapshot(&self, name: &str, kind: &str) -> serde_json::Value {
+        let [state, memory] = self.snapshot_files(name);
+        serde_json::json!({
+            "snapshot_path": state, "mem_file_path": memory, "snapshot_type": kind,
+        })
+    }
+
+    fn snapshot_files(&self, name: &str) -> [PathBuf; 2] {
+        ["state", "memory"].map(|part| self.dir().join(format!("{name}.{part}")))
     }
 
     /// Ends the monitor, and goes on with another one that loads the snapshot of this name, with further keys in
     /// what it is told.
     pub fn restore(mut self, name: &str, more: serde_json::Value) -> Self {
+        self.go_on_from(name, more);
+        self.started = Instant::now();
+        self
+    }
+
+    fn go_on_from(&mut self, name: &str, more: serde_json::Value) {
         let _ = self.child.kill();
         self.child.wait().unwrap();
-        let dir = self.dir().to_owned();
-        fs::remove_file(dir.join("api.sock")).unwrap();
-        let append = |name: &str| {
-            let file = fs::OpenOptions::new().append(true).open(dir.join(name));
-            file.unwrap()
-        };
-        self.child = Command::new(bantam())
-            .arg("--api-sock")
-            .arg(dir.join("api.sock"))
-            .arg("--log-path")
-            .arg(dir.join("messages"))
-            .stdin(Stdio::null())
-            .stdout(append("console"))
-            .stderr(append("messages"))
-            .spawn()
-            .unwrap();
-        self.started = Instant::now();
+        fs::remove_file(self.dir().join("api.sock")).unwrap();
+        self.child = self.another("api.sock").spawn().unwrap();
+        let [state, memory] = self.snapshot_files(name);
         let mut load = serde_json::json!({
-            "snapshot_path": dir.join(format!("{name}.state")),
-            "mem_backend": {
-                "backend_type": "File", "backend_path": dir.join(format!("{name}.memory")),
-            },
+            "snapshot_path": state,
+            "mem_backend": {"backend_type": "File", "backend_path": memory},
             "resume_vm": true,
         });
         let more = more.as_object().expect("keys").clone();
         load.as_object_mut().expect("keys").extend(more);
         self.api("PUT", "/snapshot/load", load);
-        self
+    }
+
+    /// Another monitor, which serves the API at `socket` in the guest's directory, and writes on where this one wrote.
+    fn another(&self, socket: &str) -> Command {
+        let append = |name: &str| {
+            let file = fs::OpenOptions::new()
+                .append(true)
+                .open(self.dir().join(name));
+            file.unwrap()
+        };
+        let mut command = Command::new(bantam());
+        command
+            .arg("--api-sock")
+            .arg(self.dir().join(socket))
+            .arg("--log-path")
+            .arg(self.dir().join("messages"))
+            .stdin(Stdio::null())
+            .stdout(append("console"))
+            .stderr(append("messages"));
+        command
     }
 
     /// Resident memory of the monitor, its guest's included, in MiB.
@@ -383,7 +410,7 @@ impl Running {
 
     /// Waits until the monitor has said `text` so many `times`.
     pub fn wait_for_messages(&mut self, text: &str, times: usize) {
-        while read(&self.dir().join("messages")).matches(text).count() < times {
+        while self.tend() || read(&self.dir().join("messages")).matches(text).count() < times {
             self.bound(&format!("waiting for the message `{text}`"));
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -401,7 +428,7 @@ impl Running {
 
     /// Waits for `text` on the console.
     pub fn wait_for(&mut self, text: &str) {
-        while !self.console().contains(text) {
+        while self.tend() || !self.console().contains(text) {
             self.bound(&format!("waiting for `{text}`"));
             if let Some(status) = self.child.try_wait().unwrap() {
                 assert!(
@@ -423,12 +450,13 @@ impl Running {
                     (None, signal) => -signal.unwrap_or_default(),
                 };
                 return Ended {
-                    status,
+                    status: self.schedule.status(status, &self.console()),
                     console: self.console(),
                     messages: read(&self.dir().join("messages")),
                     guest: self.guest.take().expect("a running guest"),
                 };
             }
+            self.tend();
             self.bound("waiting for its end");
             std::thread::sleep(Duration::from_millis(20));
         }

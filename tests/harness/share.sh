@@ -2,7 +2,7 @@
 # Runs a share of the end-to-end tests, one after the other, on the host it is started on. Used by
 # e2e.sh through kvm-host.sh; results go to the directory that outlives a software host.
 #
-# usage: share.sh LIST      a line of LIST is: EXECUTABLE TEST
+# usage: share.sh LIST      a line of LIST is: EXECUTABLE TEST [after ACTION]
 set -eu
 
 list=$1
@@ -15,14 +15,33 @@ failed=0
 
 mkdir -p "$results/logs"
 : >"$results/results"
-while read -r executable test; do
-    name=$(basename "$executable" | sed 's/-[0-9a-f]*$//')::$test
-    log=$results/logs/$(echo "$name" | tr ':' '_')
+: >"$results/none"
+if grep -q ' after fork$' "$list"; then
+    # The drives of copies: on a file system that copies an image at once.
+    place=$(mktemp -d)
+    modprobe -a loop btrfs 2>/dev/null || true
+    truncate -s 4G "$place/disk"
+    mkfs.btrfs -q "$place/disk"
+    mkdir "$place/fs"
+    mount "$place/disk" "$place/fs"
+    trap 'umount "$place/fs"; rm -rf "$place"' EXIT
+fi
+while read -r executable test _ action; do
+    name="$(basename "$executable" | sed 's/-[0-9a-f]*$//')::$test${action:+ after $action}"
+    log=$results/logs/$(echo "$name" | tr ': ' '__')
     echo "$name" >"$results/current"
+    scratch=${TMPDIR:-/tmp}
+    [ "$action" != fork ] || scratch=$place/fs
     start=$(date +%s)
-    if timeout -k 5 "$seconds_each" "$executable" --exact "$test" --nocapture --test-threads=1 \
+    if env "BANTAM_AFTER=$action" "TMPDIR=$scratch" \
+        timeout -k 5 "$seconds_each" "$executable" --exact "$test" --nocapture --test-threads=1 \
         >"$log" 2>&1 </dev/null && grep -q '^test result: ok. 1 passed' "$log"; then
         verdict=ok
+        # A guest to which nothing was done, though it should have been, has failed its test.
+        if [ -n "$action" ] && ! grep -q 'lifecycle: [A-Z][a-z]* [1-9][0-9]* times' "$log"; then
+            why=$(sed -n 's/.*lifecycle: none: //p' "$log" | sort -u | paste -s -d ';')
+            echo "$name: ${why:-no Linux guest is started}" >>"$results/none"
+        fi
     else
         verdict=FAILED
         failed=$((failed + 1))

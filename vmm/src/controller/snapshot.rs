@@ -109,6 +109,7 @@ impl Controller {
             written: 0,
             samples: loaded.snapshot.memory.samples,
             files: loaded.files,
+            whole: loaded.whole,
         });
         log::info!(
             "snapshot {id} was loaded in {} us",

@@ -25,6 +25,8 @@ pub struct Loaded {
     pub base: Base,
     /// Its files, and those of the snapshots it lies on.
     pub files: Vec<PathBuf>,
+    /// Whether its memory file has all pages, or those of a diff.
+    pub whole: bool,
     /// The process that gives the memory, in place of files.
     served_by: Option<PathBuf>,
 }
@@ -44,6 +46,7 @@ pub fn load(state_path: &Path, memory_path: &Path) -> Result<Loaded, SnapshotErr
         snapshot,
         layers: Layers(links.iter().map(Link::layer).collect()),
         base,
+        whole: links.last().is_some_and(|link| link.whole),
         files: links.into_iter().flat_map(Link::into_paths).collect(),
         served_by: None,
     })
@@ -61,6 +64,7 @@ pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotE
         mem_file_path: beside(state_path, &snapshot.memory.path),
     };
     Ok(Loaded {
+        whole: snapshot.memory.base.is_none(),
         snapshot,
         layers: Layers::default(),
         files: vec![base.snapshot_path.clone(), base.mem_file_path.clone()],

@@ -31,6 +31,8 @@ pub struct Saved {
     pub samples: Vec<Sample>,
     /// Its files, and those of the snapshots it lies on.
     pub files: Vec<PathBuf>,
+    /// Whether its memory file has all pages, or those of a diff.
+    pub whole: bool,
 }
 
 impl Saved {
@@ -125,6 +127,7 @@ fn write(
         written: snapshot.memory.written,
         samples,
         files: files(state_path, memory_path, since),
+        whole: since.is_none(),
     })
 }
 
@@ -143,8 +146,8 @@ fn select<'s>(
 ) -> io::Result<(Selection, Option<&'s Saved>)> {
     match (since, dirty) {
         (Some(since), Some(dirty)) => Ok((Selection::These(dirty.clone()), Some(since))),
-        // Without track_dirty_pages what has changed is found by comparing.
-        (Some(since), None) if machine.is_based_on_one_file() => {
+        // Without track_dirty_pages what has changed is found by comparing with the file before, which has to have it.
+        (Some(since), None) if machine.is_based_on_one_file() && since.whole => {
             let base = File::open(&since.base.mem_file_path)?;
             Ok((Selection::DifferFrom(base), Some(since)))
         }
