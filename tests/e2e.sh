@@ -14,10 +14,18 @@ suites="boot lifecycle disk network devices bad_input storage guests image snaps
 # Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
 known="$suites jailer"
 
-# What is run again after something was done to its guest: all of these with full counts, else a few that have
-# everything under way between them.
+# What is run again after something was done to its guest, with full counts.
 to_repeat="boot lifecycle disk network devices"
-few="boot::cloud_bzimage_2 network::tcp_arrives devices::vsock_carries_streams devices::limits_hold"
+
+# repeated_after ACTION: the same without them, a few that have everything under way between them.
+repeated_after() {
+    case $1 in
+        pause) echo devices::limits_hold ;;
+        restore) echo network::tcp_arrives ;;
+        diff) echo boot::cloud_bzimage_2 devices::vsock_carries_streams ;;
+        fork) echo network::tcp_arrives ;;
+    esac
+}
 
 usage() {
     cat <<'END'
@@ -29,8 +37,8 @@ Runs the end-to-end suites (boot lifecycle disk network devices bad_input storag
   --after ACTION  has ACTION done to the guest of each test, again and again while the test goes on: pause (and resume),
                   restore (in another process, from a snapshot), diff (the same, from differences upon one), fork (the
                   copy goes on in the guest's place), or all. A test runs once for each. Without suites these are a few
-                  tests of boot lifecycle disk network devices, with --soak all. What an action has no meaning for is
-                  counted, with the reason
+                  tests, others for each; with --soak all of boot lifecycle disk network devices. What an action has no
+                  meaning for is counted, with the reason
 
 Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N-ATTEMPT/logs.
 END
@@ -56,10 +64,6 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-default=$suites
-[ ${#actions[@]} -eq 0 ] || default=$few
-[ ${#actions[@]} -eq 0 ] || [ "$soak" = 0 ] || default=$to_repeat
-[ ${#wanted[@]} -gt 0 ] || read -r -a wanted <<<"$default"
 export BANTAM_SOAK=$soak
 
 mode=$($harness/kvm-host.sh --print-mode)
@@ -84,26 +88,32 @@ cargo test --quiet -p vmm "${targets[@]}" --no-run
 cargo test -p vmm "${targets[@]}" --no-run 2>&1 |
     sed -n 's,.*Executable .*tests/\(.*\)\.rs (\(.*\)).*,\1 \2,p' >"$out/executables"
 
-# Every test, for the share that has least to do so far: most take about equally long.
-for word in "${wanted[@]}"; do
-    suite=${word%%::*}
-    pattern=
-    [ "$suite" = "$word" ] || pattern=${word#*::}
+# tests_of WORD [ACTION]: a line for each test of SUITE[::TEST-PATTERN]
+tests_of() {
+    local suite=${1%%::*} pattern= executable
+    [ "$suite" = "$1" ] || pattern=${1#*::}
     executable=$(awk -v suite="$suite" '$1 == suite {print $2}' "$out/executables")
     [ -n "$executable" ] || {
         echo "e2e: there is no suite $suite (see --help)" >&2
         exit 2
     }
     "$executable" --list --format terse | sed -n 's/: test$//p' | grep -e "$pattern" |
-        sed "s,^,$PWD/$executable ," || true
+        sed "s,^,$PWD/$executable ,; s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/,; s,$,${2:+ after $2}," || true
+}
+
+for action in "${actions[@]:-}"; do
+    words=("${wanted[@]}")
+    if [ ${#words[@]} -eq 0 ]; then
+        case $action,$soak in
+            ,*) read -r -a words <<<"$suites" ;;
+            *,0) read -r -a words <<<"$(repeated_after "$action")" ;;
+            *) read -r -a words <<<"$to_repeat" ;;
+        esac
+    fi
+    for word in "${words[@]}"; do
+        tests_of "$word" "$action"
+    done
 done >"$out/tests"
-sed -i "s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/," "$out/tests"
-if [ ${#actions[@]} -gt 0 ]; then
-    mv "$out/tests" "$out/tests-once"
-    for action in "${actions[@]}"; do
-        sed "s,$, after $action," "$out/tests-once"
-    done >"$out/tests"
-fi
 total=$(wc -l <"$out/tests")
 [ "$total" -gt 0 ] || {
     echo "e2e: no test matches" >&2
@@ -146,6 +156,7 @@ run_share() {
     return 2
 }
 
+# For the share that has least to do so far: most take about equally long.
 echo "e2e: $total tests on $shares $mode KVM host(s), at most $timeout s each"
 running=()
 for share in $(seq "$shares"); do

@@ -205,6 +205,7 @@ fn confine(
         (Resource::RLIMIT_NOFILE, 2),
         (Resource::RLIMIT_NPROC, 0),
     ])?;
+    keep_what_is_allocated();
     // A change of the user would have undone this.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
@@ -213,6 +214,17 @@ fn confine(
     seccompiler::apply_filter(rules).map_err(io::Error::other)?;
     // SAFETY: the two that were just put there, which nobody else here owns.
     Ok(unsafe { (File::from_raw_fd(0), File::from_raw_fd(1)) })
+}
+
+/// Has the C library's allocator give no memory back: for a thread that is not a process's first, as tests are run by, it
+/// opens a file before it does.
+#[expect(
+    unsafe_code,
+    reason = "no safe function sets an option of the allocator"
+)]
+fn keep_what_is_allocated() {
+    // SAFETY: the call sets a number that the allocator reads when memory is freed.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) };
 }
 
 /// Wipes out what the one who started us had in the environment: an image that takes this process over could
