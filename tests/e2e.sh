@@ -164,7 +164,8 @@ for share in $(seq "$shares"); do
         { seconds = 20 }
         / debians_own_disk/ { seconds = 280 }
         / every_call_is_listed| what_was_synced| disk_and_tcp| restored_twice/ { seconds = 70 }
-        / after / { seconds += 10 }
+        / after / { seconds += 5 }
+        /(tcp_arrives|limits_hold).* after / { seconds += 15 }
         {
             least = 1
             for (i = 2; i <= shares; i++) if (sum[i] < sum[least]) least = i
