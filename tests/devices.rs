@@ -182,7 +182,7 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
     needs_kvm();
     announce("balloon");
     let spared = |guest: Guest| {
-        guest.only_at_the_start(
+        guest.not_after(
             &ELSEWHERE,
             "what the guest has not touched there is not resident",
         )

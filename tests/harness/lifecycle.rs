@@ -57,6 +57,8 @@ impl After {
 pub fn beginning() -> String {
     match After::current() {
         None => String::new(),
+        // It runs on between the differences.
+        Some(After::Diff) => format!("echo {BEGUN}; sleep 4\n"),
         Some(_) => format!("echo {BEGUN}; sleep 1\n"),
     }
 }
