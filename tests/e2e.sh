@@ -17,7 +17,7 @@ known="$suites jailer"
 # What is run again after something was done to its guest: all of these with full counts, else a few that have
 # everything under way between them.
 to_repeat="boot lifecycle disk network devices"
-few="boot::cloud_bzimage_2 network::tcp_arrives devices::vsock_carries_streams devices::limits_hold"
+few="disk::a_sparse_image network::tcp_arrives devices::vsock_carries_streams devices::limits_hold"
 
 usage() {
     cat <<'END'
