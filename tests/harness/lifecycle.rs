@@ -4,15 +4,16 @@
 //! What has no meaning for a check is said in the test, with a reason that is printed and counted. Any other guest to
 //! which nothing was done fails its test.
 
-use super::{Guest, Running, http, network, rounds};
+use super::{Guest, Running, http, network, read, rounds, write_script};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the guest runs in between.
+/// How long the guest runs in between, and after the first time.
 const BETWEEN: Duration = Duration::from_secs(3);
+const AT_FIRST: Duration = Duration::from_secs(1);
 /// How long the guest stands still in a pause.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long it runs between a snapshot and the difference to it.
@@ -22,6 +23,17 @@ const END: Duration = Duration::from_secs(10);
 
 /// What the script says first.
 const BEGUN: &str = "lifecycle=begun";
+
+/// Bytes by which the drive of the script grows to have it go on; it begins with fewer.
+const GROWTH: u64 = 512;
+
+/// What the script begins with on a drive of `sectors`: it says so, and waits until the drive has grown.
+fn beginning(sectors: u64) -> String {
+    format!(
+        "echo {BEGUN}; lifecycle=/sys/block/$(basename $(readlink /dev/disk/by-id/virtio-script))/size
+         while [ $(cat $lifecycle) = {sectors} ]; do usleep 100000; done\n"
+    )
+}
 
 /// What is done to guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,16 +62,6 @@ impl After {
             Ok("fork") => Some(Self::Fork),
             Ok(other) => panic!("BANTAM_AFTER is {other}, not pause, restore, diff or fork"),
         }
-    }
-}
-
-/// What a script begins with: a sign, and a moment in which whatever the guest is spared otherwise can be done.
-pub fn beginning() -> String {
-    match After::current() {
-        None => String::new(),
-        // It runs on between the differences.
-        Some(After::Diff) => format!("echo {BEGUN}; sleep 4\n"),
-        Some(_) => format!("echo {BEGUN}; sleep 1\n"),
     }
 }
 
@@ -111,6 +113,13 @@ impl Guest {
         if let (Some(key), Some(machine)) = (key, self.machine.as_object_mut()) {
             machine.insert(key.into(), true.into());
         }
+        let path = self.script_image();
+        let script = read(&path);
+        let script = script.trim_end_matches('\0');
+        let bytes = (script.len() as u64).next_multiple_of(512) + GROWTH;
+        write_script(&path, &format!("{}{script}", beginning(bytes / 512)));
+        let image = fs::OpenOptions::new().write(true).open(&path);
+        image.unwrap().set_len(bytes).unwrap();
         if let Some(why) = self.spared.later {
             println!("lifecycle: only at the start: {why}");
         }
@@ -188,6 +197,8 @@ impl Running {
             After::Diff => self.go_on_elsewhere(&["whole", "one", "two"]),
             After::Fork => self.go_on_as_a_copy(),
         };
+        let first = self.schedule.due.is_none();
+        let done = done.and_then(|()| if first { self.go_ahead() } else { Ok(()) });
         match done {
             Ok(()) => self.schedule.done += 1,
             // It may have ended meanwhile.
@@ -203,9 +214,20 @@ impl Running {
             }
         }
         self.schedule.left -= 1;
-        self.schedule.due = Some(Instant::now() + BETWEEN);
+        self.schedule.due = Some(Instant::now() + if first { AT_FIRST } else { BETWEEN });
         self.started += began.elapsed();
         true
+    }
+
+    /// Has the script go on from its beginning.
+    fn go_ahead(&self) -> Result<(), String> {
+        let guest = self.guest.as_ref().expect("a running guest");
+        let path = guest.script_image();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.set_len(len + GROWTH).unwrap();
+        let grown = json!({"drive_id": "script", "path_on_host": path});
+        self.request("PATCH", "/drives/script", &grown).map(drop)
     }
 
     /// Has the guest run on for `time`.

@@ -168,13 +168,13 @@ impl Guest {
 
     /// A shell script the guest runs; its status becomes the monitor's.
     pub fn script(self, script: &str) -> Self {
-        let path = self.dir.path().join("script.img");
-        let mut file = File::create(&path).unwrap();
-        let script = format!("{}{script}", lifecycle::beginning());
-        file.write_all(script.as_bytes()).unwrap();
-        file.set_len((script.len() as u64).next_multiple_of(512))
-            .unwrap();
+        let path = self.script_image();
+        write_script(&path, script);
         self.drive("script", &path, serde_json::json!({"is_read_only": true}))
+    }
+
+    fn script_image(&self) -> PathBuf {
+        self.dir.path().join("script.img")
     }
 
     /// A drive, with further keys.
@@ -513,6 +513,14 @@ impl Ended {
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
             .unwrap_or_else(|| panic!("no `{key}=` on the console:\n{}", self.console))
     }
+}
+
+/// Makes `path` the image of a drive with a script.
+fn write_script(path: &Path, script: &str) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(script.as_bytes()).unwrap();
+    file.set_len((script.len() as u64).next_multiple_of(512))
+        .unwrap();
 }
 
 fn read(path: &Path) -> String {
