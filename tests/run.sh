@@ -73,7 +73,6 @@ step "clients" on_any_kvm tests/clients.sh
 step "jailer" cargo build --quiet -p jailer
 step "jailer tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test jailer
 step "end-to-end tests on KVM" tests/e2e.sh $soak
-step "the same after a pause, a restore, differences, a fork" tests/e2e.sh $soak --after all
 step "power cuts and reboots of the host" ends_of_hosts
 step "release build" cargo build --quiet --release -p vmm -p jailer
 step "make boot, without a terminal" resources/boot.sh </dev/null

@@ -473,7 +473,12 @@ impl Running {
         if self.started.elapsed() > PATIENCE {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            panic!("out of patience {what}:\n{}", self.report());
+            // share.sh knows these words.
+            let silent = match self.console().is_empty() {
+                true => ", of which the guest never said a word",
+                false => "",
+            };
+            panic!("out of patience {what}{silent}:\n{}", self.report());
         }
     }
 
