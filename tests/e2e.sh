@@ -15,14 +15,16 @@ suites="boot lifecycle disk network devices bad_input storage guests image snaps
 known="$suites jailer"
 
 # words_for [ACTION]: what is run if nothing is named, of tests as they are or after ACTION was done to their guests. Without
-# full counts every kernel is booted in each form and with each number of processors, not in all combinations, and
-# what is repeated is a few that have everything under way between them.
+# full counts each kernel is booted in each form, and each form with each number of processors, not in all
+# combinations, and what is repeated is a few that have everything under way between them.
+boots='cloud_bzimage_1\|cloud_vmlinux_2\|generic_bzimage_2\|generic_vmlinux_4\|backport_bzimage_4\|backport_vmlinux_1'
+boots="$boots"'\|^a_root\|^memory'
 words_for() {
     case ${1-},$soak in
-        ,0) echo 'boot::bzimage_[12]\|vmlinux_4\|^a_root\|^memory' "${suites#boot }" ;;
+        ,0) echo "boot::$boots" "${suites#boot }" ;;
         ,1) echo "$suites" ;;
         pause,0) echo devices::limits_hold ;;
-        restore,0) echo network::tcp_arrives ;;
+        restore,0) echo disk::a_sparse_image ;;
         diff,0) echo devices::vsock_carries_streams ;;
         fork,0) echo network::tcp_arrives ;;
         *) echo boot lifecycle disk network devices ;;
@@ -34,7 +36,7 @@ usage() {
 usage: tests/e2e.sh [--soak] [--after ACTION]... [SUITE[::TEST-PATTERN]]...
 
 Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp), or those named, on real KVM.
-Without any it runs half of boot's, all of the others', and a few again after each ACTION.
+Without any it runs a third of boot's, all of the others', and a few again after each ACTION.
 
   --soak          the full counts that take hours on an emulated host, all of boot's, and all that can be after each ACTION
   --after ACTION  has ACTION done to the guest of each test, again and again while the test goes on: pause (and resume),

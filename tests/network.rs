@@ -72,7 +72,7 @@ fn tcp_arrives_intact_both_ways() {
     announce("network tcp");
     network::enter(1);
     // Beside what is done to the guest meanwhile less takes as long.
-    let few = if After::current().is_some() { 6 } else { 64 };
+    let few = if After::current().is_some() { 6 } else { 16 };
     let mib = u64::from(rounds(few, 1024));
     let (to, out, back) = (listen(), listen(), listen());
     let script = format!(

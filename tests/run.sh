@@ -59,14 +59,29 @@ ends_of_hosts() {
 }
 [ -z "$soak" ] || export BANTAM_CASES=20000
 
+# Mostly a matter of downloads: beside what is compiled.
+begin_images() {
+    mkdir -p target
+    resources/guest/build.sh --fio --disk cloud generic backport >target/guest-images.log 2>&1 </dev/null &
+    images=$!
+}
+
+end_images() {
+    local status=0
+    wait "$images" || status=$?
+    cat target/guest-images.log
+    return "$status"
+}
+
 step "packages" resources/install.sh build guest host test
+begin_images
 step "rust tools" rust_tools
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
 step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins
 step "layout" cargo test --quiet -p vmm --test layering
 step "clients of the registry" tests/clients.sh --prepare
-step "guest images" resources/guest/build.sh --fio --disk cloud generic backport
+step "guest images" end_images
 step "KVM host" tests/harness/kvm-host.sh --prepare
 step "API tests" on_any_kvm env "BANTAM_SOAK=${soak:+1}" cargo test --quiet -p vmm --test api
 step "clients" on_any_kvm tests/clients.sh
