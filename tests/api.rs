@@ -39,6 +39,8 @@ mod phases;
 mod prefetch;
 #[path = "api/process.rs"]
 mod process;
+#[path = "harness/saved.rs"]
+mod saved;
 #[path = "api/schema.rs"]
 mod schema;
 #[path = "api/snapshot.rs"]

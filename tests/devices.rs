@@ -14,6 +14,7 @@
 mod harness;
 
 use harness::lifecycle::{After, ELSEWHERE};
+use harness::vsock::{dial, patient};
 use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
 use std::fs;
@@ -43,27 +44,6 @@ fn with_vsock(guest: Guest) -> (Guest, PathBuf) {
     let path = guest.dir().join("v.sock");
     let guest = guest.section("vsock", json!({"guest_cid": 3, "uds_path": path}));
     (guest, path)
-}
-
-fn patient(stream: UnixStream) -> UnixStream {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// Connects to a port of the guest.
-fn dial(socket: &Path, port: u32) -> UnixStream {
-    let mut stream = patient(UnixStream::connect(socket).unwrap());
-    writeln!(stream, "CONNECT {port}").unwrap();
-    let mut answer = String::new();
-    while !answer.ends_with('\n') {
-        let mut byte = [0];
-        let len = stream.read(&mut byte).unwrap();
-        assert_eq!(len, 1, "the guest did not accept: {answer:?}");
-        answer.push(char::from(byte[0]));
-    }
-    assert!(answer.starts_with("OK "), "{answer:?}");
-    stream
 }
 
 /// Bytes that no accident repeats.
@@ -106,11 +86,11 @@ fn vsock_carries_streams_both_ways() {
     ).only_at_the_start(&ELSEWHERE, CUT));
     let mut running = guest.start();
     running.wait_for("vsock=listening");
-    echoes(&dial(&path, 5000), 1 << 20);
-    echoes(&dial(&path, 5000), 1);
+    echoes(&dial(&path, 5000, PATIENCE), 1 << 20);
+    echoes(&dial(&path, 5000, PATIENCE), 1);
 
     // Nobody listens in the guest: the connection ends without an OK.
-    let mut refused = patient(UnixStream::connect(&path).unwrap());
+    let mut refused = patient(UnixStream::connect(&path).unwrap(), PATIENCE);
     writeln!(refused, "CONNECT 4999").unwrap();
     assert_eq!(refused.read(&mut [0; 16]).unwrap(), 0);
 
@@ -118,7 +98,7 @@ fn vsock_carries_streams_both_ways() {
     let ready = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
     drop(ready.accept().unwrap());
     let (stream, _) = echo.accept().unwrap();
-    let stream = patient(stream);
+    let stream = patient(stream, PATIENCE);
     std::io::copy(&mut &stream, &mut &stream).unwrap();
     stream.shutdown(Shutdown::Both).unwrap();
     let ended = running.wait().expect(3);
@@ -140,7 +120,7 @@ fn vsock_carries_a_thousand_connections_at_once() {
     );
     let mut running = guest.start();
     running.wait_for("vsock=listening");
-    let mut streams: Vec<_> = (0..1000).map(|_| dial(&path, 5000)).collect();
+    let mut streams: Vec<_> = (0..1000).map(|_| dial(&path, 5000, PATIENCE)).collect();
     for (n, stream) in streams.iter_mut().enumerate() {
         writeln!(stream, "{n}").unwrap();
     }
@@ -156,7 +136,7 @@ fn vsock_carries_a_thousand_connections_at_once() {
     drop(ready.accept().unwrap());
     let mut held = Vec::new();
     for _ in 0..1000 {
-        held.push(patient(echo.accept().unwrap().0));
+        held.push(patient(echo.accept().unwrap().0, PATIENCE));
     }
     for stream in &mut held {
         let mut byte = [0];
@@ -182,7 +162,7 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
     needs_kvm();
     announce("balloon");
     let spared = |guest: Guest| {
-        guest.not_after(
+        guest.only_at_the_start(
             &ELSEWHERE,
             "what the guest has not touched there is not resident",
         )
@@ -493,7 +473,7 @@ fn a_pause_stops_the_guest_and_nothing_is_lost() {
     );
     let mut running = guest.start();
     running.wait_for("count 5");
-    let stream = dial(&path, 5000);
+    let stream = dial(&path, 5000, PATIENCE);
     for round in 0..rounds(5, 50) {
         running.api("PATCH", "/vm", json!({"state": "Paused"}));
         running.api("PATCH", "/vm", json!({"state": "Paused"}));
@@ -596,7 +576,7 @@ fn a_reboot_starts_the_guest_again_in_place() {
     let pid = running.child.id();
     running.more_time();
     running.wait_for("boots=2");
-    echoes(&dial(&path, 5000), 1000);
+    echoes(&dial(&path, 5000, PATIENCE), 1000);
     assert_eq!(running.child.id(), pid);
     let ended = running.wait().expect(42);
     assert_eq!(ended.console.matches("network=up").count(), 3);
@@ -611,7 +591,7 @@ fn the_console_can_be_attached_to() {
     let socket = guest.dir().join("console.sock");
     let mut running = guest.section("serial", json!({"socket": socket})).start();
     running.wait_for("before=attached");
-    let mut stream = patient(UnixStream::connect(&socket).unwrap());
+    let mut stream = patient(UnixStream::connect(&socket).unwrap(), PATIENCE);
     let mut seen = String::new();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while !seen.contains("before=attached") {

@@ -14,11 +14,13 @@ suites="boot lifecycle disk network devices bad_input storage guests image snaps
 # Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
 known="$suites jailer"
 
-# words_for [ACTION]: what is run if nothing is named, of tests as they are or after ACTION was done to their guests. Without
-# full counts each kernel is booted in each form, and each form with each number of processors, not in all
-# combinations, and what is repeated is a few that have everything under way between them.
+# Each kernel in each form, and each form with each number of processors, and boot's other tests.
 boots='cloud_bzimage_1\|cloud_vmlinux_2\|generic_bzimage_2\|generic_vmlinux_4\|backport_bzimage_4\|backport_vmlinux_1'
 boots="$boots"'\|^a_root\|^memory'
+
+# words_for [ACTION]: what is run if nothing is named, of tests as they are or after ACTION was done to their guests. Without
+# full counts kernels are not booted in all combinations, and what is repeated is a few that have everything under way
+# between them.
 words_for() {
     case ${1-},$soak in
         ,0) echo "boot::$boots" "${suites#boot }" ;;

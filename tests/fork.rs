@@ -12,14 +12,17 @@
 #[path = "harness/mod.rs"]
 mod harness;
 
-use harness::{Guest, announce, bantam, counting, needs_kvm, network, rounds, sh};
+use harness::vsock::dial;
+use harness::{
+    Guest, announce, bantam, counting, mount_btrfs, needs_kvm, network, rounds, sh, value,
+};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,12 +79,17 @@ impl Images {
     /// With `data`, 4 MiB.
     fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
-        let at = place.path().display();
-        sh(&format!(
-            "modprobe loop 2>/dev/null || true; modprobe btrfs; truncate -s 300M {at}/disk;
-             mkfs.btrfs -q {at}/disk; mkdir {at}/fs; mount {at}/disk {at}/fs; truncate -s 4M {at}/fs/data"
-        ));
-        Self(place)
+        let images = Self(place);
+        mount_btrfs(
+            &images.0.path().join("disk"),
+            "300M",
+            &images.0.path().join("fs"),
+        );
+        File::create(images.path("data"))
+            .unwrap()
+            .set_len(4 << 20)
+            .unwrap();
+        images
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -160,14 +168,8 @@ impl Copy {
         writeln!(console, "{line}").unwrap();
     }
 
-    /// The rest of the console's line that starts with `key=`.
     fn value(&self, key: &str) -> String {
-        let console = self.console();
-        let mut lines = console.lines().map(str::trim_end);
-        let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found
-            .unwrap_or_else(|| panic!("no `{key}=`: {console}"))
-            .into()
+        value(&self.console(), key).into()
     }
 
     fn wait(&mut self, patience: Duration) -> ExitStatus {
@@ -243,25 +245,6 @@ fn echoes(stream: &UnixStream, end: &str, line: &str) {
     assert_eq!(got.trim_end(), line);
 }
 
-/// A connection to port 5000 of the guest behind `socket`.
-fn dial(socket: &Path) -> UnixStream {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"CONNECT 5000\n").unwrap();
-    let mut answer = String::new();
-    while !answer.ends_with('\n') {
-        let mut byte = [0];
-        assert_eq!(
-            stream.read(&mut byte).unwrap(),
-            1,
-            "nobody answers: {answer}"
-        );
-        answer.push(char::from(byte[0]));
-    }
-    assert!(answer.starts_with("OK "), "{answer}");
-    stream
-}
-
 /// A guest that receives a stream from `port` of the host and echoes others, and when it is told a number writes it to its
 /// disk, says what it reads there, draws a random number and ends.
 fn receiving(images: &Images, port: u16) -> Guest {
@@ -308,7 +291,7 @@ fn many_copies_at_once_of_a_guest_with_streams_under_way() {
     copies.iter().for_each(Copy::wait_for_socket);
     parent.more_time();
     parent.wait_for("vsock=listening");
-    let stream = dial(&parent.dir().join("v.sock"));
+    let stream = dial(&parent.dir().join("v.sock"), 5000, PATIENCE);
     echoes(&stream, "before", "before");
     let (mut sending, _) = listener.accept().unwrap();
     let mut digest = Sha256::new();
@@ -360,7 +343,7 @@ fn check_copies(copies: &mut [Copy]) {
     for (number, copy) in copies.iter().enumerate() {
         assert!(copy.there.reaches_guest(), "copy {number} is not reached");
         let line = format!("copy {number}");
-        echoes(&dial(&copy.vsock()), &line, &line);
+        echoes(&dial(&copy.vsock(), 5000, PATIENCE), &line, &line);
     }
 }
 

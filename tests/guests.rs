@@ -14,7 +14,7 @@ mod harness;
 #[path = "jailer/world.rs"]
 mod world;
 
-use harness::{announce, image, needs_kvm, sh};
+use harness::{announce, image, mount_btrfs, needs_kvm, sh};
 use nix::sched::{CloneFlags, setns};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -167,12 +167,7 @@ fn copies_of_one_command_have_their_guest_s_address_and_data_to_themselves() {
     announce("copies of a guest by name");
     let world = World::new();
     let pool = world.path("volumes");
-    let disk = world.path("disk");
-    sh(&format!(
-        "modprobe loop 2>/dev/null || true; modprobe btrfs; truncate -s 2G {0}; mkfs.btrfs -q {0}; mkdir {1}; mount {0} {1}",
-        disk.display(),
-        pool.display()
-    ));
+    mount_btrfs(&world.path("disk"), "2G", &pool);
     {
         let _ended = Ended(&["web1-1", "web1-2", "web1"]);
         create(&world, &pool, &["--forkable"]);

@@ -13,6 +13,8 @@
 mod harness;
 
 use harness::fault_handler::Handler;
+use harness::saved::{edit, state};
+use harness::vsock::dial;
 use harness::{Guest, Running, announce, counting, image, needs_kvm, network, payload, rounds};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -20,12 +22,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use vmm::snapshot::format::{Header, encode};
 
 fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
@@ -81,14 +81,11 @@ fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
     // As if it had been saved sooner.
     let at = Duration::from_millis(900);
     let path = running.dir().join("s.state");
-    let file = fs::File::open(&path).unwrap();
-    let header = Header::read(&file).unwrap();
-    let mut state: Value = serde_json::from_slice(&header.state(&file).unwrap()).unwrap();
-    for (counter, khz) in counters(&mut state) {
-        *counter = json!(khz * 900);
-    }
-    let table = header.table(&file).unwrap();
-    fs::write(&path, encode(&serde_json::to_vec(&state).unwrap(), &table)).unwrap();
+    edit(&path, |state| {
+        for (counter, khz) in counters(state) {
+            *counter = json!(khz * 900);
+        }
+    });
 
     let asked = Instant::now();
     let running = running.restore("s", json!({}));
@@ -97,9 +94,7 @@ fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
     let least = at + loaded.elapsed();
     running.save("again", "Full");
     let most = at + asked.elapsed();
-    let file = fs::File::open(running.dir().join("again.state")).unwrap();
-    let state = Header::read(&file).unwrap().state(&file).unwrap();
-    for (counter, khz) in counters(&mut serde_json::from_slice(&state).unwrap()) {
+    for (counter, khz) in counters(&mut state(&running.dir().join("again.state"))) {
         let shown = Duration::from_micros(counter.as_u64().unwrap() * 1000 / khz);
         assert!(
             (least..most).contains(&shown),
@@ -111,15 +106,11 @@ fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
 
 /// Whether port 5000 of the guest answers through the socket at `path`.
 fn echoes(path: &Path) {
-    let mut stream = UnixStream::connect(path).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    stream.write_all(b"CONNECT 5000\nacross\n").unwrap();
-    let mut lines = BufReader::new(stream).lines();
-    let accepted = lines.next().unwrap().unwrap();
-    assert!(accepted.starts_with("OK "), "{accepted}");
-    assert_eq!(lines.next().unwrap().unwrap(), "across");
+    let mut stream = dial(path, 5000, Duration::from_secs(60));
+    stream.write_all(b"across\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert_eq!(line, "across\n");
 }
 
 #[test]
@@ -135,6 +126,7 @@ fn differences_upon_differences_go_on_with_other_sockets() {
         .machine(json!({"track_dirty_pages": true}))
         .start();
     running.wait_for("count 4");
+    running.wait_for("vsock=listening");
     echoes(&first);
     pause(&running);
     running.save("full", "Full");
@@ -154,6 +146,8 @@ fn differences_upon_differences_go_on_with_other_sockets() {
     let second = running.dir().join("second.sock");
     let vsock = json!({"uds_path": second, "guest_cid": 9});
     let mut running = running.restore("three", json!({"vsock_override": vsock}));
+    // Its driver has to hear of the address before it answers to it.
+    running.wait_for("count 16");
     echoes(&second);
     running.more_time();
     check(running, last);

@@ -4,8 +4,9 @@
 use crate::chance::Chance;
 use crate::fork::{fork, goes_on, parent, waiting, waiting_with};
 use crate::monitor::{Monitor, rounds, wait_until};
+use crate::saved::state;
 use crate::snapshot::{
-    PAUSE, RESUME, counting, create, load_body, restored, save, state, ticks, ticks_on,
+    PAUSE, RESUME, counting, create, load_body, restored, save, ticks, ticks_on,
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

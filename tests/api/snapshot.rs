@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::monitor::{Monitor, rounds, said_by_guest, wait_until};
+use crate::saved::{edit, state};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
@@ -9,7 +10,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
-use vmm::snapshot::format::{Header, encode};
 
 pub const PAUSE: &str = r#"{"state": "Paused"}"#;
 pub const RESUME: &str = r#"{"state": "Resumed"}"#;
@@ -228,22 +228,6 @@ fn without_tracking_differences_are_found_by_comparing() {
         monitor.client().put("/snapshot/load", &body).expect(204);
         ticks_on(&monitor);
     }
-}
-
-/// The state of the snapshot at `path`.
-pub fn state(path: &Path) -> Value {
-    let file = fs::File::open(path).unwrap();
-    let header = Header::read(&file).unwrap();
-    serde_json::from_slice(&header.state(&file).unwrap()).unwrap()
-}
-
-/// The state of the snapshot at `path`, changed by `change`, with checksums that are right.
-pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
-    let file = fs::File::open(path).unwrap();
-    let table = Header::read(&file).unwrap().table(&file).unwrap();
-    let mut state = state(path);
-    change(&mut state);
-    fs::write(path, encode(&serde_json::to_vec(&state).unwrap(), &table)).unwrap();
 }
 
 /// What is done to a snapshot, how, and what is then said.

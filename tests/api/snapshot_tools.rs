@@ -2,7 +2,8 @@
 //! monitor's clients.
 
 use crate::monitor::{Monitor, said_by_guest, wait_until};
-use crate::snapshot::{counting, edit, restored, save, ticks, ticks_on};
+use crate::saved::edit;
+use crate::snapshot::{counting, restored, save, ticks, ticks_on};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};

@@ -5,13 +5,9 @@
  * On the serial port it says "GUEST-READY" with its command line and the end of its memory, then "tick" and a
  * number for ever. What it reads comes back as "RX:" and the byte. Ctrl-Alt-Del resets it.
  */
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
+#include "guest.h"
 
 enum {
-    COM1_DATA = 0x3f8,
     COM1_STATUS = 0x3fd,
     KEYBOARD_COMMAND = 0x64, /* read: status */
     HAS_INPUT = 1,           /* in both statuses */
@@ -21,9 +17,7 @@ enum {
 };
 
 /* Fields of the zero page (Documentation/arch/x86/zero-page.rst). */
-enum { E820_COUNT = 0x1e8, COMMAND_LINE = 0x228, E820 = 0x2d0, E820_ENTRY = 20 };
-
-static void out(u16 port, u8 value) { __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }
+enum { E820_COUNT = 0x1e8, E820 = 0x2d0, E820_ENTRY = 20 };
 
 static u8 in(u16 port) {
     u8 value;
@@ -53,7 +47,7 @@ void guest(const u8 *zero_page) {
     print("GUEST-READY memory=");
     print_hex(memory_end(zero_page));
     print(" cmdline=[");
-    print((const char *)(u64)*(const u32 *)(zero_page + COMMAND_LINE));
+    print(command_line(zero_page));
     print("]\n");
     for (u64 turn = 1, ticks = 0;; turn++) {
         /* The monitor presses three keys; which does not matter. */
@@ -72,15 +66,3 @@ void guest(const u8 *zero_page) {
         }
     }
 }
-
-/* 64-bit entry: RSI is the zero page. */
-__asm__(".section .text.entry, \"ax\"\n"
-        ".globl entry\n"
-        "entry: lea stack_end(%rip), %rsp\n"
-        "mov %rsi, %rdi\n"
-        "call guest\n"
-        ".section .bss\n"
-        ".balign 16\n"
-        ".skip 4096\n"
-        "stack_end:\n"
-        ".text\n");

@@ -5,18 +5,13 @@
  *
  * "touch=N" on the command line has it write to each page of N MiB first, from 32 MiB.
  */
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
+#include "guest.h"
 
 enum {
-    COM1_DATA = 0x3f8,
     MARK = 0xa5, /* no ASCII, so that no monitor's message has it */
     VECTOR = 32,
     PAGE = 4096,
     FIRST = 32 << 20,
-    COMMAND_LINE = 0x228, /* in the zero page (Documentation/arch/x86/zero-page.rst) */
 };
 
 /* The local APIC's registers (Intel SDM, volume 3, chapter 11), whose clock has a nanosecond under KVM. */
@@ -34,8 +29,6 @@ enum {
 };
 
 static void apic(u32 reg, u32 value) { *(volatile u32 *)(u64)(APIC + reg) = value; }
-
-static void out(u16 port, u8 value) { __asm__ volatile("outb %0, %1" ::"a"(value), "Nd"(port)); }
 
 /* Touches nothing but what it saves, and the interrupt is over. */
 __asm__(".globl interrupted\n"
@@ -85,7 +78,7 @@ static u64 mib_to_touch(const char *line) {
 }
 
 void guest(const u8 *zero_page) {
-    u64 bytes = mib_to_touch((const char *)(u64)*(const u32 *)(zero_page + COMMAND_LINE)) << 20;
+    u64 bytes = mib_to_touch(command_line(zero_page)) << 20;
     for (u64 at = 0; at < bytes; at += PAGE) *(volatile u8 *)(FIRST + at) = 1;
     set_up_timer();
     for (;;) {
@@ -93,15 +86,3 @@ void guest(const u8 *zero_page) {
         __asm__ volatile("sti; hlt; cli");
     }
 }
-
-/* 64-bit entry: RSI is the zero page. */
-__asm__(".section .text.entry, \"ax\"\n"
-        ".globl entry\n"
-        "entry: lea stack_end(%rip), %rsp\n"
-        "mov %rsi, %rdi\n"
-        "call guest\n"
-        ".section .bss\n"
-        ".balign 16\n"
-        ".skip 4096\n"
-        "stack_end:\n"
-        ".text\n");

@@ -14,7 +14,9 @@ pub mod journal;
 pub mod lifecycle;
 pub mod network;
 pub mod payload;
+pub mod saved;
 pub mod volatile_disk;
+pub mod vsock;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -511,13 +513,27 @@ impl Ended {
         self
     }
 
-    /// The rest of the console's line that starts with `key=`.
+    /// See [`value`].
     pub fn value(&self, key: &str) -> &str {
-        let mut lines = self.console.lines().map(str::trim_end);
-        lines
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .unwrap_or_else(|| panic!("no `{key}=` on the console:\n{}", self.console))
+        value(&self.console, key)
     }
+}
+
+/// The rest of the line of `console` that starts with `key=`.
+pub fn value<'c>(console: &'c str, key: &str) -> &'c str {
+    let mut lines = console.lines().map(str::trim_end);
+    lines
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no `{key}=` on the console:\n{console}"))
+}
+
+/// Makes a file system in `file`, of `size` bytes as truncate(1) has them, that copies an image at once, and mounts it at `dir`.
+pub fn mount_btrfs(file: &Path, size: &str, dir: &Path) {
+    let (file, dir) = (file.display(), dir.display());
+    sh(&format!(
+        "modprobe -a loop btrfs 2>/dev/null || true; truncate -s {size} {file}; mkfs.btrfs -q {file}; mkdir {dir};
+         mount -o loop {file} {dir}"
+    ));
 }
 
 /// Makes `path` the image of a drive with a script.

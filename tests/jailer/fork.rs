@@ -1,7 +1,7 @@
 //! Copies of a running guest by one command.
 
 use crate::harness::chance::Chance;
-use crate::harness::{bantam, http, rounds, sh};
+use crate::harness::{bantam, http, mount_btrfs, rounds, sh};
 use crate::image;
 use crate::snapshot::chatty;
 use crate::world::{PATIENCE, World, contains, expect, jailer, links, output, tree};
@@ -96,11 +96,8 @@ fn copies() -> Vec<String> {
 
 /// A file system that can share blocks, and goes with its world.
 fn sharing(world: &World) -> PathBuf {
-    let (image, at) = (world.path("btrfs"), world.path("sharing"));
-    let (file, dir) = (image.display(), at.display());
-    sh(&format!(
-        "truncate -s 256M {file} && mkfs.btrfs -q {file} && mkdir {dir} && mount -o loop {file} {dir}"
-    ));
+    let at = world.path("sharing");
+    mount_btrfs(&world.path("btrfs"), "256M", &at);
     at
 }
 

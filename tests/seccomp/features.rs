@@ -1,6 +1,7 @@
 //! Everything that the monitor does, in few guests: what a payload of some instructions can bring about, and
 //! what takes Linux.
 
+use super::harness::vsock::patient;
 use super::harness::{Guest, Running, http, network, payload};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
@@ -37,12 +38,6 @@ fn reset() -> Vec<u8> {
     let mut code = payload::print("up ");
     code.extend([0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]); // mov al, 0xfe; out 0x64, al; jmp $
     code
-}
-
-fn patient(stream: UnixStream) -> UnixStream {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
 }
 
 fn bare(dir: &Path, code: &[u8]) -> Guest {
@@ -92,14 +87,14 @@ pub fn operated(command: Command) {
     let mut running = guest.start_under(command);
     let events = listen_to_events(&running);
     operate(&running);
-    let mut console = patient(http::connect(&running.dir().join("console.sock")));
+    let mut console = patient(http::connect(&running.dir().join("console.sock")), PATIENCE);
     console.write_all(b"typed").unwrap();
     let mut got = [0; 5];
     console.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"typed");
     // Again, and gone, with something on the way.
     drop(console);
-    let mut console = patient(http::connect(&running.dir().join("console.sock")));
+    let mut console = patient(http::connect(&running.dir().join("console.sock")), PATIENCE);
     for text in [&b"more"[..], b"q"] {
         console.write_all(text).unwrap();
         std::thread::sleep(Duration::from_millis(50));
@@ -111,7 +106,7 @@ pub fn operated(command: Command) {
 }
 
 fn listen_to_events(running: &Running) -> UnixStream {
-    let mut stream = patient(http::connect(&running.dir().join("api.sock")));
+    let mut stream = patient(http::connect(&running.dir().join("api.sock")), PATIENCE);
     stream.write_all(b"GET /events HTTP/1.1\r\n\r\n").unwrap();
     let mut byte = [0];
     stream.read_exact(&mut byte).unwrap();
@@ -244,7 +239,7 @@ pub fn operate(running: &Running) {
         );
     }
     // A client that is slow, and one that leaves in the middle.
-    let mut slow = patient(http::connect(&running.dir().join("api.sock")));
+    let mut slow = patient(http::connect(&running.dir().join("api.sock")), PATIENCE);
     slow.write_all(b"GET / HT").unwrap();
     std::thread::sleep(Duration::from_millis(50));
     slow.write_all(b"TP/1.1\r\n\r\n").unwrap();
@@ -422,7 +417,7 @@ pub fn linux(command: Command) {
     );
     running.wait_for("network=up");
     running.more_time();
-    let mut inward = patient(UnixStream::connect(dir.join("v.sock")).unwrap());
+    let mut inward = patient(UnixStream::connect(dir.join("v.sock")).unwrap(), PATIENCE);
     inward.write_all(b"CONNECT 5000\n").unwrap();
     let mut answer = [0; 3];
     inward.read_exact(&mut answer).unwrap();
