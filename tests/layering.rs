@@ -161,7 +161,7 @@ const DEVICES: [(&str, &str); 5] = [
     ("balloon", "balloon"),
     ("block", "drive"),
     ("net", "network"),
-    ("rng", "config_file"),
+    ("rng", "entropy"),
     ("vsock", "vsock"),
 ];
 
@@ -189,7 +189,7 @@ fn a_device_is_known_in_few_places() {
             })
             .collect();
         assert_eq!(known, ["vmm/src/device_config.rs"], "{module}");
-        let section = format!("{root}/resources/src/{section}.rs");
+        let section = format!("{root}/resources/src/sections/{section}.rs");
         assert!(std::path::Path::new(&section).exists(), "{section}");
 
         // The others do not know it either.

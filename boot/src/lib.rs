@@ -1,51 +1,38 @@
-//! Puts a guest's first instruction in place: kernel, initrd, command line, memory map, ACPI tables and the
-//! register state to start with.
+//! Loads a kernel into guest memory: kernel, initrd, command line, memory map, ACPI tables and the initial register
+//! state.
 //!
 //! The monitor's machine builder calls [`load`] (or [`load_with`], to map the files instead of copying them) once,
 //! after guest memory exists and before the first vCPU runs. Nothing here issues a KVM ioctl, and nothing runs
 //! after the guest has started. A kernel or initrd file is untrusted: a bad one gives an error that says what is
 //! wrong with it and what to do, never a panic, and never a write outside guest memory.
 //!
-//! | file | subject |
+//! | room | subject |
 //! |---|---|
 //! | [`layout`] | the address map |
-//! | `kernel`, `elf`, `bzimage` | what kind of file it is, and where its parts go |
-//! | `placement` | bringing file contents into guest memory |
-//! | `initrd` | the initial RAM disk |
-//! | [`cmdline`] | the kernel command line |
-//! | `memory_map` | RAM as the guest is told of it |
-//! | `boot_info` | the zero page and the PVH start info |
-//! | [`acpi`] | the tables that describe everything else |
-//! | [`x86_64`] | registers |
+//! | [`kernel`] | kernel and initrd files, the command line, and their places in guest memory |
+//! | `memory_map` | the RAM ranges that the guest sees |
+//! | [`acpi`] | the tables that describe processors, devices and power management |
+//! | [`x86_64`] | the first processor's registers, the zero page and the PVH start info |
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use vm_memory::bitmap::AtomicBitmap;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 pub mod acpi;
-mod boot_info;
-mod bzimage;
-pub mod cmdline;
-mod elf;
 #[cfg(test)]
 mod fixtures;
-mod initrd;
-mod kernel;
+pub mod kernel;
 pub mod layout;
 mod memory_map;
-mod placement;
 pub mod x86_64;
 
 pub use acpi::AcpiError;
-pub use cmdline::{CmdlineError, CommandLine};
-pub use initrd::InitrdError;
-pub use kernel::KernelError;
+pub use kernel::cmdline::{CmdlineError, CommandLine};
+pub use kernel::{FilePiece, InitrdError, KernelError, Mapper};
 pub use layout::VirtioMmioWindow;
-pub use placement::{FilePiece, Mapper};
+pub use memory_map::GuestMemory;
 pub use x86_64::{DescriptorTable, EntryState, Protocol, Segment};
 
 /// What to boot, and which machine to describe to it.
@@ -130,9 +117,6 @@ pub enum BootError {
     },
 }
 
-/// Guest memory, which notes what is written to it if it was mapped so.
-pub type GuestMemory = GuestMemoryMmap<Option<AtomicBitmap>>;
-
 /// Places everything a guest needs in `mem`, copying the files.
 ///
 /// `mem` is laid out as [`layout::ram_ranges`] says and is still zero. Nothing is written before all of
@@ -166,11 +150,11 @@ pub fn load_with(
     };
     let write_error = |what| move |source| BootError::Write { what, source };
 
-    let kernel = kernel::Kernel::inspect(source.kernel, low_ram).map_err(kernel_error)?;
+    let kernel = kernel::inspect(source.kernel, low_ram).map_err(kernel_error)?;
     let cmdline = CommandLine::with_capacity(source.cmdline, kernel.cmdline_capacity)?;
     let initrd = match source.initrd {
         Some((file, path)) => Some(
-            initrd::Initrd::inspect(file, kernel.initrd_range(low_ram)).map_err(|error| {
+            kernel::Initrd::inspect(file, kernel.initrd_range(low_ram)).map_err(|error| {
                 BootError::Initrd {
                     path: path.to_owned(),
                     source: error,
@@ -201,7 +185,7 @@ pub fn load_with(
     mem.write_slice(&x86_64::RESET_CODE, GuestAddress(layout::RESET_VECTOR))
         .map_err(write_error("the reset code"))?;
 
-    let info = boot_info::BootInfo {
+    let info = x86_64::boot_info::BootInfo {
         memory_map: memory_map::memory_map(mem),
         initrd: initrd_extent,
     };
@@ -222,19 +206,6 @@ pub fn load_with(
         kernel_end: kernel.end,
         initrd: initrd_extent,
     })
-}
-
-/// The size of a regular file; anything else (a directory, a pipe) is an error that says so.
-fn regular_file_len(file: &File) -> io::Result<u64> {
-    let metadata = file.metadata()?;
-    if metadata.is_file() {
-        Ok(metadata.len())
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ))
-    }
 }
 
 #[cfg(test)]

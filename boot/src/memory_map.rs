@@ -4,7 +4,12 @@
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
-use crate::{GuestMemory, layout};
+use crate::layout;
+use vm_memory::GuestMemoryMmap;
+use vm_memory::bitmap::AtomicBitmap;
+
+/// Guest memory. It records written pages if it was mapped with a bitmap.
+pub type GuestMemory = GuestMemoryMmap<Option<AtomicBitmap>>;
 
 /// What a stretch of guest-physical addresses may be used for; the numbers are those of e820 (ACPI 6.5, table 15.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,12 +55,12 @@ fn ranges_may_touch_but_not_overlap() {
 /// Every port device at once, close together, as a hostile guest would try them.
 #[test]
 fn no_access_of_any_port_upsets_its_neighbours() {
-    use crate::guest_event::GuestEvent;
-    use crate::i8042::{self, I8042};
-    use crate::pci_host::{self, PciHost};
-    use crate::power::{self, ExitPort, PowerControl};
-    use crate::pvpanic::PvPanic;
-    use crate::serial::SerialPort;
+    use crate::platform::guest_event::GuestEvent;
+    use crate::platform::i8042::{self, I8042};
+    use crate::platform::pci_host::{self, PciHost};
+    use crate::platform::power::{self, ExitPort, PowerControl};
+    use crate::platform::pvpanic::PvPanic;
+    use crate::platform::serial::SerialPort;
     use crate::testing::{properties, recorded_events};
     use proptest::prelude::*;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};

@@ -11,26 +11,13 @@
 
 pub mod balloon;
 pub mod block;
-pub mod buffers;
 pub mod bus;
-pub mod generation;
-pub mod guest_event;
-pub mod i8042;
-pub mod interrupt;
-pub mod metrics;
 pub mod net;
-pub mod pci_host;
-pub mod power;
-pub mod pvpanic;
-pub mod rate_limiter;
+pub mod platform;
 pub mod rng;
-pub mod serial;
-pub mod state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod throttle;
-pub mod timer;
-pub mod unix_socket;
+pub mod util;
 pub mod virtio;
 pub mod vsock;
 

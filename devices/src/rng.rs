@@ -1,9 +1,9 @@
 //! Entropy device (Virtio 1.2, 5.4): fills the driver's buffers from the host's random source.
 
-use crate::buffers::ChainBuffers;
 use crate::metric_set;
-use crate::metrics::{Counter, MetricSet};
-use crate::throttle::{Limits, Throttle};
+use crate::util::metrics::{Counter, MetricSet};
+use crate::util::throttle::{Limits, Throttle};
+use crate::virtio::buffers::ChainBuffers;
 use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError, Served};
 use crate::virtio::state::{DeviceState, StateError};

@@ -4,10 +4,10 @@
 
 use crate::GuestMemory;
 use crate::bus::Bus;
-use crate::guest_event::{EventSink, GuestEvent};
-use crate::interrupt::LineInterrupt;
 use crate::lock;
+use crate::platform::guest_event::{EventSink, GuestEvent};
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::interrupt::LineInterrupt;
 use crate::virtio::mmio::{MmioTransport, WINDOW, Wiring};
 use crate::virtio::worker::{Loop, Subscriber};
 use event_manager::{EventManager, SubscriberOps};

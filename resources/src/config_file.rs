@@ -1,15 +1,23 @@
 //! The configuration file: reading, parsing, checking.
 
-use crate::drive::check_drives;
-use crate::files::read_bounded;
-use crate::network::check_interfaces;
-use crate::null_as_default;
-use crate::pmem::check_pmem;
-use crate::{
-    Balloon, BootSource, CpuConfigOrPath, CpuTemplate, Drive, Host, Logger, MachineConfig,
-    MemoryHotplug, Metrics, MmdsConfig, NetworkInterface, Pmem, Problem, RateLimiter, Serial,
-    Vsock,
-};
+use crate::check::files::read_bounded;
+use crate::check::null::null_as_default;
+use crate::check::problem::Problem;
+use crate::sections::balloon::Balloon;
+use crate::sections::boot_source::BootSource;
+use crate::sections::cpu_config::CpuConfigOrPath;
+use crate::sections::drive::{Drive, check_drives};
+use crate::sections::entropy::Entropy;
+use crate::sections::host::Host;
+use crate::sections::logger::Logger;
+use crate::sections::machine::{CpuTemplate, MachineConfig};
+use crate::sections::memory_hotplug::MemoryHotplug;
+use crate::sections::metrics::Metrics;
+use crate::sections::mmds::MmdsConfig;
+use crate::sections::network::{NetworkInterface, check_interfaces};
+use crate::sections::pmem::{Pmem, check_pmem};
+use crate::sections::serial::Serial;
+use crate::sections::vsock::Vsock;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -86,15 +94,6 @@ fn list(problems: &[Problem]) -> String {
             text
         }),
     }
-}
-
-/// The `entropy` section.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entropy {
-    /// Limits.
-    #[serde(default)]
-    pub rate_limiter: Option<RateLimiter>,
 }
 
 /// A guest. The order of the sections is that in which the API shows them.

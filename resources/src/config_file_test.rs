@@ -1,5 +1,6 @@
 use super::*;
-use crate::{CacheType, MacAddress};
+use crate::sections::drive::CacheType;
+use crate::sections::network::MacAddress;
 
 fn parse(text: &str) -> Result<Loaded, String> {
     VmConfig::from_json(Path::new("vm.json"), text.as_bytes()).map_err(|e| e.to_string())

@@ -1,7 +1,7 @@
 //! Makes the main thread's loop come round at a time that the controller waits for.
 
 use crate::event_loop::{self, Added};
-use devices::timer::Timer;
+use devices::util::timer::Timer;
 use devices::virtio::worker::Loop;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct Alarm(Added);
 
 impl Alarm {
-    /// Goes off at `time` of [`devices::timer::now`].
+    /// Goes off at `time` of [`devices::util::timer::now`].
     ///
     /// # Errors
     /// No more descriptors.

@@ -3,7 +3,7 @@
 
 use crate::logging::chain;
 use devices::block::backing::Backing;
-use devices::unix_socket;
+use devices::util::unix_socket;
 use nix::unistd::{AccessFlags, eaccess};
 use resources::{Problem, VmConfig, open_regular};
 use std::fs::OpenOptions;

@@ -1,8 +1,8 @@
 //! What happens to the guest, told to whoever listens: the API's event stream.
 
 use crate::exit_status::Outcome;
-use devices::guest_event::GuestEvent;
 use devices::lock;
+use devices::platform::guest_event::GuestEvent;
 use serde::Serialize;
 use std::sync::{Arc, Mutex};
 

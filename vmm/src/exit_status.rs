@@ -16,7 +16,7 @@
 //! 148 to 157 are those of the compatible command line. A process that a signal ended shows as
 //! 128 and the signal's number in the shell.
 
-use devices::guest_event::GuestEvent;
+use devices::platform::guest_event::GuestEvent;
 use std::fmt;
 
 /// Status when the host refused something.

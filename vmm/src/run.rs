@@ -16,7 +16,7 @@ use crate::seccomp::{Filters, SeccompError};
 use crate::signals;
 use crate::snapshot;
 use crate::vcpu;
-use devices::metrics::Gauge;
+use devices::util::metrics::Gauge;
 use resources::{ConfigError, MAX_CONFIG_BYTES, Prefetch, SnapshotLoad, VmConfig, read_bounded};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -268,7 +268,7 @@ fn load_metadata(controller: &mut Controller, path: &Path) -> Result<(), RunErro
 
 /// Time from `start_us`, which is CLOCK_MONOTONIC in microseconds, to `end`.
 fn time_since(start_us: u64, end: Instant) -> Option<Duration> {
-    let now = devices::timer::now();
+    let now = devices::util::timer::now();
     let before_end = now.checked_sub(end.elapsed())?;
     before_end.checked_sub(Duration::from_micros(start_us))
 }
@@ -284,7 +284,7 @@ fn record_startup(metrics: &Metrics, options: &Options) {
     let start = options.start_time_us;
     record(
         &server.process_startup_time_us,
-        devices::timer::now(),
+        devices::util::timer::now(),
         start,
     );
     let cpu = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::metrics::Value;
 use crate::testing::*;
+use crate::util::metrics::Value;
 use crate::{GuestMemory, lock};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::AsRawFd;

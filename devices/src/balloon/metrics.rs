@@ -1,7 +1,7 @@
 //! What the balloon counts.
 
 use crate::metric_set;
-use crate::metrics::Counter;
+use crate::util::metrics::Counter;
 
 metric_set! {
     /// What the balloon counts.

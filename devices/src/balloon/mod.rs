@@ -11,7 +11,7 @@ mod shared;
 mod statistics;
 
 use crate::lock;
-use crate::metrics::MetricSet;
+use crate::util::metrics::MetricSet;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::report::{BalloonReport, Report};
 use crate::virtio::state::{DeviceState, StateError};

@@ -4,7 +4,7 @@
 //! counts as written, so that the next snapshot or copy has what the guest would find.
 
 use crate::GuestMemory;
-use crate::buffers::{GuestSlice, mark};
+use crate::virtio::buffers::{GuestSlice, mark};
 use std::io;
 use std::ops::Range;
 use vm_memory::{GuestAddress, GuestMemory as _, Permissions};

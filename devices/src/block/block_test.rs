@@ -1,7 +1,7 @@
 use super::backing::BackingError;
 use super::*;
-use crate::buffers::Parts;
 use crate::testing::*;
+use crate::virtio::buffers::Parts;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use super::backing::Backing;
 use crate::GuestMemory;
-use crate::buffers::Parts;
+use crate::virtio::buffers::Parts;
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::io;
 use std::ops::Range;

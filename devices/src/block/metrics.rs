@@ -1,7 +1,7 @@
 //! What a disk counts.
 
 use crate::metric_set;
-use crate::metrics::{Counter, Latency};
+use crate::util::metrics::{Counter, Latency};
 
 metric_set! {
     /// What a disk counts.

@@ -6,10 +6,10 @@ mod metrics;
 mod request;
 
 use crate::GuestMemory;
-use crate::buffers::ChainBuffers;
-use crate::metrics::MetricSet;
-use crate::throttle::{self, Throttle};
-use crate::timer::now;
+use crate::util::metrics::MetricSet;
+use crate::util::throttle::{self, Throttle};
+use crate::util::timer::now;
+use crate::virtio::buffers::ChainBuffers;
 use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
 use crate::virtio::state::{DeviceState, StateError};

@@ -1,7 +1,7 @@
 //! Parses and checks a block request (Virtio 1.2, 5.2.6). What the guest wrote is read once.
 
 use crate::GuestMemory;
-use crate::buffers::{ChainBuffers, Parts};
+use crate::virtio::buffers::{ChainBuffers, Parts};
 use std::io;
 use std::ops::Range;
 use virtio_bindings::virtio_blk::{

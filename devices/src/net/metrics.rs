@@ -1,7 +1,7 @@
 //! What a network card counts.
 
 use crate::metric_set;
-use crate::metrics::{Counter, Latency};
+use crate::util::metrics::{Counter, Latency};
 
 metric_set! {
     /// What a network card counts. Bytes are those of frames, without our header.

@@ -10,9 +10,9 @@ pub mod responder;
 pub mod tap;
 
 use crate::lock;
-use crate::metrics::MetricSet;
-use crate::rate_limiter::Levels;
-use crate::throttle::Limits;
+use crate::util::metrics::MetricSet;
+use crate::util::rate_limiter::Levels;
+use crate::util::throttle::Limits;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::Layout;
 use crate::virtio::state::{DeviceState, StateError};

@@ -2,7 +2,7 @@
 //! metadata service.
 
 use crate::GuestMemory;
-use crate::buffers::Parts;
+use crate::virtio::buffers::Parts;
 use std::time::Duration;
 
 /// Bytes at the start of a frame by which [`Responder::takes`] decides: more than the headers of

@@ -5,7 +5,7 @@ use super::queue::{DeviceQueue, QueueError};
 use super::report::Report;
 use super::state::{DeviceState, StateError};
 use super::update::{DeviceUpdate, UpdateError};
-use crate::metrics::MetricSet;
+use crate::util::metrics::MetricSet;
 use event_manager::EventSet;
 use std::borrow::Cow;
 use std::io;

@@ -1,7 +1,9 @@
 //! What all virtio devices share: the device contract, queues, the mmio transport and the
 //! worker that serves queues on an event loop. Section numbers are those of Virtio 1.2.
 
+pub mod buffers;
 pub mod device;
+pub mod interrupt;
 pub mod mmio;
 pub mod queue;
 pub mod report;

@@ -1,8 +1,8 @@
 //! One running virtqueue: the only place that pops chains and publishes used entries.
 
 use crate::GuestMemory;
-use crate::buffers::ChainBuffers;
-use crate::interrupt::{Cause, Interrupt};
+use crate::virtio::buffers::ChainBuffers;
+use crate::virtio::interrupt::{Cause, Interrupt};
 use std::io;
 use std::num::Wrapping;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 
 use super::device::{QueueHandler, Source};
 use super::queue::{DeviceQueue, QueueError};
-use crate::interrupt::{Cause, Interrupt};
 use crate::lock;
+use crate::virtio::interrupt::{Cause, Interrupt};
 use event_manager::{
     EventOps, EventSet, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps,
 };

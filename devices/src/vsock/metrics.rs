@@ -1,7 +1,7 @@
 //! What the socket device counts.
 
 use crate::metric_set;
-use crate::metrics::Counter;
+use crate::util::metrics::Counter;
 
 metric_set! {
     /// What the socket device counts. Bytes are those of streams, without headers.

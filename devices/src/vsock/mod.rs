@@ -13,8 +13,8 @@ mod packet;
 mod router;
 
 use crate::lock;
-use crate::metrics::MetricSet;
-use crate::unix_socket;
+use crate::util::metrics::MetricSet;
+use crate::util::unix_socket;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::state::{DeviceState, StateError};
 use handler::VsockHandler;

@@ -2,7 +2,7 @@
 
 use super::http::{self, Found, MAX_HEAD, Request};
 use super::response::{self, Response};
-use devices::timer::now;
+use devices::util::timer::now;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;

@@ -6,7 +6,7 @@ mod socket;
 pub use output::{Attached, Output, open_nonblocking, write_unless_full};
 pub use socket::{ConsoleSocket, CurrentSerial};
 
-use devices::serial::SerialPort;
+use devices::platform::serial::SerialPort;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use nix::errno::Errno;
 use std::io::{self, IsTerminal as _};

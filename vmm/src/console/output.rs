@@ -1,9 +1,9 @@
 //! Where the guest's console writes: standard output or a file, and those who are attached.
 
 use devices::lock;
-use devices::rate_limiter::Bucket;
-use devices::serial::SerialMetrics;
-use devices::timer::now;
+use devices::platform::serial::SerialMetrics;
+use devices::util::rate_limiter::Bucket;
+use devices::util::timer::now;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use resources::Serial;

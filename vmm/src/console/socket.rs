@@ -2,8 +2,8 @@
 
 use super::output::{Attached, watched};
 use devices::lock;
-use devices::serial::SerialPort;
-use devices::unix_socket;
+use devices::platform::serial::SerialPort;
+use devices::util::unix_socket;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::collections::BTreeMap;
 use std::io;

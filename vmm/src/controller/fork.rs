@@ -207,7 +207,7 @@ impl Controller {
     /// # Errors
     /// The socket cannot be made, or the lifeline is none.
     pub fn wait_for_fork(&mut self, waiting: &Waiting) -> io::Result<()> {
-        let listener = devices::unix_socket::listen(&waiting.socket)?;
+        let listener = devices::util::unix_socket::listen(&waiting.socket)?;
         listener.set_nonblocking(true)?;
         let knock = Knock(listener.as_fd().try_clone_to_owned()?);
         let lifeline = waiting.lifeline.map(|number| {

@@ -6,7 +6,7 @@ use crate::device_config::DeviceConfig;
 use crate::events::Event;
 use crate::machine::{DeviceError, Machine};
 use devices::lock;
-use devices::metrics::Gauge;
+use devices::util::metrics::Gauge;
 use devices::virtio::update::{DeviceUpdate, Direction};
 use resources::{DriveUpdate, NetworkUpdate, RateLimiter, TokenBucket};
 use std::time::Instant;

@@ -7,7 +7,7 @@ use crate::event_loop;
 use crate::events::Event;
 use crate::machine::MachineError;
 use devices::lock;
-use devices::timer::now;
+use devices::util::timer::now;
 use resources::OnReboot;
 use std::time::Duration;
 

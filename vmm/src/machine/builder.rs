@@ -17,14 +17,14 @@ use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::bus::{Bus, SharedDevice};
-use devices::generation::Generation;
-use devices::guest_event::EventSink;
-use devices::i8042::{self, I8042};
 use devices::lock;
-use devices::pci_host::{self, PciHost};
-use devices::power::{self, ExitPort, PowerControl};
-use devices::pvpanic::PvPanic;
-use devices::serial::{SerialMetrics, SerialPort};
+use devices::platform::guest_event::EventSink;
+use devices::platform::i8042::{self, I8042};
+use devices::platform::pci_host::{self, PciHost};
+use devices::platform::power::{self, ExitPort, PowerControl};
+use devices::platform::pvpanic::PvPanic;
+use devices::platform::serial::{SerialMetrics, SerialPort};
+use devices::platform::vmgenid::Generation;
 use devices::virtio::worker::Loop;
 use kvm_ioctls::VmFd;
 use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig, open_regular};
@@ -349,7 +349,7 @@ fn command_line(
     let given = config.boot_source.boot_args.as_deref();
     let mut line = CommandLine::with_capacity(
         given.unwrap_or(DEFAULT_BOOT_ARGS),
-        boot::cmdline::MAX_CAPACITY,
+        boot::kernel::cmdline::MAX_CAPACITY,
     )?;
     if !line.has("pci=") {
         // There is no PCI. Not `pci=off`, which makes a kernel complain of it on the console.

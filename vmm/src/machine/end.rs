@@ -2,7 +2,7 @@
 
 use crate::event_loop::wake;
 use crate::exit_status::Outcome;
-use devices::guest_event::EventSink;
+use devices::platform::guest_event::EventSink;
 use devices::virtio::worker::Loop;
 use std::sync::{Arc, OnceLock};
 

@@ -8,10 +8,10 @@ use super::builder::Platform;
 use super::running::Machine;
 use crate::snapshot::raw::Raw;
 use crate::vcpu::{self, VcpuError, VcpuState};
-use devices::i8042::I8042State;
 use devices::lock;
-use devices::pci_host::PciHostState;
-use devices::serial::SerialState;
+use devices::platform::i8042::I8042State;
+use devices::platform::pci_host::PciHostState;
+use devices::platform::serial::SerialState;
 use devices::virtio::state::VirtioState;
 use kvm_bindings::{
     KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,

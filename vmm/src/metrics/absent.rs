@@ -2,7 +2,7 @@
 //! that comes brings its set with it, and takes the place of the one here.
 
 use devices::metric_set;
-use devices::metrics::{Counter, Latency, MetricSet};
+use devices::util::metrics::{Counter, Latency, MetricSet};
 use std::sync::Arc;
 
 /// All of them; each value is always 0.

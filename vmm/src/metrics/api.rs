@@ -1,7 +1,7 @@
 //! What is counted of the API's requests, by method and path.
 
 use devices::metric_set;
-use devices::metrics::Counter;
+use devices::util::metrics::Counter;
 use std::sync::Arc;
 
 metric_set! {

@@ -12,7 +12,7 @@ pub use reporter::{Reporter, Sink, SinkError};
 
 use crate::vcpu::VcpuMetrics;
 use devices::metric_set;
-use devices::metrics::{Counter, Gauge, MetricSet};
+use devices::util::metrics::{Counter, Gauge, MetricSet};
 use std::sync::Arc;
 
 metric_set! {
@@ -23,7 +23,7 @@ metric_set! {
         /// The CPU time of that.
         process_startup_time_cpu_us: Gauge,
         /// How long requests took, from their last byte to the answer.
-        request_agg: devices::metrics::Latency,
+        request_agg: devices::util::metrics::Latency,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The text format of Prometheus, version 0.0.4: `bantam_<group>_<name>{id="<device>"} <value>`.
 
 use super::Source;
-use devices::metrics::Value;
+use devices::util::metrics::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
 use super::*;
-use devices::metrics::MetricSet as _;
+use devices::util::metrics::MetricSet as _;
 use serde_json::json;
 
 const NOW: Duration = Duration::from_secs(77);
@@ -63,7 +63,7 @@ impl Host {
     fn counted(&self, metric: &str) -> u64 {
         let mut count = None;
         self.metrics.visit(&mut |name, value| {
-            if let (true, devices::metrics::Value::Count(n)) = (name == metric, value) {
+            if let (true, devices::util::metrics::Value::Count(n)) = (name == metric, value) {
                 count = Some(n);
             }
         });

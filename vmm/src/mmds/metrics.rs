@@ -1,7 +1,7 @@
 //! What the metadata service counts.
 
 use devices::metric_set;
-use devices::metrics::Counter;
+use devices::util::metrics::Counter;
 
 metric_set! {
     /// What the metadata service counts, over all cards.

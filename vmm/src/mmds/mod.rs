@@ -28,8 +28,8 @@ mod testing;
 mod token;
 
 use devices::lock;
-use devices::metrics::MetricSet;
 use devices::net::responder::Responder as OnCard;
+use devices::util::metrics::MetricSet;
 use http::Answer;
 pub use metrics::MmdsMetrics;
 use resources::{DEFAULT_MMDS_ADDRESS, MmdsConfig, MmdsVersion};
@@ -86,7 +86,7 @@ impl Mmds {
     /// # Errors
     /// The host has no randomness for the key of the tokens.
     pub fn new(limit: usize) -> io::Result<Self> {
-        Self::with_clock(limit, Box::new(devices::timer::now))
+        Self::with_clock(limit, Box::new(devices::util::timer::now))
     }
 
     fn with_clock(limit: usize, clock: Clock) -> io::Result<Self> {

@@ -3,7 +3,7 @@
 use super::ethernet::{self, Frame, Mac};
 use super::tcp::{Header, Segment, Seq};
 use super::{Mmds, ipv4};
-use devices::metrics::{MetricSet as _, Value};
+use devices::util::metrics::{MetricSet as _, Value};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

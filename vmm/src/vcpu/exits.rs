@@ -4,8 +4,8 @@ use super::call::Listening;
 use super::gate::Pass;
 use crate::exit_status::Outcome;
 use crate::machine::Guest;
-use devices::guest_event::GuestEvent;
-use devices::timer::now;
+use devices::platform::guest_event::GuestEvent;
+use devices::util::timer::now;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 

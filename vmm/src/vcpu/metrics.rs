@@ -1,7 +1,7 @@
 //! What the vCPUs count.
 
 use devices::metric_set;
-use devices::metrics::{Counter, Latency};
+use devices::util::metrics::{Counter, Latency};
 
 metric_set! {
     /// What the vCPUs count, all together.

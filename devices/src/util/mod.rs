@@ -1,0 +1,9 @@
+//! Tools that several devices share: rate limiters, timers, Unix sockets and metric counters.
+//!
+//! Device code and the monitor's event loops use them. Nothing here answers an access of the guest.
+
+pub mod metrics;
+pub mod rate_limiter;
+pub mod throttle;
+pub mod timer;
+pub mod unix_socket;

@@ -1,0 +1,11 @@
+//! Optional values.
+
+/// Clients write `null` for a value they leave to us.
+pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Default,
+{
+    let value = <Option<T> as serde::Deserialize>::deserialize(deserializer);
+    value.map(Option::unwrap_or_default)
+}
