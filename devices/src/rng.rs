@@ -2,11 +2,12 @@
 
 use crate::metric_set;
 use crate::util::metrics::{Counter, MetricSet};
-use crate::util::throttle::{Limits, Throttle};
+use crate::util::source::Source;
 use crate::virtio::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
+use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError, Served};
 use crate::virtio::state::{DeviceState, StateError};
+use crate::virtio::throttle::{Limits, Throttle};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use std::fs::File;
 use std::io::{self, Read as _};

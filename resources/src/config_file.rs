@@ -1,5 +1,6 @@
 //! The configuration file: reading, parsing, checking.
 
+use crate::check::error::{ConfigError, MAX_CONFIG_BYTES, parse_error};
 use crate::check::files::read_bounded;
 use crate::check::null::null_as_default;
 use crate::check::problem::Problem;
@@ -21,13 +22,8 @@ use crate::sections::vsock::Vsock;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
-
-/// Largest configuration file, in bytes: a thousand drives fit, a disk image given by mistake does
-/// not fill memory.
-pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+use std::path::Path;
 
 /// Sections there are; any other is ignored, with a warning.
 const SECTIONS: [&str; 15] = [
@@ -47,54 +43,6 @@ const SECTIONS: [&str; 15] = [
     "serial",
     "vsock",
 ];
-
-/// Why a configuration cannot be used. Each text names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is larger than [`MAX_CONFIG_BYTES`].
-    #[error("{} is larger than {MAX_CONFIG_BYTES} bytes: is it the configuration file?", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is not the JSON we know.
-    #[error("{}: {key}: {message}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The key whose value is wrong, `(file)` if the JSON itself is.
-        key: String,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-    /// Keys whose values cannot be used.
-    #[error("{}:{}", path.display(), list(problems))]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// All of them.
-        problems: Vec<Problem>,
-    },
-}
-
-fn list(problems: &[Problem]) -> String {
-    match problems {
-        [one] => format!(" {one}"),
-        many => many.iter().fold(String::new(), |mut text, problem| {
-            let _ = write!(text, "\n  {problem}");
-            text
-        }),
-    }
-}
 
 /// A guest. The order of the sections is that in which the API shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,21 +247,6 @@ fn checked(
             path: path.into(),
             problems,
         }),
-    }
-}
-
-pub(crate) fn parse_error(path: &Path, key: String, error: &serde_json::Error) -> ConfigError {
-    let hint = match error.classify() {
-        serde_json::error::Category::Syntax => {
-            " (the file must be JSON; a trailing comma or a comment is not)"
-        }
-        serde_json::error::Category::Eof => " (the file ends early)",
-        _ => "",
-    };
-    ConfigError::Parse {
-        path: path.into(),
-        key: if key == "." { "(file)".into() } else { key },
-        message: format!("{error}{hint}"),
     }
 }
 

@@ -11,9 +11,10 @@ mod pool;
 mod requests;
 mod sections;
 
+pub use check::error::{ConfigError, MAX_CONFIG_BYTES};
 pub use check::files::{open_regular, read_bounded};
 pub use check::problem::Problem;
-pub use config_file::{ConfigError, Loaded, MAX_CONFIG_BYTES, VmConfig};
+pub use config_file::{Loaded, VmConfig};
 pub use pool::{PoolDefinition, PoolType, check_pool_name, check_volume_name};
 pub use requests::deprecated::deprecated;
 pub use requests::snapshot::{

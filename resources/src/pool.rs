@@ -1,9 +1,9 @@
 //! Storage pools as data: what `jailer pool define` writes to `/etc/bantam/pools/NAME.json`, and the names that
 //! pools and volumes can have. The words are those of libvirt's users. Nothing here looks at the host.
 
+use crate::check::error::{ConfigError, parse_error};
 use crate::check::files::read_bounded;
 use crate::check::problem::Problem;
-use crate::config_file::{ConfigError, parse_error};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Component, Path, PathBuf};

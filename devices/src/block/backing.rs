@@ -6,6 +6,11 @@ use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+/// Binary logarithm of [`SECTOR`].
+pub(super) const SECTOR_SHIFT: u32 = 9;
+/// Bytes of a sector, the unit of every address in the protocol.
+pub const SECTOR: u64 = 1 << SECTOR_SHIFT;
+
 /// Why a disk cannot be used. Each text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
@@ -120,16 +125,16 @@ impl Backing {
                 path: path.into(),
                 source,
             })?;
-        if !len.is_multiple_of(super::SECTOR) {
+        if !len.is_multiple_of(SECTOR) {
             log::warn!(
                 "the disk image {} is not a multiple of 512 bytes: the guest does not see its last {} bytes",
                 path.display(),
-                len % super::SECTOR
+                len % SECTOR
             );
         }
         Ok(Self {
             file,
-            sectors: len / super::SECTOR,
+            sectors: len / SECTOR,
         })
     }
 

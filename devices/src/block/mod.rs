@@ -7,12 +7,13 @@ mod request;
 
 use crate::GuestMemory;
 use crate::util::metrics::MetricSet;
-use crate::util::throttle::{self, Throttle};
+use crate::util::source::Source;
 use crate::util::timer::now;
 use crate::virtio::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
+use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
 use crate::virtio::state::{DeviceState, StateError};
+use crate::virtio::throttle::{self, Throttle};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
@@ -27,8 +28,8 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-/// Bytes of a sector; the unit of every address in the protocol.
-pub const SECTOR: u64 = 1 << request::SECTOR_SHIFT;
+pub use backing::SECTOR;
+
 /// Entries of the queue.
 const QUEUE_SIZE: u16 = 256;
 /// Data buffers of a request: the queue less header and status.
@@ -163,7 +164,7 @@ impl VirtioDevice for Block {
                     self.config = config_space(backing.sectors(), self.discards());
                     self.backing = backing;
                 })
-                .map_err(Into::into),
+                .map_err(|e| UpdateError::File(Box::new(e))),
             DeviceUpdate::Limits {
                 direction: Direction::Both,
                 change,

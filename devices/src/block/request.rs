@@ -1,5 +1,6 @@
 //! Parses and checks a block request (Virtio 1.2, 5.2.6). What the guest wrote is read once.
 
+use super::backing::{SECTOR, SECTOR_SHIFT};
 use crate::GuestMemory;
 use crate::virtio::buffers::{ChainBuffers, Parts};
 use std::io;
@@ -10,7 +11,6 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 
-pub(super) const SECTOR_SHIFT: u32 = 9;
 const HEADER: usize = 16;
 /// Bytes of `struct virtio_blk_discard_write_zeroes`.
 const SEGMENT: usize = 16;
@@ -109,7 +109,7 @@ impl Request {
     ) -> Result<Operation, u8> {
         let offset = |data: &Parts| {
             let len = data.len() as u64;
-            if !len.is_multiple_of(super::SECTOR) {
+            if !len.is_multiple_of(SECTOR) {
                 return Err(IO_ERROR);
             }
             byte_range(self.sector, len >> SECTOR_SHIFT, sectors).map(|bytes| bytes.start)

@@ -4,6 +4,6 @@
 
 pub mod metrics;
 pub mod rate_limiter;
-pub mod throttle;
+pub mod source;
 pub mod timer;
 pub mod unix_socket;

@@ -1,6 +1,6 @@
 //! The monotonic clock, and an alarm on it that an event loop waits for.
 
-use crate::virtio::device::Source;
+use crate::util::source::Source;
 use event_manager::EventSet;
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;

@@ -6,10 +6,9 @@ use super::report::Report;
 use super::state::{DeviceState, StateError};
 use super::update::{DeviceUpdate, UpdateError};
 use crate::util::metrics::MetricSet;
-use event_manager::EventSet;
+use crate::util::source::Source;
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// What a device offers to the driver; asked once.
@@ -78,16 +77,6 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// [`StateError`]; the device is then as it was.
     fn restore(&mut self, state: &DeviceState) -> Result<(), StateError>;
-}
-
-/// A descriptor the handler waits on besides its queues.
-#[derive(Debug)]
-pub struct Source {
-    /// A duplicate of the descriptor: the loop owns what it watches.
-    pub fd: OwnedFd,
-    /// Which events to wait for. A source that the handler does not always empty must be
-    /// edge-triggered, or the loop spins on it.
-    pub events: EventSet,
 }
 
 /// The queue-serving half. Owned by one loop at a time; never touched by a vCPU.

@@ -8,6 +8,7 @@ pub mod mmio;
 pub mod queue;
 pub mod report;
 pub mod state;
+pub mod throttle;
 pub mod update;
 pub mod worker;
 

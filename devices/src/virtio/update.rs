@@ -1,6 +1,5 @@
 //! What may change on a device while its guest runs.
 
-use crate::block::backing::BackingError;
 use std::io;
 use std::path::PathBuf;
 
@@ -77,7 +76,7 @@ pub enum UpdateError {
     TooLarge,
     /// The file cannot be used.
     #[error(transparent)]
-    Backing(#[from] BackingError),
+    File(Box<dyn std::error::Error + Send + Sync>),
     /// The host refused.
     #[error("the host refuses the change")]
     Io(#[from] io::Error),

@@ -4,9 +4,10 @@
 //! a duplicate of every descriptor it watches: one that is closed before it leaves epoll
 //! can no longer be removed, and wakes the loop forever.
 
-use super::device::{QueueHandler, Source};
+use super::device::QueueHandler;
 use super::queue::{DeviceQueue, QueueError};
 use crate::lock;
+use crate::util::source::Source;
 use crate::virtio::interrupt::{Cause, Interrupt};
 use event_manager::{
     EventOps, EventSet, Events, MutEventSubscriber, RemoteEndpoint, SubscriberId, SubscriberOps,

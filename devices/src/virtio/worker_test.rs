@@ -1,7 +1,8 @@
 //! Queues that a driver leaves disabled, as it may.
 
 use crate::testing::*;
-use crate::virtio::device::{Offer, QueueHandler, Source, VirtioDevice};
+use crate::util::source::Source;
+use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError};
 use crate::virtio::state::{DeviceState, StateError};
 use event_manager::EventSet;

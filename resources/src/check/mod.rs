@@ -2,6 +2,7 @@
 //!
 //! Every other room of this crate uses it. It knows no section.
 
+pub mod error;
 pub mod files;
 pub mod null;
 pub mod problem;

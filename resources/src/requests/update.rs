@@ -1,7 +1,7 @@
 //! Changes of a guest, before it starts and while it runs: the bodies of the API that are no section
 //! of the configuration file.
 
-use crate::sections::machine::{HugePages, MachineConfig, OnReboot};
+use crate::sections::machine::{CpuTemplate, HugePages, MachineConfig, OnReboot};
 use crate::sections::rate_limiter::RateLimiter;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub struct MachineConfigUpdate {
     pub smt: Option<bool>,
     /// Deprecated.
     #[serde(default)]
-    pub cpu_template: Option<crate::CpuTemplate>,
+    pub cpu_template: Option<CpuTemplate>,
     /// Tracking of pages.
     #[serde(default)]
     pub track_dirty_pages: Option<bool>,
@@ -62,7 +62,7 @@ impl MachineConfigUpdate {
         set(&mut config.i8042, &self.i8042);
         set(&mut config.on_reboot, &self.on_reboot);
         if let Some(template) = self.cpu_template {
-            config.cpu_template = Some(template).filter(|t| *t != crate::CpuTemplate::None);
+            config.cpu_template = Some(template).filter(|t| *t != CpuTemplate::None);
         }
         config
     }

@@ -3,8 +3,8 @@
 
 use crate::lock;
 use crate::util::rate_limiter::{Levels, RateLimiter};
+use crate::util::source::Source;
 use crate::util::timer::{Timer, now};
-use crate::virtio::device::Source;
 use crate::virtio::state::StateError;
 use std::io;
 use std::sync::{Arc, Mutex};
