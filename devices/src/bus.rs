@@ -1,12 +1,12 @@
-//! Routes the port and memory accesses of a vCPU to the device that owns the address.
+//! Routes the port and memory accesses of a vCPU to the device at the address.
 
 use crate::lock;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device that answers accesses to a range of addresses. The guest chooses the offset, the
-/// length (1 to 8 bytes) and the data: none of them may panic it.
+/// A device that answers accesses to a range of addresses. The guest chooses the offset, the length (1 to 8 bytes) and
+/// the data; an implementation must not panic on any of them.
 pub trait BusDevice: Send {
     /// Fills `data` from the register at `offset`.
     fn read(&mut self, offset: u64, data: &mut [u8]);
@@ -14,7 +14,7 @@ pub trait BusDevice: Send {
     fn write(&mut self, offset: u64, data: &[u8]);
 }
 
-/// The range is already owned by another device, or ends past the address space.
+/// The range overlaps that of another device, or ends beyond the address space.
 #[derive(Debug, thiserror::Error)]
 #[error("bus range {base:#x}+{len:#x} overlaps another device")]
 pub struct Overlap {
@@ -37,10 +37,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Gives `base..base + len` to `device`.
+    /// Assigns the addresses `base..base + len` to `device`.
     ///
     /// # Errors
-    /// [`Overlap`] if part of the range is taken or past the end of the address space.
+    /// [`Overlap`] if part of the range is assigned already or beyond the end of the address space.
     pub fn insert(&mut self, base: u64, len: u64, device: SharedDevice) -> Result<(), Overlap> {
         let overlap = Overlap { base, len };
         let Some(end) = base.checked_add(len) else {
@@ -54,7 +54,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Reads; returns false if no device owns the whole access.
+    /// Reads from the device at `address`. Returns false if no device has the whole access.
     pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
         let Some((device, offset)) = self.find(address, data.len()) else {
             return false;
@@ -63,7 +63,7 @@ impl Bus {
         true
     }
 
-    /// Writes; returns false if no device owns the whole access.
+    /// Writes to the device at `address`. Returns false if no device has the whole access.
     pub fn write(&self, address: u64, data: &[u8]) -> bool {
         let Some((device, offset)) = self.find(address, data.len()) else {
             return false;

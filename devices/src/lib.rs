@@ -1,13 +1,12 @@
-//! Everything the guest talks to: ports, the register window of virtio-mmio, and the virtio devices
-//! behind it.
+//! The devices that a guest sees: platform devices at fixed ports, and virtio devices behind virtio-mmio.
 //!
-//! This crate knows nothing of KVM. Interrupts and doorbells are event descriptors that its user
-//! injects; guest memory is a [`GuestMemory`]. A virtio device is one file that implements
-//! [`virtio::device::VirtioDevice`] and [`virtio::device::QueueHandler`]; registers, rings and the
-//! event loop are written once, in [`virtio`].
+//! The monitor creates them and puts them on a [`bus::Bus`]. This crate knows nothing of KVM: interrupts and doorbells
+//! are event descriptors, and guest memory is a [`GuestMemory`]. A virtio device is one file that implements
+//! [`virtio::device::VirtioDevice`] and [`virtio::device::QueueHandler`]; [`virtio`] has the registers, the rings and
+//! the event loop for all of them.
 //!
-//! All that comes from the guest is hostile: it never panics the process, and nothing here
-//! works longer on it than the queue is long.
+//! Everything that comes from the guest is untrusted. It never panics the process, and the work for one kick is bounded
+//! by the length of the queue.
 
 pub mod balloon;
 pub mod block;
@@ -21,12 +20,12 @@ pub mod util;
 pub mod virtio;
 pub mod vsock;
 
-/// Guest memory as every device sees it. Mapped with a bitmap, it notes which pages devices write: vm-memory
-/// does so for what goes through it, and whoever has the kernel write does so with [`buffers::mark`].
+/// Guest memory. If it was mapped with a bitmap, the bitmap records the pages that devices write: vm-memory marks its
+/// own writes, and [`virtio::buffers::mark`] marks those of the kernel.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<Option<vm_memory::bitmap::AtomicBitmap>>;
 
-/// Locks `mutex`, also after another thread panicked while it held it: device state is
-/// valid between any two statements, and the release build aborts on a panic anyway.
+/// Locks `mutex` even if another thread panicked while holding it. Device state is valid between any two statements,
+/// and the release build aborts on a panic.
 pub fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()

@@ -1,4 +1,4 @@
-//! Entropy device (Virtio 1.2, 5.4): fills the driver's buffers from the host's random source.
+//! Entropy device (Virtio 1.2, 5.4): fills the driver's buffers with random bytes of the host.
 
 use crate::metric_set;
 use crate::util::metrics::{Counter, MetricSet};
@@ -15,32 +15,32 @@ use std::path::Path;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
-/// Entries of the queue: drivers have one or two requests under way.
+/// Entries of the queue. Drivers have one or two requests in flight.
 const QUEUE_SIZE: u16 = 64;
 
-/// Longest answer to one request in bytes, so that a guest cannot make the host work without
-/// bound. A driver asks again for more (section 5.4.6.1 allows a shorter answer).
+/// Largest answer to one request in bytes, to bound the host's work per request. The driver asks again if it needs
+/// more; section 5.4.6.1 allows a shorter answer.
 const MAX_REQUEST: usize = 4 << 10;
 
-/// The state is how full the limits' buckets are.
+/// Version of the saved state, which is the levels of the rate limiter's buckets.
 const STATE_VERSION: u32 = 1;
 
 metric_set! {
-    /// What the entropy device counts.
+    /// Metrics of the entropy device.
     pub struct RngMetrics = "entropy" {
-        /// Starts that failed.
+        /// Failed activations.
         activate_fails: Counter,
-        /// Requests that could not be answered, and broken rings.
+        /// Requests that failed, and broken rings.
         entropy_event_fails: Counter,
         /// Kicks of the queue.
         entropy_event_count: Counter,
-        /// Bytes given to the guest.
+        /// Random bytes given to the guest.
         entropy_bytes: Counter,
-        /// Failed reads of the host's source.
+        /// Failed reads from the host's random source.
         host_rng_fails: Counter,
-        /// Requests that had to wait for the limits.
+        /// Requests delayed by the rate limiter.
         entropy_rate_limiter_throttled: Counter,
-        /// Ends of such a wait.
+        /// Wake-ups by the rate limiter's timer.
         rate_limiter_event_count: Counter,
     }
 }
@@ -53,10 +53,10 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// Reads entropy from `source`, commonly `/dev/urandom`, no faster than `limits` lets it.
+    /// Creates a device that reads `source`, usually `/dev/urandom`, within `limits`.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// `source` cannot be opened.
     pub fn new(source: &Path, limits: &resources::RateLimiter) -> io::Result<Self> {
         Ok(Self {
             source: File::open(source)?,
@@ -151,7 +151,7 @@ impl RngHandler {
             }
             let mut bytes = vec![0; len];
             if let Err(e) = self.source.read_exact(&mut bytes) {
-                log::warn!("cannot read the source of entropy: {e}");
+                log::warn!("entropy: cannot read the host's random source: {e}");
                 self.metrics.host_rng_fails.increment();
                 return Served::Done(0);
             }

@@ -109,7 +109,7 @@ impl BalloonHandler {
                     done |= this.hint(mem, &chain, budget);
                 })?;
                 match done {
-                    true => queue.tell_config_changed(),
+                    true => queue.signal_config_change(),
                     false => Ok(()),
                 }
             }

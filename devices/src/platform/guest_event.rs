@@ -1,19 +1,19 @@
-//! What a guest tells its monitor through a device, other than by I/O.
+//! Events that a guest reports through a platform device: power-off, reset, panic, exit status.
 
 use std::sync::Arc;
 
-/// An event in the life of the guest.
+/// An event that ends or restarts the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestEvent {
-    /// It switched itself off.
+    /// The guest powered itself off.
     PowerOff,
-    /// It asked for a reset.
+    /// The guest requested a reset.
     Reset,
-    /// Its kernel panicked.
+    /// The guest's kernel panicked.
     Panicked,
-    /// A payload ends the guest with this status, 3 to 127.
+    /// A payload ended the guest with this status, 3 to 127.
     Exit(u8),
 }
 
-/// Where devices report a [`GuestEvent`]. Called on a vCPU's thread, so it must not block.
+/// Callback for a [`GuestEvent`]. Devices call it on a vCPU thread, so it must not block.
 pub type EventSink = Arc<dyn Fn(GuestEvent) + Send + Sync>;

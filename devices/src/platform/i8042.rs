@@ -1,8 +1,8 @@
-//! The keyboard controller at ports 0x60 and 0x64: enough of an Intel 8042 with an attached keyboard that
-//! a kernel's probe finds answers at once, and that a reset through it works.
+//! The keyboard controller at ports 0x60 and 0x64: the part of an Intel 8042 and its keyboard that a kernel's probe
+//! and a reset through it need.
 //!
-//! Always decoded, because it is unanswered ports that cost a stock kernel about a second. It
-//! has no auxiliary (mouse) port.
+//! The ports are always decoded, because unanswered ports delay the boot of a stock kernel by about a second. There is
+//! no auxiliary (mouse) port.
 
 use crate::bus::BusDevice;
 use crate::metric_set;
@@ -25,71 +25,71 @@ pub const LEN: u64 = 5;
 const OUTPUT_FULL: u8 = 1 << 0;
 /// Status: the controller passed its self-test.
 const SYSTEM: u8 = 1 << 2;
-/// Status: the keyboard is not locked.
+/// Status: the keyboard lock is off.
 const UNLOCKED: u8 = 1 << 4;
-/// Configuration byte: interrupt when the keyboard has a byte.
+/// Configuration byte: interrupt when the output buffer has a byte.
 const INTERRUPT: u8 = 1 << 0;
-/// Configuration byte: the keyboard's clock is off.
+/// Configuration byte: the keyboard is disabled.
 const KEYBOARD_OFF: u8 = 1 << 4;
-/// Configuration byte: translate to scan code set 1.
+/// Configuration byte: translate scan code set 2 to set 1.
 const TRANSLATE: u8 = 1 << 6;
-/// Most bytes waiting for the driver: a real controller has one, a keyboard sixteen.
+/// Size of the output buffer in bytes. A real controller holds one byte, a keyboard sixteen.
 const MAX_OUTPUT: usize = 16;
 
-/// The answer of a keyboard that understood.
+/// The keyboard's acknowledgement of a command.
 const ACK: u8 = 0xfa;
 
-/// What the next byte written to the data register is.
+/// The meaning of the next byte written to the data register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expect {
     /// A command for the keyboard.
     Keyboard,
     /// The configuration byte.
     Configuration,
-    /// The output port: its bit 0 low resets the machine.
+    /// The output port. Bit 0 clear resets the machine.
     OutputPort,
-    /// A byte to be read back as if from the keyboard.
+    /// A byte to return as if the keyboard had sent it.
     Echo,
-    /// A byte for the auxiliary device that is not there.
+    /// A byte for the auxiliary device, which is absent.
     Auxiliary,
     /// The argument of a keyboard command.
     Argument,
 }
 
 metric_set! {
-    /// What the controller counts.
+    /// Metrics of the controller.
     pub struct I8042Metrics = "i8042" {
         /// Interrupts that could not be raised.
         error_count: Counter,
-        /// Reads of no register, or of more than a byte.
+        /// Reads of an unknown register, or wider than a byte.
         missed_read_count: Counter,
-        /// Writes likewise.
+        /// Writes to an unknown register, or wider than a byte.
         missed_write_count: Counter,
         /// Bytes read.
         read_count: Counter,
-        /// Resets of the machine.
+        /// Machine resets requested by the guest.
         reset_count: Counter,
         /// Bytes written.
         write_count: Counter,
     }
 }
 
-/// Ctrl, Alt and Del pressed and released, as a translating controller tells it (scan code set 1).
+/// Ctrl, Alt and Del pressed and released, in scan code set 1 (translation on).
 const CTRL_ALT_DEL_TRANSLATED: [u8; 8] = [0x1d, 0x38, 0xe0, 0x53, 0xe0, 0xd3, 0xb8, 0x9d];
-/// The same as the keyboard sends it (scan code set 2).
+/// The same keys in scan code set 2 (translation off).
 const CTRL_ALT_DEL: [u8; 11] = [
     0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14,
 ];
 
-/// The controller and its keyboard, saved.
+/// Saved state of the controller and its keyboard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct I8042State {
     /// The configuration byte.
     pub configuration: u8,
-    /// What the controller waits for.
+    /// The meaning of the next byte written to the data register.
     pub expect: Expect,
-    /// What waits for the driver.
+    /// Unread bytes of the output buffer.
     pub output: Vec<u8>,
 }
 
@@ -104,7 +104,7 @@ pub struct I8042 {
 }
 
 impl I8042 {
-    /// Interrupts through `irq`, and reports a reset to `events`.
+    /// Creates a controller that interrupts through `irq` and reports resets to `events`.
     pub fn new(irq: EventFd, events: EventSink) -> Self {
         Self {
             events,
@@ -116,12 +116,12 @@ impl I8042 {
         }
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn metrics(&self) -> Arc<I8042Metrics> {
         self.metrics.clone()
     }
 
-    /// What a guest may be amid.
+    /// Saves the device's state.
     pub fn save(&self) -> I8042State {
         I8042State {
             configuration: self.configuration,
@@ -130,10 +130,10 @@ impl I8042 {
         }
     }
 
-    /// Goes on from `state`, and interrupts the guest if something waits for it.
+    /// Loads `state`, and raises the interrupt if the output buffer has bytes.
     ///
     /// # Errors
-    /// [`PlatformStateError::TooMuch`].
+    /// [`PlatformStateError::TooMuch`]: the saved output buffer is too large.
     pub fn restore(&mut self, state: &I8042State) -> Result<(), PlatformStateError> {
         if state.output.len() > MAX_OUTPUT {
             return Err(PlatformStateError::TooMuch {
@@ -149,8 +149,8 @@ impl I8042 {
         Ok(())
     }
 
-    /// Presses Ctrl, Alt and Del. Returns false if the guest has switched the keyboard off, or left too
-    /// much unread.
+    /// Presses and releases Ctrl, Alt and Del. Returns false if the guest disabled the keyboard, or left too many bytes
+    /// unread.
     pub fn ctrl_alt_del(&mut self) -> bool {
         if self.configuration & KEYBOARD_OFF != 0 {
             return false;
@@ -161,7 +161,7 @@ impl I8042 {
         }
     }
 
-    /// Returns false if there is no room.
+    /// Puts `bytes` into the output buffer. Returns false if they do not fit.
     fn put(&mut self, bytes: &[u8]) -> bool {
         let fits = self.output.len() + bytes.len() <= MAX_OUTPUT;
         if fits {
@@ -173,7 +173,7 @@ impl I8042 {
 
     fn answer(&mut self, bytes: &[u8]) {
         if !self.put(bytes) {
-            log::debug!("the guest does not read its keyboard controller");
+            log::debug!("keyboard controller: the guest does not read the output buffer");
         }
     }
 
@@ -187,7 +187,7 @@ impl I8042 {
             && !self.output.is_empty()
             && let Err(e) = self.irq.write(1)
         {
-            log::debug!("keyboard interrupt: {e}");
+            log::debug!("keyboard controller: cannot raise the interrupt: {e}");
             self.metrics.error_count.increment();
         }
     }
@@ -197,7 +197,7 @@ impl I8042 {
         match command {
             0x20 => self.answer(&[self.configuration]),
             0x60 => self.expect = Expect::Configuration,
-            // Self-test passed; the keyboard's line is good; the auxiliary's is not there.
+            // Self-test passed; keyboard interface good; auxiliary interface absent.
             0xaa => self.answer(&[0x55]),
             0xab => self.answer(&[0x00]),
             0xa9 => self.answer(&[0xff]),

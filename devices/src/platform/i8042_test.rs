@@ -16,7 +16,7 @@ fn read(device: &mut I8042, offset: u64) -> u8 {
     value[0]
 }
 
-/// All that waits in the output buffer.
+/// Empties the output buffer.
 fn output(device: &mut I8042) -> Vec<u8> {
     let mut bytes = Vec::new();
     while read(device, COMMAND) & OUTPUT_FULL != 0 {
@@ -26,7 +26,7 @@ fn output(device: &mut I8042) -> Vec<u8> {
 }
 
 #[test]
-fn a_kernel_s_probe_is_answered() {
+fn the_probe_of_a_kernel_is_answered() {
     let (mut device, _irq, events) = controller();
     assert!(output(&mut device).is_empty(), "nothing to flush");
     for (command, answer) in [(0xaa, 0x55), (0xab, 0x00), (0xa9, 0xff), (0xd0, 0x03)] {
@@ -43,7 +43,7 @@ fn a_kernel_s_probe_is_answered() {
     device.write(COMMAND, &[0xae]);
     device.write(COMMAND, &[0x20]);
     assert_eq!(output(&mut device), [TRANSLATE]);
-    // The loop-back by which a kernel looks for a mouse: none answers.
+    // A kernel probes for a mouse by this loop-back; no answer comes.
     device.write(COMMAND, &[0xd3]);
     device.write(DATA, &[0x5a]);
     assert!(output(&mut device).is_empty());
@@ -67,7 +67,7 @@ fn the_keyboard_identifies_itself() {
         bytes.iter().for_each(|byte| device.write(DATA, &[*byte]));
         assert_eq!(output(&mut device), answer, "{bytes:x?}");
     }
-    // A command in place of an argument: the argument is no longer waited for.
+    // A command instead of an argument cancels the argument.
     device.write(DATA, &[0xed]);
     device.write(COMMAND, &[0xae]);
     device.write(DATA, &[0xf2]);
@@ -75,7 +75,7 @@ fn the_keyboard_identifies_itself() {
 }
 
 #[test]
-fn each_way_to_reset_is_told() {
+fn every_way_to_reset_is_reported() {
     let (mut device, _irq, events) = controller();
     device.write(COMMAND, &[0xfe]);
     assert_eq!(events.take(), [GuestEvent::Reset]);
@@ -91,7 +91,7 @@ fn each_way_to_reset_is_told() {
 }
 
 #[test]
-fn interrupts_come_while_there_is_something_and_only_when_wanted() {
+fn interrupts_follow_the_output_buffer_and_the_enable_bit() {
     let (mut device, irq, _events) = controller();
     device.write(DATA, &[0xf2]);
     for _ in 0..3 {
@@ -109,7 +109,7 @@ fn interrupts_come_while_there_is_something_and_only_when_wanted() {
 }
 
 #[test]
-fn a_restored_controller_goes_on_amid_a_command() {
+fn a_controller_is_restored_in_the_middle_of_a_command() {
     let (mut first, _irq, _events) = controller();
     first.write(COMMAND, &[0x60]);
     first.write(DATA, &[INTERRUPT]);
@@ -128,7 +128,7 @@ fn a_restored_controller_goes_on_amid_a_command() {
 }
 
 #[test]
-fn no_state_of_a_controller_does_harm() {
+fn any_saved_state_is_loaded_or_refused_without_a_panic() {
     let expects = [
         Expect::Keyboard,
         Expect::Configuration,
@@ -171,7 +171,7 @@ fn no_state_of_a_controller_does_harm() {
 }
 
 #[test]
-fn no_order_of_accesses_grows_it_or_leaves_it_dumb() {
+fn any_order_of_accesses_keeps_the_buffer_bounded_and_the_controller_usable() {
     let byte = prop_oneof![
         any::<u8>(),
         proptest::sample::select(vec![0x20, 0x60, 0xd1, 0xd2, 0xd3, 0xd4, 0xed, 0xf2, 0xff]),
@@ -196,7 +196,7 @@ fn no_order_of_accesses_grows_it_or_leaves_it_dumb() {
 }
 
 #[test]
-fn three_keys_arrive_as_the_controller_is_set() {
+fn ctrl_alt_del_follows_the_translation_setting() {
     for (configuration, expected) in [
         (0x41, &CTRL_ALT_DEL_TRANSLATED[..]),
         (0x01, &CTRL_ALT_DEL[..]),
@@ -223,7 +223,7 @@ fn three_keys_arrive_as_the_controller_is_set() {
 }
 
 #[test]
-fn a_keyboard_that_is_off_or_unread_says_so() {
+fn ctrl_alt_del_fails_on_a_disabled_or_unread_keyboard() {
     let (sink, _) = recorded_events();
     let mut keyboard = I8042::new(EventFd::new(EFD_NONBLOCK).unwrap(), sink);
     assert!(keyboard.ctrl_alt_del() && keyboard.ctrl_alt_del());

@@ -1,9 +1,8 @@
-//! A PCI host bridge with nothing behind it: the configuration ports 0xcf8 and 0xcfc of mechanism #1
-//! (PCI 3.0, 3.2.2.3.2).
+//! A PCI host bridge without devices behind it: the configuration ports 0xcf8 and 0xcfc of mechanism #1 (PCI 3.0,
+//! 3.2.2.3.2).
 //!
-//! There is no PCI. A stock kernel that finds no configuration mechanism at all complains on the
-//! console even with `quiet`, a hundred exits long, and probes on; one that finds an empty
-//! bus is content with a handful.
+//! A stock kernel that finds no configuration mechanism prints complaints, even with `quiet`, at the cost of about a
+//! hundred VM exits. A kernel that finds an empty bus needs a handful.
 
 use crate::bus::BusDevice;
 use serde::{Deserialize, Serialize};
@@ -24,34 +23,34 @@ const HOST_BRIDGE_CLASS: u32 = 0x08;
 /// Class 0x06 (bridge), subclass 0x00 (host), revision 0.
 const HOST_BRIDGE: u32 = 0x0600_0000;
 
-/// The two ports.
+/// The configuration ports.
 #[derive(Debug, Default)]
 pub struct PciHost {
     address: u32,
 }
 
-/// The ports, saved.
+/// Saved state of the configuration ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PciHostState {
-    /// CONFIG_ADDRESS: any value can be.
+    /// CONFIG_ADDRESS. Any value is valid.
     pub address: u32,
 }
 
 impl PciHost {
-    /// What a guest may be amid.
+    /// Saves the device's state.
     pub fn save(&self) -> PciHostState {
         PciHostState {
             address: self.address,
         }
     }
 
-    /// Goes on from `state`.
+    /// Loads `state`.
     pub fn restore(&mut self, state: &PciHostState) {
         self.address = state.address;
     }
 
-    /// The register that CONFIG_ADDRESS selects.
+    /// Returns the register that CONFIG_ADDRESS selects.
     fn selected(&self) -> u32 {
         match self.address & !3 {
             address if address == ENABLE | HOST_BRIDGE_CLASS => HOST_BRIDGE,
@@ -64,7 +63,7 @@ impl PciHost {
 impl BusDevice for PciHost {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         let (value, from) = match offset {
-            // Only a whole access is one to CONFIG_ADDRESS.
+            // Narrower accesses do not reach CONFIG_ADDRESS.
             ADDRESS if data.len() == 4 => (self.address, 0),
             DATA.. => (self.selected(), offset - DATA),
             _ => (u32::MAX, 0),

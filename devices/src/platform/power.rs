@@ -1,8 +1,8 @@
-//! Power-off, reset and the exit status of a payload: four byte-wide ports.
+//! Power-off, reset and the payload's exit status: four byte-wide ports.
 //!
-//! The first three are the registers that a hardware-reduced FADT names (ACPI 6.4, 4.8.3.7 and
-//! 4.8.3.6); the kernel writes them on `poweroff` and `reboot`. The exit port is Bantam's own: a
-//! payload writes its result to it, and the process ends with that status.
+//! The first three are the registers that a hardware-reduced FADT names (ACPI 6.4, 4.8.3.7 and 4.8.3.6). The kernel
+//! writes them on `poweroff` and `reboot`. The exit port is Bantam's own: a payload writes a status to it, and the
+//! monitor ends with that status.
 
 use crate::bus::BusDevice;
 use crate::platform::guest_event::{EventSink, GuestEvent};
@@ -25,7 +25,7 @@ pub struct PowerControl {
 }
 
 impl PowerControl {
-    /// Reports to `events`.
+    /// Creates the registers, which report to `events`.
     pub fn new(events: EventSink) -> Self {
         Self { events }
     }
@@ -39,7 +39,7 @@ impl BusDevice for PowerControl {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         match (offset, data) {
-            // S5 is the only state the DSDT declares, so the type needs no look.
+            // The DSDT declares S5 only, so SLP_TYP does not matter.
             (SLEEP_CONTROL, [value]) if value & SLEEP_ENABLE != 0 => {
                 (self.events)(GuestEvent::PowerOff);
             }
@@ -49,17 +49,17 @@ impl BusDevice for PowerControl {
     }
 }
 
-/// Statuses a payload may choose: 0 to 2 tell of the monitor itself, 128 and above of signals and
-/// of failures of the machine.
+/// Statuses that a payload may choose. The monitor uses 0 to 2 itself, and 128 and above for signals and failures of
+/// the machine.
 pub const EXIT_STATUSES: std::ops::RangeInclusive<u8> = 3..=127;
 
-/// The exit port: a byte in [`EXIT_STATUSES`] ends the guest with it, another is ignored.
+/// The exit port. Writing a byte of [`EXIT_STATUSES`] ends the guest with that status; other writes are ignored.
 pub struct ExitPort {
     events: EventSink,
 }
 
 impl ExitPort {
-    /// Reports to `events`.
+    /// Creates the port, which reports to `events`.
     pub fn new(events: EventSink) -> Self {
         Self { events }
     }
@@ -75,7 +75,7 @@ impl BusDevice for ExitPort {
             [status] if EXIT_STATUSES.contains(status) => {
                 (self.events)(GuestEvent::Exit(*status));
             }
-            _ => log::debug!("exit port: ignored a write of {data:?}"),
+            _ => log::debug!("exit port: ignored write of {data:?}"),
         }
     }
 }

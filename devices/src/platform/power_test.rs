@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::recorded_events;
 
 #[test]
-fn poweroff_and_reset_are_told_once_per_write() {
+fn power_off_and_reset_are_reported_once_per_write() {
     let (sink, events) = recorded_events();
     let mut power = PowerControl::new(sink);
     power.write(SLEEP_CONTROL, &[5 << 2]);
@@ -14,7 +14,7 @@ fn poweroff_and_reset_are_told_once_per_write() {
 }
 
 #[test]
-fn only_a_payload_s_statuses_end_the_guest() {
+fn only_statuses_from_3_to_127_end_the_guest() {
     let (sink, events) = recorded_events();
     let mut port = ExitPort::new(sink);
     for status in [0, 2, 128, 148, 255] {

@@ -1,21 +1,21 @@
-//! The pvpanic device, through which a guest's kernel tells of its panic. Described in the DSDT as
-//! QEMU0001; specified in QEMU's docs/specs/pvpanic.
+//! The pvpanic device, through which the guest's kernel reports a panic. The DSDT describes it as QEMU0001; QEMU's
+//! docs/specs/pvpanic specifies it.
 
 use crate::bus::BusDevice;
 use crate::platform::guest_event::{EventSink, GuestEvent};
 
-/// The kernel panicked and will not help itself.
+/// Event: the kernel panicked and does not recover.
 const PANICKED: u8 = 1 << 0;
-/// The kernel panicked and starts its crash kernel.
+/// Event: the kernel panicked and starts its crash kernel.
 const CRASH_LOADED: u8 = 1 << 1;
 
-/// One byte-wide port: read for the events it knows, written to tell one.
+/// One byte-wide port. A read returns the supported events, a write reports one.
 pub struct PvPanic {
     events: EventSink,
 }
 
 impl PvPanic {
-    /// Reports to `events`.
+    /// Creates the device, which reports to `events`.
     pub fn new(events: EventSink) -> Self {
         Self { events }
     }
@@ -42,7 +42,7 @@ mod tests {
     use crate::testing::recorded_events;
 
     #[test]
-    fn a_panic_is_told_and_a_crash_kernel_is_let_run() {
+    fn a_panic_is_reported_and_a_crash_kernel_may_run() {
         let (sink, events) = recorded_events();
         let mut device = PvPanic::new(sink);
         let mut known = [0];

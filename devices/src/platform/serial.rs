@@ -1,4 +1,4 @@
-//! The serial port of the console: a 16550A by vm-superio, with the terminal's input.
+//! The serial port of the console: vm-superio's 16550A with a queue for input.
 
 use crate::bus::BusDevice;
 use crate::metric_set;
@@ -13,18 +13,18 @@ use vm_superio::serial::SerialState as UartState;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Offset of the modem control register, whose loop-back holds up input.
+/// Offset of the modem control register. Its loop-back bit delays input.
 const MODEM_CONTROL: u8 = 4;
 
-/// Most bytes of input kept for a guest that does not read: a pasted script fits.
+/// Largest number of queued input bytes for a guest that does not read; a pasted script fits.
 const MAX_PENDING: usize = 64 << 10;
 
-/// Bit of the line status: the FIFO has something. All else hangs on it.
+/// Line status: the receive FIFO has a byte. Derived from the FIFO on restore.
 const DATA_READY: u8 = 1;
-/// Bytes of the receiving FIFO.
+/// Bytes of the receive FIFO.
 const FIFO: usize = 64;
 
-/// The port, saved. Registers can have any value: some are just the guest's.
+/// Saved state of the port. Every register value is valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SerialState {
@@ -44,13 +44,13 @@ pub struct SerialState {
     pub modem_status: u8,
     /// Scratch register.
     pub scratch: u8,
-    /// What is in the receiving FIFO.
+    /// Bytes in the receive FIFO.
     pub fifo: Vec<u8>,
-    /// Input that does not fit there yet.
+    /// Queued input that does not fit into the FIFO yet.
     pub pending: Vec<u8>,
 }
 
-/// An interrupt line as vm-superio asks for it.
+/// The interrupt line, as vm-superio triggers it.
 struct Line(EventFd);
 
 impl Trigger for Line {
@@ -61,7 +61,7 @@ impl Trigger for Line {
     }
 }
 
-/// Notes that the guest has read all input, so that more may follow.
+/// Records that the guest has emptied the FIFO, so that more input can follow.
 #[derive(Default)]
 struct InputEmpty(std::sync::atomic::AtomicBool);
 
@@ -75,26 +75,26 @@ impl SerialEvents for InputEmpty {
 }
 
 metric_set! {
-    /// What the port counts.
+    /// Metrics of the port.
     pub struct SerialMetrics = "uart" {
-        /// Accesses the port failed, output that could not be written among them.
+        /// Failed accesses, including output that could not be written.
         error_count: Counter,
-        /// Always 0: nothing is held back.
+        /// Always 0: output is never held back.
         flush_count: Counter,
-        /// Reads of no register, or of more than a byte.
+        /// Reads of an unknown register, or wider than a byte.
         missed_read_count: Counter,
-        /// Writes likewise.
+        /// Writes to an unknown register, or wider than a byte.
         missed_write_count: Counter,
         /// Bytes read.
         read_count: Counter,
         /// Bytes written.
         write_count: Counter,
-        /// Of these, bytes above the limit of the output, which were lost.
+        /// Bytes of output dropped by the rate limiter.
         rate_limiter_dropped_bytes: Counter,
     }
 }
 
-/// The port: eight byte-wide registers.
+/// The serial port: eight byte-wide registers.
 pub struct SerialPort {
     uart: Serial<Line, Arc<InputEmpty>, Box<dyn Write + Send>>,
     empty: Arc<InputEmpty>,
@@ -103,8 +103,8 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// Writes what the guest sends to `output`, interrupts it through `irq`, and counts in `metrics`, as `output`
-    /// may.
+    /// Creates a port that writes the guest's output to `output` and interrupts through `irq`. `output` may count in
+    /// `metrics`, too.
     pub fn new(irq: EventFd, output: Box<dyn Write + Send>, metrics: Arc<SerialMetrics>) -> Self {
         let empty = Arc::new(InputEmpty::default());
         Self {
@@ -115,8 +115,8 @@ impl SerialPort {
         }
     }
 
-    /// Gives the guest `bytes`; what its FIFO does not hold follows as it reads. Returns how many were
-    /// taken: fewer than all if the guest has left 64 KiB unread.
+    /// Queues `bytes` as input. Returns the number of bytes taken, which is smaller than all if 64 KiB are queued
+    /// unread.
     pub fn input(&mut self, bytes: &[u8]) -> usize {
         let room = MAX_PENDING.saturating_sub(self.pending.len());
         let taken = bytes.get(..bytes.len().min(room)).unwrap_or_default();
@@ -125,12 +125,12 @@ impl SerialPort {
         taken.len()
     }
 
-    /// Bytes [`Self::input`] will take.
+    /// Returns the number of bytes that [`Self::input`] will take.
     pub fn room(&self) -> usize {
         MAX_PENDING.saturating_sub(self.pending.len())
     }
 
-    /// What a guest may be amid.
+    /// Saves the device's state.
     pub fn save(&self) -> SerialState {
         let uart = self.uart.state();
         SerialState {
@@ -147,10 +147,10 @@ impl SerialPort {
         }
     }
 
-    /// Goes on from `state`, and raises the interrupt that was pending.
+    /// Loads `state`, and raises the interrupt that was pending.
     ///
     /// # Errors
-    /// [`PlatformStateError`].
+    /// [`PlatformStateError`]: the saved state has too many bytes, or the interrupt cannot be raised.
     pub fn restore(&mut self, state: &SerialState) -> Result<(), PlatformStateError> {
         for (saved, most) in [(&state.fifo, FIFO), (&state.pending, MAX_PENDING)] {
             if saved.len() > most {
@@ -167,7 +167,7 @@ impl SerialPort {
             before.map_err(PlatformStateError::Signal)?,
             after.map_err(PlatformStateError::Signal)?,
         );
-        // A port without an output, for as long as that is on its way to the new one.
+        // A placeholder that holds no output, while the output moves to the restored port.
         let nowhere: Box<dyn Write + Send> = Box::new(io::sink());
         let between = Serial::with_events(before, self.empty.clone(), nowhere);
         let output = std::mem::replace(&mut self.uart, between).into_writer();
@@ -189,7 +189,7 @@ impl SerialPort {
         };
         match self.uart.enqueue_raw_bytes(now) {
             Ok(taken) => drop(self.pending.drain(..taken)),
-            Err(e) => log::debug!("serial input: {e}"),
+            Err(e) => log::debug!("serial port: cannot enqueue input: {e}"),
         }
     }
 }
@@ -235,7 +235,7 @@ impl BusDevice for SerialPort {
         };
         self.metrics.write_count.increment();
         if let Err(e) = self.uart.write(register, *value) {
-            log::debug!("serial output: {e}");
+            log::debug!("serial port: cannot write output: {e}");
             self.metrics.error_count.increment();
         }
         if register == MODEM_CONTROL {

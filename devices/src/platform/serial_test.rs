@@ -49,7 +49,7 @@ fn read(port: &mut SerialPort, register: u64) -> u8 {
     value[0]
 }
 
-/// What a driver reads while the line status says that there is something.
+/// Reads while the line status reports data.
 fn received(port: &mut SerialPort) -> Vec<u8> {
     let mut bytes = Vec::new();
     while read(port, LINE_STATUS) & 1 != 0 {
@@ -59,14 +59,14 @@ fn received(port: &mut SerialPort) -> Vec<u8> {
 }
 
 #[test]
-fn what_the_guest_sends_comes_out() {
+fn output_of_the_guest_is_written() {
     let output = Output::default();
     let (mut port, _irq) = port(output.clone());
     assert_eq!(read(&mut port, LINE_STATUS) & 0x60, 0x60, "ready to send");
     for byte in b"hello" {
         port.write(DATA, &[*byte]);
     }
-    // The divisor is no output; neither is a wide access.
+    // Neither a divisor write nor a wide access is output.
     port.write(LINE_CONTROL, &[0x80]);
     port.write(DATA, &[12]);
     port.write(LINE_CONTROL, &[3]);
@@ -77,17 +77,17 @@ fn what_the_guest_sends_comes_out() {
 }
 
 #[test]
-fn an_output_that_is_gone_does_not_stop_the_guest() {
+fn a_broken_output_does_not_stop_the_guest() {
     let (mut port, irq) = port(Broken);
     port.write(INTERRUPT_ENABLE, &[2]);
     irq.read().unwrap();
     port.read(2, &mut [0]);
     port.write(DATA, b"a");
-    assert!(irq.read().is_ok(), "still told that it may send");
+    assert!(irq.read().is_ok(), "the transmit interrupt still comes");
 }
 
 #[test]
-fn a_pasted_script_arrives_whole() {
+fn a_pasted_script_arrives_completely() {
     let (mut port, irq) = port(Output::default());
     port.write(INTERRUPT_ENABLE, &[1]);
     let script: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0]).collect();
@@ -101,11 +101,11 @@ fn a_pasted_script_arrives_whole() {
 }
 
 #[test]
-fn a_guest_that_does_not_read_keeps_64_kib() {
+fn at_most_64_kib_are_queued_for_a_guest_that_does_not_read() {
     let (mut port, _irq) = port(Output::default());
     let chunk = [b'x'; 5000];
     let taken: usize = (0..100).map(|_| port.input(&chunk)).sum();
-    // What is pending, and what is in the FIFO.
+    // The queue and the FIFO.
     assert_eq!(taken, MAX_PENDING + 64);
     assert_eq!(port.room(), 0);
     assert_eq!(port.input(b"y"), 0);
@@ -113,7 +113,7 @@ fn a_guest_that_does_not_read_keeps_64_kib() {
 }
 
 #[test]
-fn loop_back_only_holds_input_up() {
+fn loop_back_delays_input_only() {
     let (mut port, irq) = port(Output::default());
     port.write(INTERRUPT_ENABLE, &[1]);
     port.write(MODEM, &[LOOP_BACK]);
@@ -123,7 +123,7 @@ fn loop_back_only_holds_input_up() {
     assert_eq!(received(&mut port), b"t", "the driver's test of itself");
     while irq.read().is_ok() {}
     port.write(MODEM, &[8]);
-    assert!(irq.read().is_ok(), "told at once");
+    assert!(irq.read().is_ok(), "interrupted at once");
     assert_eq!(received(&mut port), b"typed");
 }
 
@@ -132,7 +132,7 @@ fn through_json(state: &SerialState) -> SerialState {
 }
 
 #[test]
-fn a_restored_port_goes_on_with_what_was_typed() {
+fn a_restored_port_has_the_queued_input() {
     let (mut first, _irq) = port(Output::default());
     first.write(INTERRUPT_ENABLE, &[1]);
     first.write(7, &[0x5a]);
@@ -152,7 +152,7 @@ fn a_restored_port_goes_on_with_what_was_typed() {
     again.restore(&state).unwrap();
     assert_eq!(again.save(), state);
     again.write(DATA, b"x");
-    assert_eq!(*lock(&output.0), b"x", "it has its output");
+    assert_eq!(*lock(&output.0), b"x", "the output was kept");
     assert_eq!(read(&mut again, 7), 0x5a);
     irq.read().unwrap();
     assert_eq!(received(&mut again), [&typed[10..], b"!"].concat());
@@ -160,7 +160,7 @@ fn a_restored_port_goes_on_with_what_was_typed() {
 }
 
 #[test]
-fn a_pending_interrupt_is_raised_again() {
+fn a_pending_interrupt_is_raised_after_restore() {
     let (mut first, first_irq) = port(Output::default());
     first.write(INTERRUPT_ENABLE, &[1]);
     first.input(b"a");
@@ -170,12 +170,12 @@ fn a_pending_interrupt_is_raised_again() {
     assert!(irq.read().is_ok());
     assert_eq!(received(&mut again), b"a");
     again.input(b"b");
-    assert!(irq.read().is_ok(), "it has its line");
+    assert!(irq.read().is_ok(), "the interrupt line was kept");
     assert_eq!(received(&mut again), b"b");
 }
 
 #[test]
-fn a_port_that_holds_too_much_is_refused() {
+fn a_state_with_too_many_bytes_is_refused() {
     let (mut port, _irq) = port(Output::default());
     port.input(b"kept");
     let before = port.save();
@@ -193,7 +193,7 @@ fn a_port_that_holds_too_much_is_refused() {
 }
 
 #[test]
-fn no_state_of_a_port_does_harm() {
+fn any_saved_state_is_loaded_or_refused_without_a_panic() {
     let bytes = |most| vec(any::<u8>(), 0..most);
     let state = (any::<[u8; 9]>(), bytes(70), bytes(300)).prop_map(
         |([low, high, ier, iir, lcr, lsr, mcr, msr, scratch], fifo, pending)| SerialState {
@@ -232,7 +232,7 @@ fn no_state_of_a_port_does_harm() {
 }
 
 #[test]
-fn no_order_of_accesses_loses_input_or_grows_without_bound() {
+fn any_order_of_accesses_keeps_input_and_stays_bounded() {
     let access = (0_u64..10, 0_usize..=8, any::<Option<u8>>(), 0_usize..300);
     let run = |accesses: Vec<(u64, usize, Option<u8>, usize)>| {
         let (mut port, _irq) = port(Output::default());

@@ -1,25 +1,25 @@
-//! Why the saved state of a platform device cannot be loaded. The states are serde types of their own beside each
-//! device, so that their format changes only on purpose, and may be anybody's.
+//! Errors of loading the saved state of a platform device.
 //!
-//! Interrupt controllers must have their state before such a device gets its own: what it has pending it
-//! raises at once.
+//! The saved states are serde types of their own beside each device, so that their format changes only on purpose. Their
+//! content is untrusted. Interrupt controllers must be restored before a platform device, which raises its pending
+//! interrupt at once.
 
 use std::io;
 
-/// A saved platform device is refused; the one it was to be loaded into is as it was.
+/// The saved state of a platform device was refused. The device is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformStateError {
-    /// More bytes wait than the device can hold.
-    #[error("the saved {device} has {saved} bytes waiting, and at most {most} can be")]
+    /// The state has more queued bytes than the device can hold.
+    #[error("the saved {device} has {saved} bytes queued, more than the limit of {most}")]
     TooMuch {
-        /// Which device.
+        /// The device.
         device: &'static str,
-        /// In the state.
+        /// Bytes in the state.
         saved: usize,
-        /// What it holds.
+        /// The device's limit.
         most: usize,
     },
-    /// The guest cannot be signalled.
-    #[error("cannot signal the guest")]
+    /// The guest cannot be interrupted.
+    #[error("cannot interrupt the guest")]
     Signal(#[source] io::Error),
 }

@@ -1,15 +1,14 @@
-//! Tells the guest that it is not who it was: restored from a snapshot, or a copy of a guest that runs on. Random
-//! numbers, keys and names that it made ahead are then no longer its own, and its clock has stood still.
+//! Notifies the guest that it was restored from a snapshot or forked. Random numbers, keys and names that it generated
+//! before may be shared with another guest then, and its clock stood still.
 //!
-//! Two devices of ACPI say so, of which the tables name the places: VMGenID, an id of 16 bytes that is another one
-//! in each generation, and the page of VMClock (UAPI.13), which counts generations and disruptions of the clock. Both are
-//! in guest memory and belong to the guest as any other: it may spoil them, to its own harm. Neither keeps time: VMClock
-//! says that it knows none.
+//! Two ACPI devices do so, whose places the tables name: VMGenID, a 16-byte id that changes with every generation, and
+//! the page of VMClock (UAPI.13), which counts generations and clock disruptions. Both lie in guest memory, where the guest
+//! may overwrite them to its own harm. VMClock tells no time here: it reports an invalid counter.
 //!
-//! Linux mixes a new VMGenID into its random numbers at once, where it has the driver: since 5.18 with
-//! `CONFIG_VMGENID`, which Debian's generic kernels (6.1 to 6.12) have built in and its cloud kernels have not. A page
-//! of VMClock is `/dev/vmclock0` since 6.13 with `CONFIG_PTP_1588_CLOCK_VMCLOCK`. A kernel with neither
-//! still gets fresh randomness where there is an entropy device, but no word of why.
+//! Linux with the driver mixes a new VMGenID into its random numbers at once. The driver exists since 5.18 with
+//! `CONFIG_VMGENID`: Debian's generic kernels (6.1 to 6.12) have it built in, its cloud kernels do not. VMClock's page is
+//! `/dev/vmclock0` since 6.13 with `CONFIG_PTP_1588_CLOCK_VMCLOCK`. A kernel with neither still gets fresh randomness
+//! from the entropy device, but no notification.
 
 use crate::GuestMemory;
 use std::io;
@@ -22,38 +21,38 @@ const ID: usize = 16;
 /// Bytes of VMClock's page.
 const PAGE: u32 = 0x1000;
 
-/// Fields of `struct vmclock_abi`, little-endian, by their offsets.
+/// Offsets and values of `struct vmclock_abi`, little-endian.
 mod clock {
     /// "VCLK".
     pub const MAGIC: (u64, u32) = (0x00, 0x4b4c_4356);
     pub const SIZE: u64 = 0x04;
     pub const VERSION: (u64, u16) = (0x08, 1);
-    /// There is no counter of which the time is told.
+    /// No counter is paired with the clock.
     pub const COUNTER_INVALID: (u64, u8) = (0x0a, 0xff);
-    /// Odd while the page changes.
+    /// Odd while the page is updated.
     pub const SEQUENCE: u64 = 0x0c;
     pub const DISRUPTION_MARKER: u64 = 0x10;
-    /// The generation is counted, and each change of the page told. The state of the clock after it, 0, is
-    /// "unknown".
+    /// Flags 8 and 9: the generation counter is valid, and updates of the page are notified. The clock status after it, 0,
+    /// is "unknown".
     pub const FLAGS: (u64, u64) = (0x18, 1 << 8 | 1 << 9);
     pub const GENERATION: u64 = 0x68;
 }
 
-/// The guest cannot be told.
+/// The guest could not be notified.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
-    /// No randomness for an id.
-    #[error("the host has no random numbers")]
+    /// No random bytes for an id.
+    #[error("cannot get random bytes from the host for the VM generation id")]
     Random(#[source] io::Error),
-    /// The places are not in guest memory.
-    #[error("the id of the guest's generation has no place in its memory")]
+    /// The page of the id or of the clock is not in guest memory.
+    #[error("the VM generation id or clock page is outside guest memory")]
     Memory(#[from] GuestMemoryError),
     /// The guest cannot be interrupted.
-    #[error("cannot signal the guest")]
+    #[error("cannot interrupt the guest")]
     Signal(#[source] io::Error),
 }
 
-/// Who a guest is.
+/// VMGenID and VMClock of one guest.
 pub struct Generation {
     mem: GuestMemory,
     id: GuestAddress,
@@ -62,8 +61,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// With VMGenID at `id` and the page of VMClock at `clock`, as the tables say, and an interrupt that has the
-    /// tables' code tell the drivers of both.
+    /// Uses the VMGenID at `id` and the VMClock page at `clock`, as the ACPI tables name them. `irq` makes the tables'
+    /// code notify the drivers of both.
     pub fn new(mem: GuestMemory, id: GuestAddress, clock: GuestAddress, irq: EventFd) -> Self {
         Self {
             mem,
@@ -73,10 +72,10 @@ impl Generation {
         }
     }
 
-    /// Writes both, for a guest that boots.
+    /// Writes the id and the clock page of a guest that boots.
     ///
     /// # Errors
-    /// [`GenerationError`].
+    /// [`GenerationError`]: the id or the page could not be written.
     pub fn first(&self) -> Result<(), GenerationError> {
         self.write_id()?;
         let [magic, version, counter] = [
@@ -92,11 +91,11 @@ impl Generation {
         Ok(self.mem.write_obj(clock::FLAGS.1.to_le(), flags)?)
     }
 
-    /// Makes the guest another than it was, and tells it so. To be called while its vCPUs stand still, after its memory
-    /// and its interrupt controllers were loaded.
+    /// Gives the guest a new generation id and notifies it. Call it while the vCPUs are stopped, after memory and
+    /// interrupt controllers were restored.
     ///
     /// # Errors
-    /// [`GenerationError`]: the guest must not run, or two guests may be one.
+    /// [`GenerationError`]: the guest must not run, because it may share its id with another guest.
     pub fn renew(&self) -> Result<(), GenerationError> {
         self.write_id()?;
         let sequence = self.field(clock::SEQUENCE);
@@ -120,7 +119,7 @@ impl Generation {
     }
 
     fn field(&self, offset: u64) -> GuestAddress {
-        // Past the end of the address space there is no memory: the access will fail.
+        // An address that wraps around is outside guest memory, so the access fails.
         GuestAddress(self.clock.raw_value().wrapping_add(offset))
     }
 }

@@ -46,7 +46,7 @@ impl Bench {
 }
 
 #[test]
-fn a_guest_that_boots_has_an_id_and_a_clock_that_knows_no_time() {
+fn a_booting_guest_has_an_id_and_a_clock_without_a_counter() {
     let [one, other] = [bench(), bench()];
     one.generation.first().unwrap();
     other.generation.first().unwrap();
@@ -60,7 +60,7 @@ fn a_guest_that_boots_has_an_id_and_a_clock_that_knows_no_time() {
 }
 
 #[test]
-fn a_renewed_guest_has_another_id_and_is_told() {
+fn renewing_changes_the_id_and_interrupts_the_guest() {
     let bench = bench();
     bench.generation.first().unwrap();
     let (id, clock) = (bench.id(), bench.clock());
@@ -83,7 +83,7 @@ fn a_renewed_guest_has_another_id_and_is_told() {
 }
 
 #[test]
-fn what_a_guest_made_of_its_page_does_no_harm() {
+fn a_page_that_the_guest_overwrote_is_renewed() {
     let bench = bench();
     for (before, after) in [(u32::MAX, 0), (u32::MAX - 1, 0), (7, 8), (6, 8)] {
         let garbage = [0xff; 0x1000];
@@ -99,7 +99,7 @@ fn what_a_guest_made_of_its_page_does_no_harm() {
 }
 
 #[test]
-fn a_place_outside_memory_is_an_error() {
+fn an_address_outside_memory_is_an_error() {
     for (id, clock) in [(MEM as u64, DATA), (DATA, MEM as u64), (DATA, u64::MAX)] {
         let bench = bench();
         let generation = Generation {

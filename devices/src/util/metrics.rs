@@ -1,38 +1,38 @@
-//! Counters of the devices, under the names the compatible monitor's clients know.
+//! Counters of the devices, under the names that Firecracker's clients know.
 //!
-//! All counts only grow from the start of the process; who reports per interval takes differences. A
-//! set is shared: a device counts, the reporter reads, no lock is between them.
+//! Counters only grow; a reporter that needs an interval takes differences. A set is shared without a lock: the device
+//! counts, the reporter reads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counts up.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// `n` bytes more.
+    /// Adds `n` bytes.
     pub fn add_bytes(&self, n: usize) {
         self.add(u64::try_from(n).unwrap_or(u64::MAX));
     }
 
-    /// The count.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How long operations took, in microseconds.
+/// Durations of operations in microseconds: shortest, longest, sum and number.
 #[derive(Debug)]
 pub struct Latency {
     min: AtomicU64,
@@ -53,7 +53,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// One operation took `time`.
+    /// Records an operation that took `time`.
     pub fn record(&self, time: Duration) {
         let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.min.fetch_min(time, Ordering::Relaxed);
@@ -63,45 +63,45 @@ impl Latency {
     }
 }
 
-/// A value that goes up and down, or is set once.
+/// A number that can grow and shrink.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 
 impl Gauge {
-    /// It is `value` now.
+    /// Sets the value.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// It is `time` in microseconds now.
+    /// Sets the value to `time` in microseconds.
     pub fn set_time(&self, time: Duration) {
         self.set(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
-/// One value of a set.
+/// The value of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A [`Counter`].
     Count(u64),
     /// A [`Gauge`].
     Level(u64),
-    /// A [`Latency`], in microseconds; all zero before the first operation.
+    /// A [`Latency`] in microseconds. All fields are zero before the first operation.
     Latency {
-        /// The shortest.
+        /// Shortest duration.
         min_us: u64,
-        /// The longest.
+        /// Longest duration.
         max_us: u64,
-        /// All together.
+        /// Sum of all durations.
         sum_us: u64,
-        /// How many.
+        /// Number of operations.
         count: u64,
     },
 }
 
-/// What can be read as a [`Value`].
+/// A metric that has a [`Value`].
 pub trait Metric {
-    /// The value now.
+    /// Returns the current value.
     fn value(&self) -> Value;
 }
 
@@ -130,12 +130,12 @@ impl Metric for Latency {
     }
 }
 
-/// The counters of one device.
+/// The metrics of one device.
 pub trait MetricSet: Send + Sync {
-    /// The key of the device type: `block`, `net`, `entropy`, `balloon`, `vsock`, `uart`, `i8042`.
+    /// Returns the key of the device type: `block`, `net`, `entropy`, `balloon`, `vsock`, `uart`, `i8042`.
     fn group(&self) -> &'static str;
 
-    /// Calls `f` with each name and value, always in the same order.
+    /// Calls `f` with the name and value of each metric, always in the same order.
     fn visit(&self, f: &mut dyn FnMut(&'static str, Value));
 }
 

@@ -1,11 +1,11 @@
 use super::*;
 
 metric_set! {
-    /// A set.
+    /// A set of metrics.
     pub struct Sample = "sample" {
-        /// Things.
+        /// A counter.
         things: Counter,
-        /// How long.
+        /// A latency.
         things_agg: Latency,
     }
 }

@@ -1,31 +1,30 @@
-//! Token buckets on bytes and operations. Time is an input, so that a test runs on its own clock;
-//! who waits for a deadline is its user.
+//! Token buckets for bytes and operations. Callers pass the time, so that tests have a clock of their own, and callers
+//! wait for deadlines.
 //!
-//! A bucket holds up to its size and fills evenly, whole in its refill time. Levels are whole
-//! tokens with the remainder kept, so that no rate drifts. What may not pass now is told
+//! A bucket holds at most its size and refills evenly within its refill time. Levels are whole tokens plus an exact
+//! remainder, so that rates do not drift. A refused request gets the exact time at which it will pass.
 //! exactly when it may: there is no fixed pause.
 
 use resources::TokenBucket;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Deepest debt that a saved bucket may have: more than any one request is.
+/// Largest debt of a saved bucket, which exceeds that of any single request.
 const MAX_DEBT: i64 = 1 << 33;
 
-/// How full a bucket is.
+/// Saved level of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Level {
-    /// Tokens, fewer than none after a request larger than the bucket.
+    /// Tokens. Negative after a request larger than the bucket.
     tokens: i64,
-    /// Part of a further one.
+    /// Fraction of the next token.
     part: u64,
-    /// Left of those granted once.
+    /// Tokens left of the one-time burst.
     burst: u64,
 }
 
-/// How full the buckets of a limiter are, at whatever time that was: of the time since then they get
-/// nothing.
+/// Bucket levels for a snapshot. Time between save and restore refills nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Levels {
@@ -34,8 +33,8 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Whether a limiter can be so. How large its buckets are is not asked: what is too much for them, they
-    /// do not take.
+    /// Returns false for levels that no limiter can have. Bucket sizes are not compared: a bucket takes no more than its
+    /// size.
     pub fn can_be(&self) -> bool {
         let levels = [self.bytes, self.operations];
         levels
@@ -45,23 +44,23 @@ impl Levels {
     }
 }
 
-/// One bucket. Its unit, bytes or operations, is its user's.
+/// One token bucket. A token is a byte or an operation.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     size: u64,
-    /// Nanoseconds in which `size` tokens come.
+    /// Time in nanoseconds in which `size` tokens refill.
     refill: u64,
-    /// Tokens granted once; spent first, never refilled.
+    /// Tokens of the one-time burst. They are spent first and never refilled.
     burst: u64,
-    /// Tokens at `filled`; below zero after a request larger than the bucket.
+    /// Tokens at the time `filled`. Negative after a request larger than the bucket.
     level: i128,
-    /// Part of a token besides `level`, in units of 1/`refill`.
+    /// Fraction of a token beyond `level`, in units of 1/`refill`.
     part: u64,
     filled: Duration,
 }
 
 impl Bucket {
-    /// A full bucket at `now`; `None` if the configuration switches it off.
+    /// Creates a bucket that is full at `now`. Returns `None` if the configuration disables it.
     pub fn new(config: &TokenBucket, now: Duration) -> Option<Self> {
         if config.size == 0 || config.refill_time == 0 {
             return None;
@@ -78,10 +77,10 @@ impl Bucket {
 
     /// Takes `tokens`.
     ///
-    /// A request larger than the bucket passes when the bucket is full, and leaves a debt: the average holds.
+    /// A request larger than the bucket passes when the bucket is full. It leaves a debt, so that the average rate holds.
     ///
     /// # Errors
-    /// The time at which it will pass, if none is taken until then; nothing was taken.
+    /// The time at which the request will pass if nothing else is taken until then. Nothing was taken.
     pub fn take(&mut self, tokens: u64, now: Duration) -> Result<(), Duration> {
         self.check(tokens, now)?;
         self.pay(tokens);
@@ -95,7 +94,7 @@ impl Bucket {
         if needed == 0 || missing <= 0 {
             return Ok(());
         }
-        // Rounded up, so that the tokens are there when the time is.
+        // Rounded up, so that the tokens are available at that time.
         let missing = missing.unsigned_abs().saturating_mul(self.refill.into());
         let wait = missing
             .saturating_sub(self.part.into())
@@ -108,7 +107,7 @@ impl Bucket {
         let mut filled = self.clone();
         filled.fill(now);
         Level {
-            // A bucket of more than that is none that limits.
+            // A larger level does not limit anything.
             tokens: i64::try_from(filled.level).unwrap_or(i64::MAX),
             part: filled.part,
             burst: filled.burst,
@@ -129,7 +128,7 @@ impl Bucket {
     }
 
     fn fill(&mut self, now: Duration) {
-        // A clock that stands still or goes back gives nothing.
+        // A clock that stops or steps back refills nothing.
         let elapsed = now.saturating_sub(self.filled).as_nanos();
         let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
         self.filled = self.filled.max(now);
@@ -144,7 +143,7 @@ impl Bucket {
     }
 }
 
-/// Limits on what goes one way through a device.
+/// Byte and operation limits of one direction of a device.
 #[derive(Clone, Debug, Default)]
 pub struct RateLimiter {
     bytes: Option<Bucket>,
@@ -152,15 +151,14 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Full buckets at `now`, as `config` has them.
+    /// Creates the buckets of `config`, full at `now`.
     pub fn new(config: &resources::RateLimiter, now: Duration) -> Self {
         let mut limiter = Self::default();
         limiter.update(config, now);
         limiter
     }
 
-    /// Replaces the buckets that `change` names by fresh ones, or switches them off; an absent one
-    /// goes on as it is.
+    /// Replaces or disables the buckets that `change` names. A bucket that it does not name stays as it is.
     pub fn update(&mut self, change: &resources::RateLimiter, now: Duration) {
         if let Some(bandwidth) = &change.bandwidth {
             self.bytes = Bucket::new(bandwidth, now);
@@ -170,7 +168,7 @@ impl RateLimiter {
         }
     }
 
-    /// How full its buckets are.
+    /// Returns the levels of the buckets at `now`.
     pub fn levels(&self, now: Duration) -> Levels {
         let level = |bucket: &Option<Bucket>| bucket.as_ref().map(|bucket| bucket.level(now));
         Levels {
@@ -179,8 +177,8 @@ impl RateLimiter {
         }
     }
 
-    /// Has its buckets as full as `levels` says, which [`Levels::can_be`], and no fuller than they are large. A
-    /// bucket of which it does not speak stays as it is.
+    /// Sets the levels of the buckets, at most to their sizes. `levels` must be [possible](Levels::can_be). A bucket
+    /// without a level in `levels` stays as it is.
     pub fn set_levels(&mut self, levels: &Levels, now: Duration) {
         let pairs = [
             (&mut self.bytes, &levels.bytes),
@@ -193,7 +191,7 @@ impl RateLimiter {
         }
     }
 
-    /// Whether it limits anything.
+    /// Returns true if a bucket limits anything.
     pub fn limits(&self) -> bool {
         self.bytes.is_some() || self.operations.is_some()
     }
@@ -201,7 +199,7 @@ impl RateLimiter {
     /// Takes one operation of `bytes`.
     ///
     /// # Errors
-    /// The time at which to ask again; nothing was taken.
+    /// The time at which to try again. Nothing was taken.
     pub fn take(&mut self, bytes: u64, now: Duration) -> Result<(), Duration> {
         let mut until = None;
         for (bucket, tokens) in [(&mut self.bytes, bytes), (&mut self.operations, 1)] {

@@ -24,7 +24,7 @@ fn operations(ops: TokenBucket) -> resources::RateLimiter {
     }
 }
 
-/// Sends operations of `each` bytes as fast as `limiter` lets them, from `start` for `time`; how many went.
+/// Sends operations of `each` bytes as fast as `limiter` allows, from `start` for `time`. Returns their number.
 fn count(limiter: &mut RateLimiter, each: u64, start: Duration, time: Duration) -> u64 {
     let mut now = start;
     let mut sent = 0;
@@ -44,7 +44,7 @@ fn count(limiter: &mut RateLimiter, each: u64, start: Duration, time: Duration) 
 
 #[test]
 fn rates_hold_within_a_percent() {
-    // Tokens for each second, from 10 operations to 10 GB, filled in other times than a second.
+    // Tokens per second, from 10 operations to 10 GB, with refill times other than a second.
     for (rate, each) in [
         (10_u64, 1_u64),
         (1_000, 1),
@@ -57,7 +57,7 @@ fn rates_hold_within_a_percent() {
         for refill_ms in [100_u64, 333, 1000, 7000] {
             let size = rate * refill_ms / 1000;
             let mut limiter = RateLimiter::new(&bytes(bucket(size, refill_ms, 0)), Duration::ZERO);
-            // Without what the bucket held at first.
+            // Empty the bucket first.
             while limiter.take(each.min(size), Duration::ZERO).is_ok() {}
             let time = Duration::from_secs_f64(5_000.0 * each as f64 / rate as f64);
             let sent = count(&mut limiter, each, Duration::ZERO, time) * each;
@@ -81,11 +81,11 @@ fn operations_and_bytes_both_count() {
         let mut limiter = RateLimiter::new(&config, Duration::ZERO);
         count(&mut limiter, each, Duration::ZERO, Duration::from_secs(1));
         let start = Duration::from_secs(10);
-        // A full bucket, and what comes in 100 seconds.
+        // The full bucket, and the refill of 100 seconds.
         let sent = count(&mut limiter, each, start, Duration::from_secs(100));
         assert!(sent.abs_diff(wanted * 101) <= 1, "{each} bytes: {sent}");
     }
-    // What waits for one has taken nothing of the other.
+    // A request that waits for one bucket takes nothing from the other.
     let mut limiter = RateLimiter::new(&config, Duration::ZERO);
     limiter.take(1000, Duration::ZERO).unwrap();
     for _ in 0..100 {
@@ -105,7 +105,7 @@ fn the_burst_is_spent_first_and_once() {
     let hour = Duration::from_secs(3600);
     let passed = (0..100).take_while(|_| limiter.take(0, hour).is_ok());
     assert_eq!(passed.count(), 10);
-    // Part of a request may come from what is left of it.
+    // A request may take the rest of the burst and the remainder from the bucket.
     let mut bucket = Bucket::new(&bucket(10, 1000, 5), Duration::ZERO).unwrap();
     bucket.take(12, Duration::ZERO).unwrap();
     bucket.take(3, Duration::ZERO).unwrap();
@@ -119,7 +119,7 @@ fn the_burst_is_spent_first_and_once() {
 fn a_request_larger_than_the_bucket_passes_and_is_paid_for() {
     let mut bucket = Bucket::new(&bucket(1000, 1000, 0), Duration::ZERO).unwrap();
     bucket.take(10_000, Duration::ZERO).unwrap();
-    // 9000 of debt, and one to send.
+    // A debt of 9000, and one token to send.
     let until = bucket.take(1, Duration::ZERO).unwrap_err();
     assert_eq!(until, Duration::from_millis(9001));
     assert_eq!(bucket.take(1, until - Duration::from_nanos(1)), Err(until));
@@ -171,7 +171,7 @@ fn any_configuration_and_any_clock_are_survived() {
             let now = Duration::from_nanos(now);
             if let Err(until) = bucket.take(tokens, now) {
                 prop_assert!(until > now);
-                // A wait of centuries is told as that.
+                // The clock cannot represent longer waits.
                 if until.as_nanos() < u128::from(u64::MAX) {
                     prop_assert_eq!(bucket.check(tokens, until), Ok(()));
                 }

@@ -1,4 +1,4 @@
-//! The monotonic clock, and an alarm on it that an event loop waits for.
+//! The monotonic clock, and a timer on it for event loops.
 
 use crate::util::source::Source;
 use event_manager::EventSet;
@@ -9,54 +9,54 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-/// Time since some point in the past that stays the same: CLOCK_MONOTONIC.
+/// Returns the time of CLOCK_MONOTONIC.
 pub fn now() -> Duration {
-    // It fails only for a clock that is not there.
+    // clock_gettime fails only for an unknown clock.
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map(Duration::from)
         .unwrap_or_default()
 }
 
-/// An alarm, off at first.
+/// A timer, initially disarmed.
 #[derive(Debug)]
 pub struct Timer(TimerFd);
 
 impl Timer {
-    /// A new alarm.
+    /// Creates a timer.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn new() -> io::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         Ok(Self(TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?))
     }
 
-    /// Goes off once at `time` of [`now`], at once if that is past, in place of any time before.
+    /// Arms the timer for `time` of [`now`], in place of an earlier setting. It expires at once if `time` is past.
     pub fn set(&self, time: Duration) {
-        // Zero would switch it off.
+        // Zero would disarm the timer.
         let time = TimeSpec::from_duration(time.max(Duration::from_nanos(1)));
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME;
         self.told(self.0.set(Expiration::OneShot(time), flags));
     }
 
-    /// Does not go off any more.
+    /// Disarms the timer.
     pub fn clear(&self) {
         self.told(self.0.unset());
     }
 
-    /// Makes the descriptor wait for the next time; call it when it was ready.
+    /// Clears the expiry, so that the descriptor is ready again at the next one.
     pub fn acknowledge(&self) {
         match self.0.wait() {
-            // Set anew since it was ready.
+            // The timer was set again after it expired.
             Err(Errno::EAGAIN) => {}
             done => self.told(done),
         }
     }
 
-    /// For the loop.
+    /// Returns the source for an event loop.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn source(&self) -> io::Result<Source> {
         Ok(Source {
             fd: self.0.as_fd().try_clone_to_owned()?,
@@ -64,7 +64,7 @@ impl Timer {
         })
     }
 
-    /// Only a time that cannot be is refused.
+    /// Logs a failure; the kernel refuses invalid times only.
     fn told(&self, done: nix::Result<()>) {
         if let Err(e) = done {
             log::error!("a timer: {e}");

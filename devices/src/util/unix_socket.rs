@@ -1,4 +1,4 @@
-//! Listening at a path: sockets that clients of the host connect to.
+//! Unix socket listeners at paths that host clients connect to.
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -8,18 +8,18 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// Listens at `path`, without blocking its user's loop. The name is there when it can be connected to, not before, for
-/// clients wait for it. A socket there that nobody listens at any more, as a process that was killed leaves it, is
-/// replaced; there is one all the while, so that a second process which does the same never finds the place free.
+/// Binds a non-blocking listener at `path`. The name appears when clients can connect, not before. A stale socket, as a
+/// killed process leaves it, is replaced by a rename, so that the name exists all the time and a second process that does
+/// the same never finds it free.
 ///
 /// # Errors
-/// What the host says; `AddrInUse` if something else is in the way.
+/// An error of the host; `AddrInUse` if the path exists and is no stale socket.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     look(path)?;
     let beside = path.with_file_name(format!(".{:x}", std::process::id()));
     let listener = match UnixAddr::new(&beside) {
         Ok(_) => listen_beside(&beside, path)?,
-        // The kernel takes no long paths of sockets, and this one just does.
+        // The temporary name is longer than `path` and exceeds the limit for socket paths.
         Err(_) => UnixListener::bind(path)?,
     };
     listener.set_nonblocking(true)?;
@@ -27,7 +27,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn listen_beside(beside: &Path, path: &Path) -> io::Result<UnixListener> {
-    // One that an earlier process of this number left.
+    // An earlier process with the same process id left it.
     if is_dead(beside) {
         std::fs::remove_file(beside)?;
     }
@@ -39,7 +39,7 @@ fn listen_beside(beside: &Path, path: &Path) -> io::Result<UnixListener> {
     named.map(|()| listener)
 }
 
-/// Gives what is at `beside` the name `path`, unless another process came first.
+/// Renames the socket at `beside` to `path`, unless another process took the name.
 fn name(beside: &Path, path: &Path) -> io::Result<()> {
     if is_dead(path) {
         return std::fs::rename(beside, path);
@@ -50,10 +50,10 @@ fn name(beside: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether [`listen`] could do with what is at `path`, without doing it; of its directory it tells nothing.
+/// Checks whether [`listen`] could bind `path`, without binding it. The directory's permissions are not checked.
 ///
 /// # Errors
-/// What it would say: `AddrInUse` if something is in the way, or the path is too long.
+/// The error of [`listen`]: `AddrInUse` if the path is taken, or the path is too long.
 pub fn look(path: &Path) -> io::Result<()> {
     UnixAddr::new(path)?;
     match path.symlink_metadata() {
@@ -63,7 +63,7 @@ pub fn look(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nobody listens at the socket `path`.
+/// Returns true if the socket at `path` has no listener.
 fn is_dead(path: &Path) -> bool {
     let is_socket = path
         .symlink_metadata()
@@ -71,7 +71,7 @@ fn is_dead(path: &Path) -> bool {
     is_socket && try_connect(path) == Err(Errno::ECONNREFUSED)
 }
 
-/// Connects without waiting: who listens but is behind with accepting answers EAGAIN.
+/// Connects without waiting. A listener with a full backlog gives EAGAIN.
 fn try_connect(path: &Path) -> nix::Result<()> {
     let client = socket(
         AddressFamily::Unix,
@@ -138,7 +138,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
-        // What a process of the same number left.
+        // A socket that a process with the same process id left.
         let beside = format!(".{:x}", std::process::id());
         drop(UnixListener::bind(dir.path().join(beside)).unwrap());
         let (done, at) = (std::sync::atomic::AtomicBool::new(false), path.clone());
@@ -157,7 +157,7 @@ mod tests {
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
         assert!(listener.accept().is_ok());
         let left = std::fs::read_dir(dir.path()).unwrap().count();
-        assert_eq!(left, 1, "nothing is left beside it");
+        assert_eq!(left, 1, "no temporary name is left");
     }
 
     #[test]

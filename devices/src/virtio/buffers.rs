@@ -1,9 +1,8 @@
-//! The buffers of a chain: guest addresses, read from the ring once, and the ways bytes go through
-//! them.
+//! The buffers of a descriptor chain: guest addresses, read from the ring once, and copies to and from them.
 //!
-//! A driver may cut a message into descriptors as it likes (Virtio 1.2, 2.7.4.2), so devices see
-//! byte streams: [`Parts`] that can be split anywhere. No slice over guest memory is ever made:
-//! bytes are copied, or the kernel reads and writes them through [`Parts::read_at`] and its kin.
+//! A driver may split a message into descriptors as it likes (Virtio 1.2, 2.7.4.2), so devices see byte streams:
+//! [`Parts`] that can be split anywhere. No Rust slice over guest memory is ever made. Bytes are copied, or the kernel
+//! reads and writes them through [`Parts::read_at`], [`Parts::write_at`] and [`Parts::send`].
 
 use crate::GuestMemory;
 use crate::virtio::queue::Chain;
@@ -12,23 +11,22 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::bitmap::{Bitmap as _, MS};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
 
-/// A contiguous stretch of guest memory that the kernel can be pointed to. Whoever has it written
-/// calls [`mark`].
+/// A contiguous range of guest memory for the kernel to access. After the kernel wrote to it, call [`mark`].
 pub type GuestSlice<'m> = vm_memory::VolatileSlice<'m, MS<'m, GuestMemory>>;
 
-/// Notes that `slices` may have been written past vm-memory: to be called after the write, or a copy taken in
-/// between would lack it.
+/// Marks `slices` dirty after the kernel wrote to them. Call it after the write: a snapshot that clears the bitmap in
+/// between would miss the data otherwise.
 pub fn mark(slices: &[GuestSlice<'_>]) {
     for slice in slices {
         slice.bitmap().mark_dirty(0, slice.len());
     }
 }
 
-/// Most descriptors of a chain that are looked at: what one system call takes (IOV_MAX). Linux's
-/// drivers stay below 256.
+/// Largest number of descriptors of a chain that is accepted: the limit of one system call (IOV_MAX). Linux's drivers
+/// use fewer than 256.
 const MAX_PARTS: usize = 1024;
 
-/// Why a chain cannot be used.
+/// The reason why a chain cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokenChain {
     /// A device-readable descriptor follows a device-writable one (section 2.7.4.2).
@@ -37,8 +35,8 @@ pub enum BrokenChain {
     /// More than 1024 descriptors.
     #[error("the chain has too many buffers")]
     TooManyParts,
-    /// It ends where the driver says it goes on, or has no descriptor at all: a loop, an index
-    /// past the table, a table that is not in guest memory or is nested, more than 2^32 bytes.
+    /// The chain ends although its last descriptor names a next one, or it has no descriptor. Causes are a loop, an index
+    /// beyond the table, an indirect table that is nested or outside guest memory, and more than 2^32 bytes.
     #[error("the chain is cut short")]
     Cut,
 }
@@ -50,7 +48,7 @@ pub struct Parts {
     len: usize,
 }
 
-/// The two streams of a chain.
+/// The device-readable and device-writable streams of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainBuffers {
     /// Driver to device.
@@ -66,9 +64,9 @@ impl ChainBuffers {
     /// [`BrokenChain`]: nothing of the chain can be trusted.
     pub fn collect(chain: Chain<'_>) -> Result<Self, BrokenChain> {
         let mut buffers = Self::default();
-        // The iterator tells an end from a mistake only by this.
+        // The iterator reports an end and a malformed chain alike; only the NEXT flag tells them apart.
         let mut goes_on = true;
-        // Empty buffers count: an indirect table has room for 65535 of them.
+        // Empty buffers count, because an indirect table has room for 65535 of them.
         for (count, descriptor) in chain.enumerate() {
             if count == MAX_PARTS {
                 return Err(BrokenChain::TooManyParts);
@@ -92,30 +90,30 @@ impl ChainBuffers {
 
 impl Parts {
     fn push(&mut self, address: GuestAddress, len: usize) {
-        // An empty buffer carries nothing, and its address need not be one.
+        // An empty buffer carries nothing, and its address may be invalid.
         if len != 0 {
             self.parts.push((address, len));
-            // The ring's iterator ends a chain at 2^32 bytes.
+            // The iterator ends a chain at 2^32 bytes.
             self.len += len;
         }
     }
 
-    /// Bytes in all.
+    /// Returns the number of bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no bytes.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Guest address and length of each part.
+    /// Returns guest address and length of each part.
     pub fn ranges(&self) -> impl Iterator<Item = (GuestAddress, usize)> {
         self.parts.iter().copied()
     }
 
-    /// Cuts the stream in two, the first `at` bytes and the rest; `None` if it is shorter.
+    /// Splits the stream after the first `at` bytes. Returns `None` if it is shorter.
     pub fn split_at(self, at: usize) -> Option<(Self, Self)> {
         let mut left = at;
         let (mut front, mut back) = (Self::default(), Self::default());
@@ -125,7 +123,7 @@ impl Parts {
         for (address, len) in self.parts {
             let here = len.min(left);
             front.push(address, here);
-            // Past the end of the address space there is no memory: the access will fail.
+            // An address that wraps around is outside guest memory, so the access fails.
             let rest = GuestAddress(address.0.wrapping_add(here as u64));
             back.push(rest, len - here);
             left -= here;
@@ -133,10 +131,10 @@ impl Parts {
         Some((front, back))
     }
 
-    /// Copies the first `bytes.len()` bytes out of the guest.
+    /// Copies the first `bytes.len()` bytes from the guest.
     ///
     /// # Errors
-    /// The stream is shorter, or not in guest memory.
+    /// The stream is shorter, or outside guest memory.
     pub fn read(&self, mem: &GuestMemory, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
         let mut rest = bytes;
         for (address, len) in &self.parts {
@@ -150,10 +148,10 @@ impl Parts {
         all_done(rest.len())
     }
 
-    /// Copies `bytes` into the guest.
+    /// Copies `bytes` to the guest.
     ///
     /// # Errors
-    /// The stream is shorter, or not in guest memory.
+    /// The stream is shorter, or outside guest memory.
     pub fn write(&self, mem: &GuestMemory, bytes: &[u8]) -> Result<(), GuestMemoryError> {
         let mut rest = bytes;
         for (address, len) in &self.parts {
@@ -167,10 +165,10 @@ impl Parts {
         all_done(rest.len())
     }
 
-    /// The host's view of the stream.
+    /// Returns the stream as host memory ranges.
     ///
     /// # Errors
-    /// Part of it is not in guest memory.
+    /// Part of the stream is outside guest memory.
     pub fn slices<'m>(
         &self,
         mem: &'m GuestMemory,
@@ -185,22 +183,22 @@ impl Parts {
         Ok(slices)
     }
 
-    /// Fills the stream from `file` at `offset`, whole.
+    /// Fills the whole stream from `file` at `offset`.
     ///
     /// # Errors
-    /// The file is shorter, the stream not in guest memory, or the read failed.
+    /// The file is shorter, the stream is outside guest memory, or the read failed.
     pub fn read_at(&self, mem: &GuestMemory, file: BorrowedFd, offset: u64) -> io::Result<()> {
         let slices = self.guest_slices(mem, Permissions::Write)?;
         let done = transfer(&slices, offset, |vector, at| preadv(file, vector, at));
-        // All of it: a read that failed may have got somewhere.
+        // All slices: a failed read may have written some of them.
         mark(&slices);
         done
     }
 
-    /// Stores the stream to `file` at `offset`, whole.
+    /// Writes the whole stream to `file` at `offset`.
     ///
     /// # Errors
-    /// The stream is not in guest memory, or the write failed.
+    /// The stream is outside guest memory, or the write failed.
     pub fn write_at(&self, mem: &GuestMemory, file: BorrowedFd, offset: u64) -> io::Result<()> {
         let slices = self.guest_slices(mem, Permissions::Read)?;
         transfer(&slices, offset, |vector, at| pwritev(file, vector, at))
@@ -209,7 +207,7 @@ impl Parts {
     /// Sends the stream as one message.
     ///
     /// # Errors
-    /// The stream is not in guest memory, has too many parts, or the write failed.
+    /// The stream is outside guest memory or has too many parts, or the write failed.
     pub fn send(&self, mem: &GuestMemory, file: BorrowedFd) -> io::Result<usize> {
         writev(file, &self.guest_slices(mem, Permissions::Read)?)
     }
@@ -234,7 +232,7 @@ fn all_done(left: usize) -> Result<(), GuestMemoryError> {
     }
 }
 
-/// Repeats `call` until all of `slices` went through.
+/// Repeats `call` until all of `slices` are transferred.
 fn transfer(
     slices: &[GuestSlice<'_>],
     mut offset: u64,
@@ -255,7 +253,7 @@ fn transfer(
     Ok(())
 }
 
-/// Drops the first `done` bytes.
+/// Removes the first `done` bytes.
 fn advance(slices: &mut Vec<GuestSlice<'_>>, mut done: usize) -> io::Result<()> {
     let mut whole = 0;
     for slice in slices.iter_mut() {
@@ -272,7 +270,7 @@ fn advance(slices: &mut Vec<GuestSlice<'_>>, mut done: usize) -> io::Result<()> 
     Ok(())
 }
 
-/// One vector of a system call, with what keeps its addresses valid.
+/// The vector of a system call, with a borrow that keeps its addresses valid.
 struct IoVectors<'a> {
     vectors: Vec<libc::iovec>,
     _memory: &'a [GuestSlice<'a>],
@@ -305,8 +303,8 @@ fn result(returned: libc::ssize_t) -> io::Result<usize> {
 fn preadv(file: BorrowedFd, slices: &[GuestSlice<'_>], offset: u64) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
     let offset = file_offset(offset)?;
-    // SAFETY: each vector is a volatile slice that lives until the call returns; Rust makes no
-    // assumption about the bytes of such memory, so that the kernel may change them.
+    // SAFETY: each vector is a volatile slice that lives until the call returns. Rust assumes nothing about the bytes of
+    // such memory, so the kernel may change them.
     result(unsafe { libc::preadv(file.as_raw_fd(), vectors.vectors.as_ptr(), count, offset) })
 }
 
@@ -314,16 +312,14 @@ fn preadv(file: BorrowedFd, slices: &[GuestSlice<'_>], offset: u64) -> io::Resul
 fn pwritev(file: BorrowedFd, slices: &[GuestSlice<'_>], offset: u64) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
     let offset = file_offset(offset)?;
-    // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
-    // reads it.
+    // SAFETY: each vector is a volatile slice that lives until the call returns. The kernel only reads it.
     result(unsafe { libc::pwritev(file.as_raw_fd(), vectors.vectors.as_ptr(), count, offset) })
 }
 
 #[expect(unsafe_code, reason = "std has no vectored write from volatile memory")]
 fn writev(file: BorrowedFd, slices: &[GuestSlice<'_>]) -> io::Result<usize> {
     let (vectors, count) = IoVectors::new(slices)?;
-    // SAFETY: each vector is a volatile slice that lives until the call returns; the kernel only
-    // reads it.
+    // SAFETY: each vector is a volatile slice that lives until the call returns. The kernel only reads it.
     result(unsafe { libc::writev(file.as_raw_fd(), vectors.vectors.as_ptr(), count) })
 }
 

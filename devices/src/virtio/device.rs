@@ -1,5 +1,5 @@
-//! The contract between a virtio device and its transport. A new device implements these two
-//! traits and sees neither registers nor event loop.
+//! The contract between a virtio device and its transport. A device implements these two traits and deals with neither
+//! registers nor event loops.
 
 use super::queue::{DeviceQueue, QueueError};
 use super::report::Report;
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
-/// What a device offers to the driver; asked once.
+/// The identity, features and queues of a device. The transport asks for it once.
 #[derive(Clone, Debug)]
 pub struct Offer {
     /// Virtio device id (section 5).
@@ -22,66 +22,65 @@ pub struct Offer {
     pub queue_sizes: Vec<u16>,
 }
 
-/// The driver-facing half: identity and configuration. Owned by the transport.
+/// The driver-facing half of a device: identity and configuration. The transport owns it.
 pub trait VirtioDevice: Send {
-    /// What the device offers to the driver. The same for the life of the device.
+    /// Returns the device's offer, which never changes.
     fn offer(&self) -> Offer;
 
-    /// The device-specific configuration space. A handler that changes it tells so with
-    /// [`DeviceQueue::tell_config_changed`].
+    /// Returns the device-specific configuration space. A handler that changes it calls
+    /// [`DeviceQueue::signal_config_change`].
     fn config(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(&[])
     }
 
-    /// The driver wrote to the configuration space. `offset` and `data` are the guest's.
+    /// Handles a driver's write to the configuration space. `offset` and `data` are untrusted.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
-    /// The driver is ready and accepted `features`: hands out the half that serves the queues.
+    /// Returns the half that serves the queues, when the driver is ready and accepted `features`.
     ///
     /// # Errors
-    /// What the host refused. The transport then asks the driver for a reset.
+    /// An error of the host. The transport then requests a device reset from the driver.
     fn start(&mut self, features: u64) -> io::Result<Box<dyn QueueHandler>>;
 
-    /// The transport could not start the device.
+    /// Called when the transport could not start the device.
     fn start_failed(&mut self) {}
 
-    /// The driver reset the device, which is stopped: what a handler left for the next is forgotten.
+    /// Called after the driver reset the (stopped) device. Drops state kept for the next handler.
     fn reset(&mut self) {}
 
-    /// Changes the device; called only while stopped. What [`Self::config`] then shows is told to the
-    /// driver, and a device in use starts anew.
+    /// Changes the device. Called only while it is stopped. The transport signals a changed configuration to the driver and
+    /// starts the device again if it was in use.
     ///
     /// # Errors
-    /// [`UpdateError`]; the device is then as it was.
+    /// [`UpdateError`]; the device is unchanged.
     fn update(&mut self, _change: DeviceUpdate) -> Result<(), UpdateError> {
         Err(UpdateError::Unsupported)
     }
 
-    /// The device's counters.
+    /// Returns the device's metrics.
     fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         None
     }
 
-    /// What the device tells of itself, running or not.
+    /// Returns the device's report. The device may be running.
     fn report(&self) -> Report {
         Report::None
     }
 
-    /// State besides queues and features; called only while stopped.
+    /// Saves the device-specific state. Called only while the device is stopped.
     fn save(&self) -> DeviceState;
 
-    /// Takes on what [`Self::save`] told of a like device; called on a fresh one, before it is started. The
-    /// configuration is that of this device: what it has and the other had not is left as it is. The bytes may
-    /// be anybody's.
+    /// Loads the state that [`Self::save`] of a device of the same type returned. Called on a new device before its first
+    /// start. The configuration stays that of this device. The bytes are untrusted.
     ///
     /// # Errors
-    /// [`StateError`]; the device is then as it was.
+    /// [`StateError`]; the device is unchanged.
     fn restore(&mut self, state: &DeviceState) -> Result<(), StateError>;
 }
 
-/// The queue-serving half. Owned by one loop at a time; never touched by a vCPU.
+/// The queue-serving half of a device. One event loop owns it at a time; no vCPU touches it.
 pub trait QueueHandler: Send {
-    /// Descriptors to wait on besides the queues; the index is the token.
+    /// Returns the descriptors to wait on besides the queues. The index in the list is the token.
     ///
     /// # Errors
     /// A descriptor could not be duplicated.
@@ -89,13 +88,13 @@ pub trait QueueHandler: Send {
         Ok(Vec::new())
     }
 
-    /// The driver kicked queue `index`.
+    /// Handles a kick of queue `index`.
     ///
     /// # Errors
-    /// The ring is broken: the transport retires the device until it is reset.
+    /// The ring is broken. The transport stops the device until the driver resets it.
     fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError>;
 
-    /// Source `token` is ready.
+    /// Handles the readiness of source `token`.
     ///
     /// # Errors
     /// As [`Self::on_queue`].
@@ -103,7 +102,7 @@ pub trait QueueHandler: Send {
         Ok(())
     }
 
-    /// Completes or gives back everything in flight, so that the queues alone describe the device.
+    /// Completes or returns all requests in flight, so that the queues alone describe the device.
     ///
     /// # Errors
     /// As [`Self::on_queue`].

@@ -1,11 +1,11 @@
-//! How a virtio device signals the guest.
+//! Interrupts of a virtio device.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Why a virtio device interrupts the guest.
+/// The cause of an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The queue of this index has used buffers.
@@ -14,16 +14,16 @@ pub enum Cause {
     Config,
 }
 
-/// Raises the interrupts of one device. Called from the loop that serves it.
+/// Raises the interrupts of one device. The loop that serves the device calls it.
 pub trait Interrupt: Send + Sync {
-    /// Signals the guest.
+    /// Interrupts the guest.
     ///
     /// # Errors
     /// The event descriptor could not be written.
     fn trigger(&self, cause: Cause) -> io::Result<()>;
 }
 
-/// One line with a status register, as virtio-mmio has it (Virtio 1.2, 4.2.2).
+/// An interrupt line with a status register, as in virtio-mmio (Virtio 1.2, 4.2.2).
 #[derive(Debug)]
 pub struct LineInterrupt {
     status: AtomicU32,
@@ -31,7 +31,7 @@ pub struct LineInterrupt {
 }
 
 impl LineInterrupt {
-    /// Signals by writing to `irqfd`.
+    /// Creates a line that signals by writing to `irqfd`.
     pub fn new(irqfd: EventFd) -> Self {
         Self {
             status: AtomicU32::new(0),
@@ -39,22 +39,22 @@ impl LineInterrupt {
         }
     }
 
-    /// Pending causes, as the guest reads them in InterruptStatus.
+    /// Returns the pending causes, as InterruptStatus shows them.
     pub fn status(&self) -> u32 {
         self.status.load(Ordering::SeqCst)
     }
 
-    /// Clears the causes that the guest wrote to InterruptACK.
+    /// Clears the causes that the driver wrote to InterruptACK.
     pub fn acknowledge(&self, bits: u32) {
         self.status.fetch_and(!bits, Ordering::SeqCst);
     }
 
-    /// Makes exactly `bits` pending, without a signal: a restored device.
+    /// Sets the pending causes of a restored device without a signal.
     pub fn set_pending(&self, bits: u32) {
         self.status.store(bits, Ordering::SeqCst);
     }
 
-    /// Signals if anything is pending.
+    /// Signals if a cause is pending.
     ///
     /// # Errors
     /// The event descriptor could not be written.

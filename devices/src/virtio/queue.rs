@@ -1,4 +1,4 @@
-//! One running virtqueue: the only place that pops chains and publishes used entries.
+//! One running virtqueue: pops descriptor chains and publishes used entries.
 
 use crate::GuestMemory;
 use crate::virtio::buffers::ChainBuffers;
@@ -12,54 +12,54 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, Permissions};
 use vmm_sys_util::eventfd::EventFd;
 
-/// The driver broke the queue protocol, or the guest could not be signalled.
+/// The driver broke the queue protocol, or the guest could not be interrupted.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// The ring is malformed.
     #[error("malformed ring")]
     Ring(#[from] virtio_queue::Error),
-    /// Part of the ring is not in guest memory.
-    #[error("the ring is not in guest memory")]
+    /// Part of the ring is outside guest memory.
+    #[error("the ring is outside guest memory")]
     Memory(#[from] vm_memory::GuestMemoryError),
-    /// A queue was used that the driver did not enable.
+    /// The device used a queue that the driver did not enable.
     #[error("queue {0} is not enabled")]
     NotReady(u16),
-    /// The guest could not be signalled.
-    #[error("cannot signal the guest")]
+    /// The guest could not be interrupted.
+    #[error("cannot interrupt the guest")]
     Signal(#[source] io::Error),
 }
 
-/// A chain as handed to a device: an iterator over descriptors.
+/// A descriptor chain: an iterator over descriptors.
 pub type Chain<'m> = DescriptorChain<&'m GuestMemory>;
 
-/// What became of a chain.
+/// The result of serving a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// Finished; this many bytes were written to the guest.
+    /// The request is complete; this many bytes were written to the guest.
     Done(u32),
-    /// Taken; finished later with [`DeviceQueue::complete`].
+    /// The request was taken. [`DeviceQueue::complete`] completes it later.
     Later,
-    /// Not taken: stop, and offer it again next time.
+    /// The request was not taken. Serving stops, and the chain is offered again next time.
     NotYet,
 }
 
-/// What became of a message for the driver.
+/// The result of placing a message for the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// The driver has it.
+    /// The driver received it.
     Yes,
-    /// The driver has not given enough buffers yet; it will kick when it gives more.
+    /// The driver provided too few buffers so far. It kicks when it adds some.
     NoRoom,
-    /// It fits no buffer as the driver makes them: drop it.
+    /// The message fits no buffers of this driver and must be dropped.
     TooLong,
 }
 
-/// How a message may be laid out over chains.
+/// The layout of a message over chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// In one chain.
+    /// One chain.
     OneChain,
-    /// Over several, whose number is stored as 16 bits at this offset of the message.
+    /// Several chains. Their number is stored as 16 bits at this offset of the message.
     Merged {
         /// Offset of the number in the message.
         count_at: usize,
@@ -69,18 +69,18 @@ pub enum Layout {
 /// A virtqueue in use by a device.
 pub struct DeviceQueue {
     index: u16,
-    /// `None` if the driver left it disabled.
+    /// `None` if the driver left the queue disabled.
     queue: Option<Queue>,
     mem: GuestMemory,
     interrupt: Arc<dyn Interrupt>,
-    /// The queue's own doorbell: rung to go on after other devices had their turn.
+    /// The queue's doorbell. The device rings it to continue after other devices had a turn.
     kick: EventFd,
-    /// Used index when the guest was last considered for a signal.
+    /// Used index at the last decision about an interrupt.
     signalled: u16,
 }
 
 impl DeviceQueue {
-    /// Puts `queue`, which must be valid for `mem`, to use. `kick` is its doorbell.
+    /// Creates a running queue. `queue` must be valid for `mem`; `kick` is its doorbell.
     pub(super) fn new(
         index: u16,
         queue: Option<Queue>,
@@ -99,19 +99,19 @@ impl DeviceQueue {
         }
     }
 
-    /// Positions in the available and the used ring, to be kept while the device is stopped.
+    /// Returns the positions in the available and the used ring, to keep while the device is stopped.
     pub(super) fn positions(&self) -> Option<(u16, u16)> {
         let queue = self.queue.as_ref()?;
         Some((queue.next_avail(), queue.next_used()))
     }
 
-    /// Offers available chains to `serve` and signals the guest at most once.
+    /// Passes available chains to `serve`, and interrupts the guest at most once.
     ///
-    /// At most as many chains as the queue is long are served in one call; a driver that refills as
-    /// fast as it is served gets its next turn after the other devices on the loop.
+    /// One call serves at most as many chains as the queue is long. A driver that refills the queue as fast as it is served
+    /// gets its next turn after the other devices of the loop.
     ///
     /// # Errors
-    /// The ring is malformed or the guest cannot be signalled.
+    /// The ring is malformed, or the guest cannot be interrupted.
     pub fn serve(
         &mut self,
         mut serve: impl FnMut(&GuestMemory, Chain<'_>) -> Served,
@@ -125,8 +125,8 @@ impl DeviceQueue {
                 self.kick.write(1).map_err(QueueError::Signal)?;
                 break;
             }
-            // A look that finds nothing costs as much as a chain: an index that another vCPU moves
-            // back and forth must not hold the loop.
+            // A check that finds nothing counts like a chain: an available index that another vCPU moves back and forth
+            // must not hold the loop.
             budget -= 1;
             let Some(chain) = pop(queue, mem)? else {
                 if queue.enable_notification(mem)? {
@@ -140,7 +140,7 @@ impl DeviceQueue {
                 Served::Done(len) => publish(queue, mem, &[(head, len)])?,
                 Served::Later => {}
                 Served::NotYet => {
-                    // The device asks again by itself; a kick for what is already there is noise.
+                    // The device retries by itself, so a kick for the chains that are there is superfluous.
                     queue.go_to_previous_position();
                     break;
                 }
@@ -149,8 +149,8 @@ impl DeviceQueue {
         self.signal()
     }
 
-    /// Gives the driver `message` in the buffers it has made available, without signalling:
-    /// several messages are worth one [`Self::signal`].
+    /// Copies `message` into the buffers that the driver made available, without an interrupt. The caller calls
+    /// [`Self::signal`] once for several messages.
     ///
     /// # Errors
     /// The ring is malformed.
@@ -163,8 +163,8 @@ impl DeviceQueue {
         queue.disable_notification(mem)?;
         while room < message.len() {
             let Some(chain) = pop(queue, mem)? else {
-                // A driver's index only grows, so that the second look finds something; one that
-                // another vCPU moves back and forth must not hold the loop.
+                // The index of a correct driver only grows, so a second look finds the chain. An index that another vCPU
+                // moves back and forth must not hold the loop.
                 if queue.enable_notification(mem)? && !looked_again {
                     looked_again = true;
                     queue.disable_notification(mem)?;
@@ -178,7 +178,7 @@ impl DeviceQueue {
             let buffers = ChainBuffers::collect(chain).unwrap_or_default();
             let more = buffers.writable.len();
             if more == 0 {
-                // A chain of the wrong direction, or a broken one, can carry nothing.
+                // A device-readable or broken chain cannot carry a message.
                 rewind(queue, chains.len() + 1);
                 return Err(virtio_queue::Error::InvalidChain.into());
             }
@@ -212,12 +212,12 @@ impl DeviceQueue {
         Ok(Placed::Yes)
     }
 
-    /// Whether the driver enabled it.
+    /// Returns true if the driver enabled the queue.
     pub fn is_ready(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// Rings the queue's own doorbell: the device has more to do after others had their turn.
+    /// Rings the queue's own doorbell, to continue after other devices had a turn.
     ///
     /// # Errors
     /// The event descriptor cannot be written.
@@ -225,26 +225,26 @@ impl DeviceQueue {
         self.kick.write(1).map_err(QueueError::Signal)
     }
 
-    /// Tells the driver that the configuration of the device has changed.
+    /// Signals to the driver that the device's configuration changed.
     ///
     /// # Errors
     /// The event descriptor cannot be written.
-    pub fn tell_config_changed(&self) -> Result<(), QueueError> {
+    pub fn signal_config_change(&self) -> Result<(), QueueError> {
         let told = self.interrupt.trigger(Cause::Config);
         told.map_err(QueueError::Signal)
     }
 
-    /// Finishes a chain that was [`Served::Later`]; `len` bytes were written to the guest.
+    /// Completes a chain that was [`Served::Later`]; `len` bytes were written to the guest.
     ///
     /// # Errors
-    /// The ring is malformed or the guest cannot be signalled.
+    /// The ring is malformed, or the guest cannot be interrupted.
     pub fn complete(&mut self, head: u16, len: u32) -> Result<(), QueueError> {
         let queue = ready(self.index, &mut self.queue)?;
         publish(queue, &self.mem, &[(head, len)])?;
         self.signal()
     }
 
-    /// Interrupts the guest if it has used entries it wants to hear of (section 2.7.10).
+    /// Interrupts the guest if the driver wants to be notified of the new used entries (section 2.7.10).
     ///
     /// # Errors
     /// The ring is malformed or the event descriptor cannot be written.
@@ -255,7 +255,7 @@ impl DeviceQueue {
             return Ok(());
         }
         self.signalled = new.0;
-        // The used index must be out before we look whether the driver sleeps.
+        // The used index must be visible before the driver's event index is read.
         fence(Ordering::SeqCst);
         let avail = GuestAddress(queue.avail_ring());
         let wanted = if queue.event_idx_enabled() {
@@ -286,13 +286,13 @@ fn field(base: GuestAddress, offset: u64) -> Result<GuestAddress, virtio_queue::
         .ok_or(virtio_queue::Error::AddressOverflow)
 }
 
-/// The next available chain. Not `pop_descriptor_chain`, which hides a broken index.
+/// Returns the next available chain. virtio-queue's `pop_descriptor_chain` would hide an invalid index.
 fn pop<'m>(queue: &mut Queue, mem: &'m GuestMemory) -> Result<Option<Chain<'m>>, QueueError> {
     let available = queue.avail_idx(mem, Ordering::Acquire)?.0;
     if available == queue.next_avail() {
         return Ok(None);
     }
-    // Something is there: an entry that cannot be read now never will be.
+    // The index says there is an entry; one that cannot be read now will never be readable.
     let chain = queue.iter(mem)?.next();
     let chain = chain.ok_or(virtio_queue::Error::InvalidAvailRingIndex)?;
     if chain.head_index() >= queue.size() {
@@ -307,8 +307,8 @@ fn rewind(queue: &mut Queue, chains: usize) {
     }
 }
 
-/// Publishes chains all at once: a driver that sees the first buffer of a merged message
-/// expects the others behind it.
+/// Publishes several chains at once. A driver that sees the first buffer of a merged message expects the others to be
+/// there.
 fn publish(queue: &mut Queue, mem: &GuestMemory, used: &[(u16, u32)]) -> Result<(), QueueError> {
     let ring = GuestAddress(queue.used_ring());
     let mut next = Wrapping(queue.next_used());
@@ -324,8 +324,8 @@ fn publish(queue: &mut Queue, mem: &GuestMemory, used: &[(u16, u32)]) -> Result<
     Ok(())
 }
 
-/// Whether the three parts of `queue` lie in guest memory. The library has the same check, which
-/// logs an error for each mistake of a guest.
+/// Returns true if the three parts of `queue` are in guest memory. virtio-queue's own check logs an error for each
+/// mistake of a guest.
 pub(super) fn rings_in_memory(queue: &Queue, mem: &GuestMemory) -> bool {
     let size = usize::from(queue.size());
     // Section 2.7: the descriptor table, and the rings with their event index.

@@ -1,27 +1,27 @@
-//! What a device in use can be asked for.
+//! Reports of a device in use.
 
 use resources::{BalloonStats, HintingStatus};
 
-/// What a device tells of itself.
+/// The report of a device.
 #[expect(
     clippy::large_enum_variant,
     reason = "made for one request and taken apart at once"
 )]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Nothing.
+    /// The device has nothing to report.
     None,
     /// A balloon.
     Balloon(BalloonReport),
 }
 
-/// A balloon in use.
+/// State of a balloon in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalloonReport {
-    /// Its configuration as it is now.
+    /// Current configuration.
     pub config: resources::Balloon,
-    /// `None` if statistics are off.
+    /// Latest statistics; `None` if they are disabled.
     pub statistics: Option<BalloonStats>,
-    /// `None` if hinting is off.
+    /// Progress of free page hinting; `None` if it is disabled.
     pub hinting: Option<HintingStatus>,
 }

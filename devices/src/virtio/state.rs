@@ -1,31 +1,31 @@
-//! Saved state of virtio devices: separate types, so that the format changes only on purpose.
+//! Saved state of virtio devices. The types are separate from the live ones, so that the format changes only on purpose.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Most bytes of [`DeviceState::bytes`] that are looked at.
+/// Largest [`DeviceState::bytes`] that is parsed.
 const MAX_BYTES: usize = 64 << 10;
 
-/// What a device carries besides its queues and features: opaque to all but the device.
+/// Device-specific state besides queues and features. Only the device reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceState {
-    /// Version of `bytes`, the device's own count.
+    /// Format version of `bytes`, counted per device type.
     pub version: u32,
-    /// The state.
+    /// The encoded state.
     pub bytes: Vec<u8>,
 }
 
 impl DeviceState {
-    /// `state` in the encoding that all devices share.
+    /// Encodes `state` as JSON, which all devices use.
     pub fn encode(version: u32, state: &impl Serialize) -> Self {
         Self {
             version,
-            // Numbers and lists of them can always be told.
+            // Serializing numbers and lists of numbers cannot fail.
             bytes: serde_json::to_vec(state).unwrap_or_default(),
         }
     }
 
-    /// What [`Self::encode`] was given, of which the device knows `version`.
+    /// Decodes the state of a device that knows `version`.
     ///
     /// # Errors
     /// [`StateError::Version`] or [`StateError::Unreadable`].
@@ -46,16 +46,16 @@ impl DeviceState {
     }
 }
 
-/// One queue.
+/// Saved state of one queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedQueue {
-    /// Entries the driver chose.
+    /// Size that the driver chose, in entries.
     pub size: u16,
-    /// Whether the driver enabled it.
+    /// True if the driver enabled the queue.
     pub ready: bool,
-    /// Next entry of the available ring to serve.
+    /// Index of the next entry of the available ring.
     pub next_avail: u16,
-    /// Next entry of the used ring to fill.
+    /// Index of the next entry of the used ring.
     pub next_used: u16,
     /// Guest address of the descriptor table.
     pub desc_table: u64,
@@ -65,18 +65,18 @@ pub struct SavedQueue {
     pub used_ring: u64,
 }
 
-/// Registers that choose what others show; a guest may be saved between the two accesses.
+/// Selector registers. A guest may be saved between writing a selector and the access that it selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selectors {
-    /// Half of the offered features that is read.
+    /// Selected half of the offered features.
     pub device_features: u32,
-    /// Half of the accepted features that is written.
+    /// Selected half of the accepted features.
     pub driver_features: u32,
-    /// Queue that is set up.
+    /// Selected queue.
     pub queue: u32,
 }
 
-/// A virtio device with its transport.
+/// Saved state of a virtio device and its transport.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtioState {
     /// Device status register.
@@ -85,55 +85,55 @@ pub struct VirtioState {
     pub features: u64,
     /// Pending interrupt causes.
     pub interrupts: u32,
-    /// Selecting registers.
+    /// Selector registers.
     pub select: Selectors,
     /// The queues.
     pub queues: Vec<SavedQueue>,
-    /// Number of the configuration.
+    /// Configuration generation.
     #[serde(default)]
     pub config_generation: u32,
-    /// The configuration itself, to know whether the driver must hear of another one; empty if unknown.
+    /// The configuration space, to detect a change across restore. Empty if unknown.
     #[serde(default)]
     pub config: Vec<u8>,
-    /// What the device adds.
+    /// Device-specific state.
     pub device: DeviceState,
 }
 
-/// The state does not fit the device it is loaded into.
+/// The state does not fit the device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StateError {
-    /// Another number of queues.
-    #[error("the saved device has {saved} queues, this one {present}")]
+    /// The number of queues differs.
+    #[error("the saved device has {saved} queues, the new one has {present}")]
     QueueCount {
-        /// In the state.
+        /// Queues in the state.
         saved: usize,
-        /// In the device.
+        /// Queues of the device.
         present: usize,
     },
-    /// Features that this device does not offer.
-    #[error("the saved device uses features {0:#x}, which this one does not offer")]
+    /// The driver uses features that the new device does not offer.
+    #[error("the saved device uses features {0:#x}, which the new one does not offer")]
     Features(u64),
-    /// A queue that cannot be.
+    /// The state of this queue is invalid.
     #[error("saved queue {0} is malformed")]
     Queue(usize),
-    /// A status that no sequence of steps leads to.
-    #[error("the saved device cannot have the status {0:#x}")]
+    /// The device status is invalid.
+    #[error("the saved device status {0:#x} is invalid")]
     Status(u32),
-    /// Interrupt causes that there are not.
-    #[error("the saved device cannot have the interrupt causes {0:#x}")]
+    /// The interrupt causes are invalid.
+    #[error("the saved interrupt causes {0:#x} are invalid")]
     Interrupts(u32),
-    /// The device's own state is of another version of it.
-    #[error("the device's own state has version {saved}, and only {known} is known")]
+    /// The version of the device-specific state is unknown.
+    #[error("the device-specific state has version {saved}, but only version {known} is supported")]
     Version {
-        /// In the state.
+        /// Version of the state.
         saved: u32,
-        /// Of the device.
+        /// Version that the device supports.
         known: u32,
     },
-    /// The device's own state is no state.
-    #[error("the device's own state cannot be read: {0}")]
+    /// The device-specific state cannot be parsed.
+    #[error("cannot read the device-specific state: {0}")]
     Unreadable(String),
-    /// The device's own state has a value that cannot be.
-    #[error("the device's own state cannot have this {0}")]
+    /// The device-specific state has an invalid value.
+    #[error("the device-specific state has an invalid {0}")]
     Value(&'static str),
 }

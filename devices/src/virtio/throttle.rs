@@ -1,5 +1,5 @@
-//! A rate limiter in use: shared by the two halves of a device, so that a pause does not fill its
-//! buckets, with the alarm that wakes the half that waits.
+//! A rate limiter in use. Both halves of a device share it, so that a pause does not refill its buckets; a timer wakes
+//! the half that waits.
 
 use crate::lock;
 use crate::util::rate_limiter::{Levels, RateLimiter};
@@ -9,30 +9,30 @@ use crate::virtio::state::StateError;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// The limits of a device, kept by its driver-facing half.
+/// The rate limiter of a device, owned by its driver-facing half.
 #[derive(Clone, Debug, Default)]
 pub struct Limits(Arc<Mutex<RateLimiter>>);
 
 impl Limits {
-    /// As `config` has them, with full buckets.
+    /// Creates the limiter of `config` with full buckets.
     pub fn new(config: &resources::RateLimiter) -> Self {
         Self(Arc::new(Mutex::new(RateLimiter::new(config, now()))))
     }
 
-    /// Changes them; a running handler learns of limits where there were none when it starts anew.
+    /// Changes the limits. A running handler without limits notices new ones when it starts again.
     pub fn update(&self, change: &resources::RateLimiter) {
         lock(&self.0).update(change, now());
     }
 
-    /// How full the buckets are.
+    /// Returns the bucket levels for a snapshot.
     pub fn levels(&self) -> Levels {
         lock(&self.0).levels(now())
     }
 
-    /// Has the buckets as full as they were saved.
+    /// Restores saved bucket levels.
     ///
     /// # Errors
-    /// [`StateError::Value`]: no bucket can be so; all is as it was.
+    /// [`StateError::Value`]: no bucket can have such a level. Nothing was changed.
     pub fn set_levels(&self, levels: &Levels) -> Result<(), StateError> {
         if !levels.can_be() {
             return Err(StateError::Value("rate limiter"));
@@ -41,10 +41,10 @@ impl Limits {
         Ok(())
     }
 
-    /// The handler's part, with an alarm if there are limits.
+    /// Returns the handler's half, with a timer if there are limits.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn throttle(&self) -> io::Result<Throttle> {
         let limited = lock(&self.0).limits();
         let timer = limited.then(Timer::new).transpose()?;
@@ -52,12 +52,12 @@ impl Limits {
     }
 }
 
-/// The limits as a queue handler asks them.
+/// The rate limiter as a queue handler uses it.
 #[derive(Debug, Default)]
 pub struct Throttle(Option<(Arc<Mutex<RateLimiter>>, Timer)>);
 
 impl Throttle {
-    /// Whether an operation of `bytes` may go now. If not, the alarm goes off when it may.
+    /// Takes one operation of `bytes`. Returns false if it must wait; the timer then expires when it may proceed.
     pub fn admits(&self, bytes: usize) -> bool {
         let Some((limiter, timer)) = &self.0 else {
             return true;
@@ -72,21 +72,21 @@ impl Throttle {
         }
     }
 
-    /// Whether there are limits, and so an alarm.
+    /// Returns true if there are limits, and so a timer.
     pub fn limits(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The alarm, if there are limits.
+    /// Returns the timer's source if there are limits.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn source(&self) -> io::Result<Option<Source>> {
         let timer = self.0.as_ref().map(|(_, timer)| timer);
         timer.map(Timer::source).transpose()
     }
 
-    /// The alarm went off.
+    /// Clears the expired timer.
     pub fn acknowledge(&self) {
         if let Some((_, timer)) = &self.0 {
             timer.acknowledge();

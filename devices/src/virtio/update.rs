@@ -1,56 +1,56 @@
-//! What may change on a device while its guest runs.
+//! Changes of a device while its guest runs.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Which way the limits of a device apply.
+/// The direction that a rate limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// All of a device that does not tell directions apart; of another both.
+    /// All traffic of a device without directions; both directions of a network card.
     Both,
-    /// What the guest receives.
+    /// From the host to the guest.
     Receive,
-    /// What the guest sends.
+    /// From the guest to the host.
     Transmit,
 }
 
 /// A change of a device.
 #[derive(Clone, Debug)]
 pub enum DeviceUpdate {
-    /// Another file behind a disk, or the same one with another size.
+    /// Opens another file for a disk, or the same file with another size.
     Disk {
-        /// The image.
+        /// Path of the image.
         path: PathBuf,
     },
-    /// Other limits: an absent bucket goes on, one of size or refill time 0 is switched off, any other
-    /// is replaced by a full one.
+    /// Changes rate limits. An absent bucket stays, one with size or refill time 0 is disabled, any other is replaced by
+    /// a full one.
     Limits {
-        /// Of which direction.
+        /// The direction.
         direction: Direction,
         /// The buckets.
         change: resources::RateLimiter,
     },
-    /// Another size of the balloon.
+    /// Changes the target size of the balloon.
     BalloonTarget {
-        /// In MiB.
+        /// Size in MiB.
         mib: u32,
     },
-    /// Another time between two statistics of the balloon.
+    /// Changes the interval of the balloon's statistics.
     StatisticsInterval {
-        /// In seconds; to and from 0 it cannot change.
+        /// Interval in seconds. It cannot change to or from 0.
         seconds: u16,
     },
     /// Asks the guest for hints of free pages.
     HintingStart {
-        /// Gives the guest its pages back as soon as it has told of all.
+        /// Sends DONE, which returns the pages to the guest, as soon as the guest has sent all hints.
         acknowledge_on_stop: bool,
     },
-    /// Gives the guest the pages back of which it told.
+    /// Returns the hinted pages to the guest.
     HintingStop,
 }
 
 impl DeviceUpdate {
-    /// Whether there must be a driver to tell.
+    /// Returns true if the change needs an active driver.
     pub(super) fn needs_driver(&self) -> bool {
         matches!(
             self,
@@ -59,25 +59,25 @@ impl DeviceUpdate {
     }
 }
 
-/// Why a device is as before.
+/// The reason why a device was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// Another type of device, or one without the feature.
+    /// The device type, or its negotiated features, do not support the change.
     #[error("the device does not support this change")]
     Unsupported,
-    /// No driver has taken the device yet; the text is the compatible monitor's.
+    /// No driver has activated the device yet. The text is Firecracker's.
     #[error("Device not activated yet.")]
     NotActivated,
-    /// Statistics of the balloon are there from the start or not at all.
+    /// Statistics cannot be switched on or off after activation. The text is Firecracker's.
     #[error("Statistics cannot be enabled/disabled after activation.")]
     StatisticsState,
-    /// A balloon larger than can be told to the guest.
+    /// The balloon size does not fit the device's field. The text is Firecracker's.
     #[error("Amount of pages requested cannot fit in `u32`.")]
     TooLarge,
-    /// The file cannot be used.
+    /// The image cannot be used.
     #[error(transparent)]
     File(Box<dyn std::error::Error + Send + Sync>),
-    /// The host refused.
-    #[error("the host refuses the change")]
+    /// The host refused a system call.
+    #[error("the host refused the change")]
     Io(#[from] io::Error),
 }

@@ -1,8 +1,8 @@
-//! Runs a device's queue handler on an event loop: the one subscriber for all devices.
+//! Runs a device's queue handler on an event loop. All devices use this one subscriber.
 //!
-//! A vCPU that starts or resets a device posts to the loop and never waits for it. The loop owns
-//! a duplicate of every descriptor it watches: one that is closed before it leaves epoll
-//! can no longer be removed, and wakes the loop forever.
+//! A vCPU that starts or resets a device posts to the loop and never waits for it. The loop owns a duplicate of every
+//! descriptor it watches: a descriptor that is closed before epoll forgets it could no longer be removed, and would wake
+//! the loop for ever.
 
 use super::device::QueueHandler;
 use super::queue::{DeviceQueue, QueueError};
@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Anything an event loop serves.
+/// An event loop subscriber.
 pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
 
-/// A handle to an event loop: the one that all share, or that of one disk.
+/// A handle to an event loop: the shared one, or that of one disk.
 pub type Loop = RemoteEndpoint<Subscriber>;
 
-/// A running device: its handler and the queues it serves.
+/// A running device: its handler and its queues.
 pub struct Running {
     /// The device's queue-serving half.
     pub handler: Box<dyn QueueHandler>,
@@ -32,14 +32,14 @@ pub struct Running {
     pub queues: Vec<DeviceQueue>,
 }
 
-/// Tells driver and transport that a device is broken until it is reset (section 2.1.2).
+/// Records and signals that a device needs a reset (section 2.1.2).
 pub struct NeedsReset {
     set: AtomicBool,
     interrupt: Arc<dyn Interrupt>,
 }
 
 impl NeedsReset {
-    /// Tells the driver through `interrupt`.
+    /// Creates an unset flag, which interrupts through `interrupt`.
     pub fn new(interrupt: Arc<dyn Interrupt>) -> Self {
         Self {
             set: AtomicBool::new(false),
@@ -47,65 +47,64 @@ impl NeedsReset {
         }
     }
 
-    /// Whether it was raised since the last [`Self::clear`].
+    /// Returns true if the flag was set since the last [`Self::clear`].
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// The device was reset.
+    /// Clears the flag after a reset.
     pub fn clear(&self) {
         self.set.store(false, Ordering::Release);
     }
 
-    /// The device is broken, and its driver knows.
+    /// Sets the flag without a signal: the driver knows.
     pub fn set(&self) {
         self.set.store(true, Ordering::Release);
     }
 
-    /// The device is broken.
+    /// Sets the flag and interrupts the driver.
     pub fn raise(&self) {
         self.set();
         if let Err(e) = self.interrupt.trigger(Cause::Config) {
-            log::error!("cannot signal the guest: {e}");
+            log::error!("cannot interrupt the guest: {e}");
         }
     }
 }
 
-/// Most workers of one device that its loop has yet to forget. A guest that starts and resets a device faster
-/// than a busy loop turns would else use up the descriptors of the process.
+/// Largest number of stopped workers of one device that its loop has not removed yet. Without the limit a guest that starts
+/// and resets a device faster than a busy loop turns would use up the descriptors of the process.
 const MAX_LEAVING: usize = 16;
 
-/// Counts the workers of one device that still hold descriptors.
+/// Counts the workers of one device that hold descriptors.
 #[derive(Clone, Default)]
 pub struct WorkerCount(Arc<()>);
 
-/// Event-loop subscriber of one device; `running` is taken when the device stops.
+/// Event loop subscriber of one device. `running` is taken when the device stops.
 struct Worker {
     _counted: WorkerCount,
     running: Option<Running>,
     needs_reset: Arc<NeedsReset>,
-    /// By queue; none for one that the driver did not enable.
+    /// Doorbells by queue; `None` for a queue that the driver did not enable.
     kicks: Vec<Option<EventFd>>,
     sources: Vec<Source>,
     id: Option<SubscriberId>,
 }
 
-/// What the loop holds: `event_manager` serves `Arc<Mutex<T>>` too, but locks with an unwrap.
+/// The subscriber. event-manager serves `Arc<Mutex<T>>` as well, but unwraps a poisoned lock.
 struct SharedWorker(Arc<Mutex<Worker>>);
 
-/// With which the transport takes a running device off its loop.
+/// Handle with which the transport stops a running device.
 pub struct WorkerHandle {
     worker: Arc<Mutex<Worker>>,
     event_loop: Loop,
 }
 
 impl WorkerHandle {
-    /// Puts `running` on `event_loop` without waiting for it; `kicks` are duplicates of its
-    /// doorbells, one for each queue that the driver enabled. Those are served once, whether their doorbells
-    /// rang or not.
+    /// Posts `running` to `event_loop` without waiting. `kicks` are duplicates of the doorbells, one for each enabled queue.
+    /// Every enabled queue is served once at the start, without a kick.
     ///
     /// # Errors
-    /// The loop is gone or far behind, or a descriptor could not be duplicated.
+    /// The loop has ended or lags far behind, or a descriptor could not be duplicated.
     pub fn start(
         event_loop: &Loop,
         running: Running,
@@ -114,7 +113,7 @@ impl WorkerHandle {
         count: &WorkerCount,
     ) -> io::Result<Self> {
         if Arc::strong_count(&count.0) > MAX_LEAVING {
-            return Err(io::Error::other("its event loop is far behind"));
+            return Err(io::Error::other("its event loop lags far behind"));
         }
         let sources = running.handler.sources()?;
         for kick in kicks.iter().flatten() {
@@ -143,14 +142,14 @@ impl WorkerHandle {
         })
     }
 
-    /// Takes the device off the loop with nothing in flight. Waits for the batch being served,
-    /// never for the loop, so that a vCPU may call it.
+    /// Removes the device from the loop with no request in flight. Waits for the batch being served, but never for the
+    /// loop, so that a vCPU may call it.
     pub fn stop(self) -> Option<Running> {
         let mut running = lock(&self.worker).running.take();
         if let Some(Running { handler, queues }) = &mut running
             && let Err(e) = handler.drain(queues)
         {
-            log::debug!("a broken device was stopped: {e}");
+            log::debug!("stopped a device with a broken queue: {e}");
         }
         let worker = self.worker;
         let removed = self.event_loop.fire(
@@ -171,7 +170,7 @@ impl WorkerHandle {
 impl Worker {
     fn watch(&self, ops: &mut EventOps<'_>) {
         if self.running.is_none() {
-            // Stopped before the loop came to it; its successor must not hear of it.
+            // The device was stopped before the loop served it. The next worker must not be disturbed.
             return;
         }
         let kicks = self.kicks.iter().map(|kick| {
@@ -197,7 +196,7 @@ impl Worker {
         };
         match self.kicks.get(token) {
             Some(kick) => {
-                // Non-blocking: another event may have emptied it.
+                // Non-blocking, because another event may have emptied it.
                 let _ = kick.as_ref().map(EventFd::read);
                 handler.on_queue(token, queues)
             }
@@ -214,7 +213,7 @@ impl MutEventSubscriber for SharedWorker {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         let mut worker = lock(&self.0);
         if worker.running.is_none() {
-            // Stopped; it leaves the loop in a moment.
+            // Stopped; the loop removes it soon.
             return;
         }
         let broken = worker.needs_reset.is_set();
@@ -223,7 +222,7 @@ impl MutEventSubscriber for SharedWorker {
             false => worker.dispatch(events.data() as usize),
         };
         if let Err(e) = &result {
-            log::warn!("a device waits for its reset: {e}");
+            log::warn!("a device stopped until its driver resets it: {e}");
             worker.needs_reset.raise();
         }
         if broken || result.is_err() {

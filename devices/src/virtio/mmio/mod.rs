@@ -1,8 +1,8 @@
-//! virtio-mmio registers, version 2 (section 4.2.2), and everything generic about a device: features,
-//! queue set-up, status and interrupt status. Their saved state is in `saved`.
+//! virtio-mmio, version 2 (section 4.2.2): the registers, and the device-independent state behind them (features, queue
+//! set-up, status, interrupts). `saved` saves and restores that state.
 //!
-//! Each register write is checked against the device status as section 3.1.1 orders them; one out
-//! of order is ignored, never acted upon half.
+//! The monitor creates one transport per device. Each register write is checked against the order of section 3.1.1; a
+//! write out of order is ignored as a whole.
 
 mod saved;
 
@@ -30,26 +30,26 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Bytes of the register window.
 pub const WINDOW: u64 = 0x1000;
-/// Offset of the register that the doorbells of all queues share; the value written is the queue.
+/// Offset of the doorbell register, which all queues share. The written value is the queue index.
 pub const QUEUE_NOTIFY: u64 = reg::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 
 const CONFIG: u64 = reg::VIRTIO_MMIO_CONFIG as u64;
 /// "virt", little-endian.
 const MAGIC: u32 = 0x7472_6976;
 const VERSION: u32 = 2;
-/// "BNTM", little-endian; drivers do not look at it.
+/// "BNTM", little-endian. Drivers ignore it.
 const VENDOR: u32 = 0x4d54_4e42;
-/// The transport's own features: no legacy interface, indirect descriptors, event indices.
+/// Features of the transport: no legacy interface, indirect descriptors, event indices.
 const TRANSPORT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
-/// Statuses the driver sets, in their order; the device's own DEVICE_NEEDS_RESET is not among them.
+/// Status bits that the driver sets, in their order. The device sets DEVICE_NEEDS_RESET.
 const DRIVER_STATUS: u32 = VIRTIO_CONFIG_S_ACKNOWLEDGE
     | VIRTIO_CONFIG_S_DRIVER
     | VIRTIO_CONFIG_S_FEATURES_OK
     | VIRTIO_CONFIG_S_DRIVER_OK
     | VIRTIO_CONFIG_S_FAILED;
 
-/// One queue as the driver describes it.
+/// A queue as the driver describes it.
 #[derive(Clone, Copy, Debug, Default)]
 struct QueueSetup {
     max_size: u16,
@@ -66,7 +66,7 @@ impl QueueSetup {
         setup
     }
 
-    /// `None` if the driver described something that cannot be.
+    /// Returns `None` if the description is invalid.
     fn build(&self, event_idx: bool, mem: &GuestMemory) -> Option<Queue> {
         let set = &self.set;
         let queue = Queue::try_from(QueueState {
@@ -84,15 +84,15 @@ impl QueueSetup {
     }
 }
 
-/// What a transport is wired to.
+/// The host resources of a transport.
 pub struct Wiring {
     /// Guest memory.
     pub mem: GuestMemory,
-    /// The device's interrupt.
+    /// Interrupt of the device.
     pub interrupt: Arc<LineInterrupt>,
-    /// The loop that serves the device.
+    /// Event loop that serves the device.
     pub event_loop: Loop,
-    /// Non-blocking doorbells, one for each queue.
+    /// Non-blocking doorbells, one per queue.
     pub kicks: Vec<EventFd>,
 }
 
@@ -109,9 +109,9 @@ pub struct MmioTransport {
     status: u32,
     select: Selectors,
     config_generation: u32,
-    /// The configuration that has this number.
+    /// The configuration space that the current generation number stands for.
     config_seen: Vec<u8>,
-    /// Interrupts that were saved pending are to be raised.
+    /// True if saved pending interrupts have not been raised yet.
     raise_saved: bool,
 }
 
@@ -133,7 +133,7 @@ fn set_half(value: &mut u64, high: bool, half: u32) {
 }
 
 impl MmioTransport {
-    /// Puts `device` behind registers.
+    /// Creates the transport of `device`.
     pub fn new(device: Box<dyn VirtioDevice>, wiring: Wiring) -> Self {
         let offer = device.offer();
         let queues = offer.queue_sizes.iter().map(|&n| QueueSetup::new(n));
@@ -162,7 +162,7 @@ impl MmioTransport {
         self.status & status == status
     }
 
-    /// Quiesces the device; afterwards the transport owns the queues.
+    /// Stops the device. Afterwards the transport owns the queues.
     pub fn pause(&mut self) {
         let Some(running) = self.running.take().and_then(WorkerHandle::stop) else {
             return;
@@ -174,8 +174,8 @@ impl MmioTransport {
         }
     }
 
-    /// Serves the queues: when the driver is ready, after [`Self::pause`], after
-    /// [`Self::restore`]. If the host refuses, the driver is asked for a reset.
+    /// Starts serving the queues: when the driver is ready, after [`Self::pause`], after [`Self::restore`]. If the host
+    /// refuses, the transport requests a reset from the driver.
     pub fn resume(&mut self) {
         self.raise_saved();
         if !self.has(VIRTIO_CONFIG_S_DRIVER_OK) || self.running.is_some() {
@@ -191,19 +191,18 @@ impl MmioTransport {
         }
     }
 
-    /// Changes the device with its queues at rest, and tells the driver of a configuration that
-    /// changed. Waits for the batch being served, never for the loop, so that the loop's own
-    /// thread may call it.
+    /// Changes the stopped device and signals a changed configuration to the driver. Waits for the batch being served, but
+    /// never for the loop, so that the loop's own thread may call it.
     ///
     /// # Errors
-    /// [`UpdateError`]; the device is then as it was.
+    /// [`UpdateError`]; the device is unchanged.
     pub fn update(&mut self, change: DeviceUpdate) -> Result<(), UpdateError> {
         if change.needs_driver() && !self.has(VIRTIO_CONFIG_S_DRIVER_OK) {
             return Err(UpdateError::NotActivated);
         }
-        // What the driver wrote itself is no news to it.
+        // The driver knows what it wrote itself.
         self.notice_config();
-        // A machine that is paused stays so.
+        // A device of a paused machine stays stopped.
         let running = self.running.is_some();
         self.pause();
         let done = self.device.update(change);
@@ -211,7 +210,7 @@ impl MmioTransport {
             && self.has(VIRTIO_CONFIG_S_DRIVER_OK)
             && let Err(e) = self.wiring.interrupt.trigger(Cause::Config)
         {
-            log::error!("cannot signal the guest: {e}");
+            log::error!("cannot interrupt the guest: {e}");
         }
         if running {
             self.resume();
@@ -219,7 +218,7 @@ impl MmioTransport {
         done
     }
 
-    /// Counts a change of the configuration since the last call; whether there was one.
+    /// Increments the generation if the configuration changed since the last call. Returns true if it did.
     fn notice_config(&mut self) -> bool {
         let config = self.device.config();
         let changed = *config != self.config_seen;
@@ -230,12 +229,12 @@ impl MmioTransport {
         changed
     }
 
-    /// What the device tells of itself.
+    /// Returns the device's report.
     pub fn report(&self) -> Report {
         self.device.report()
     }
 
-    /// The device's counters.
+    /// Returns the device's metrics.
     pub fn metrics(&self) -> Option<Arc<dyn MetricSet>> {
         self.device.metrics()
     }
@@ -248,10 +247,10 @@ impl MmioTransport {
             let queue = match setup.set.ready {
                 false => None,
                 true => Some(setup.build(event_idx, &self.wiring.mem).ok_or_else(|| {
-                    io::Error::other(format!("queue {index} is not in guest memory"))
+                    io::Error::other(format!("queue {index} is outside guest memory"))
                 })?),
             };
-            // A queue that is not enabled has no doorbell.
+            // A disabled queue has no doorbell.
             kicks.push(queue.is_some().then(|| kick.try_clone()).transpose()?);
             let (mem, interrupt) = (self.wiring.mem.clone(), self.wiring.interrupt.clone());
             queues.push(DeviceQueue::new(
@@ -273,7 +272,7 @@ impl MmioTransport {
         )
     }
 
-    /// The device status register.
+    /// Returns the device status register.
     fn status(&self) -> u32 {
         match self.needs_reset.is_set() {
             true => self.status | VIRTIO_CONFIG_S_NEEDS_RESET,
@@ -298,7 +297,7 @@ impl MmioTransport {
         }
         let value = value & DRIVER_STATUS;
         if self.status & !value != 0 {
-            log::debug!("ignored a status that takes bits back: {value:#x}");
+            log::debug!("ignored a status that clears bits: {value:#x}");
             return;
         }
         let new = value & !self.status;
@@ -318,7 +317,7 @@ impl MmioTransport {
         }
     }
 
-    /// Each step of section 3.1.1 needs the one before it, and the device's consent.
+    /// Returns true if the driver may set `bit`: section 3.1.1 requires the step before it and the device's consent.
     fn may_set(&self, bit: u32) -> bool {
         match bit {
             VIRTIO_CONFIG_S_DRIVER => self.has(VIRTIO_CONFIG_S_ACKNOWLEDGE),
@@ -358,7 +357,7 @@ impl MmioTransport {
         }
     }
 
-    /// A doorbell that KVM did not take: without ioeventfd, and in tests.
+    /// Rings a doorbell that KVM did not handle: in tests, and without an ioeventfd.
     fn kick(&self, queue: u32) {
         let kick = self.wiring.kicks.get(queue as usize);
         if let Some(Err(e)) = kick.map(|kick| kick.write(1)) {
@@ -405,7 +404,7 @@ impl MmioTransport {
             reg::VIRTIO_MMIO_INTERRUPT_STATUS => self.wiring.interrupt.status(),
             reg::VIRTIO_MMIO_STATUS => self.status(),
             reg::VIRTIO_MMIO_CONFIG_GENERATION => self.config_generation,
-            // No shared memory region: length and base are -1 (section 4.2.2).
+            // There is no shared memory region: length and base are -1 (section 4.2.2).
             reg::VIRTIO_MMIO_SHM_LEN_LOW
             | reg::VIRTIO_MMIO_SHM_LEN_HIGH
             | reg::VIRTIO_MMIO_SHM_BASE_LOW

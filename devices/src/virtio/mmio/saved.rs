@@ -1,6 +1,5 @@
-//! A transport's state: saved while it is paused, loaded into a fresh one. What is loaded may be anybody's: it
-//! is checked as a whole before any of it counts. Addresses of rings are not: they are the driver's, and
-//! looked at each time the device starts.
+//! Saves a paused transport and restores a new one. Saved state is untrusted and is checked completely before any of it
+//! is used. Ring addresses are not checked: the driver chose them, and every start of the device checks them.
 
 use super::{DRIVER_STATUS, MmioTransport, QueueSetup, valid_size};
 use crate::virtio::state::{SavedQueue, StateError, VirtioState};
@@ -11,10 +10,10 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 
 impl MmioTransport {
-    /// State of a paused device.
+    /// Saves the state of the paused device.
     pub fn save(&self) -> VirtioState {
         let config = self.device.config().into_owned();
-        // A driver that has yet to look will find another number.
+        // A driver that has not read the changed configuration yet must see a new generation.
         let changed = u32::from(config != self.config_seen);
         VirtioState {
             status: self.status(),
@@ -28,11 +27,11 @@ impl MmioTransport {
         }
     }
 
-    /// Loads `state` into a freshly built transport; call [`Self::resume`] to run. A driver that knew another
-    /// configuration than this device has is then told.
+    /// Loads `state` into a new transport; call [`Self::resume`] to run it. If the configuration space differs from the
+    /// saved one, the driver is notified.
     ///
     /// # Errors
-    /// [`StateError`]; the device is then as it was.
+    /// [`StateError`]; the device is unchanged.
     pub fn restore(&mut self, state: &VirtioState) -> Result<(), StateError> {
         self.check(state)?;
         self.device.restore(&state.device)?;
@@ -54,19 +53,19 @@ impl MmioTransport {
         self.wiring.interrupt.set_pending(interrupts);
         self.raise_saved = true;
         if state.status & VIRTIO_CONFIG_S_NEEDS_RESET != 0 {
-            // The driver was told before.
+            // The driver was notified before the save.
             self.needs_reset.set();
         }
         Ok(())
     }
 
-    /// Raises what was saved pending: not before the machine runs, since interrupt controllers may be loaded
-    /// later than devices.
+    /// Raises the interrupts that were saved pending. Not before the machine runs, because interrupt controllers may be
+    /// restored after devices.
     pub(super) fn raise_saved(&mut self) {
         if std::mem::take(&mut self.raise_saved)
             && let Err(e) = self.wiring.interrupt.raise_pending()
         {
-            log::error!("cannot signal the guest: {e}");
+            log::error!("cannot interrupt the guest: {e}");
         }
     }
 
@@ -99,7 +98,7 @@ impl MmioTransport {
     }
 }
 
-/// Whether each step of section 3.1.1 that was taken had the one before it.
+/// Returns true if every status bit was set after the one before it (section 3.1.1).
 fn reached_in_order(state: &VirtioState) -> bool {
     let has = |status: u32| state.status & status != 0;
     let steps = [
