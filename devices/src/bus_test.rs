@@ -16,7 +16,7 @@ fn register(value: u8) -> SharedDevice {
 }
 
 #[test]
-fn an_access_reaches_the_owner_and_nobody_else() {
+fn an_access_reaches_only_the_device_at_the_address() {
     let mut bus = Bus::default();
     bus.insert(0x10, 4, register(1)).unwrap();
     bus.insert(0x14, 4, register(100)).unwrap();
@@ -54,7 +54,7 @@ fn ranges_may_touch_but_not_overlap() {
 
 /// Every port device at once, close together, as a hostile guest would try them.
 #[test]
-fn no_access_of_any_port_upsets_its_neighbours() {
+fn any_port_access_leaves_other_devices_alone() {
     use crate::platform::guest_event::GuestEvent;
     use crate::platform::i8042::{self, I8042};
     use crate::platform::pci_host::{self, PciHost};

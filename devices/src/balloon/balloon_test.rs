@@ -170,7 +170,7 @@ impl Bench {
 }
 
 #[test]
-fn pages_in_the_balloon_are_the_hosts() {
+fn inflated_pages_are_released() {
     let mut bench = Bench::new(&plain());
     let mut pages: Vec<u32> = (FIRST + 8..FIRST + 20).rev().collect();
     pages.extend([FIRST + 2, FIRST + 9, FIRST + 2, 0xff]);
@@ -220,7 +220,7 @@ fn freeze(mem: &GuestMemory, file: &std::fs::File) {
 }
 
 #[test]
-fn a_guest_that_can_be_copied_gives_back_its_file_s_pages_until_it_was_copied() {
+fn a_forkable_guest_releases_file_pages_until_its_first_fork() {
     let file = memfd_create(c"guest-memory", MFdFlags::MFD_CLOEXEC).unwrap();
     let file = std::fs::File::from(file);
     let blocks = || file.metadata().unwrap().blocks() * 512 / PAGE;
@@ -270,7 +270,7 @@ fn a_guest_that_can_be_copied_gives_back_its_file_s_pages_until_it_was_copied() 
 }
 
 #[test]
-fn pages_that_are_not_the_guests_are_left_alone() {
+fn pages_outside_guest_memory_are_ignored() {
     let mut bench = Bench::new(&plain());
     let outside = [0x100, 0x101, 0x10_0000, 0x7fff_ffff, u32::MAX];
     bench.inflate(&outside);
@@ -284,7 +284,7 @@ fn pages_that_are_not_the_guests_are_left_alone() {
 }
 
 #[test]
-fn lists_of_pages_of_any_shape_are_read_as_far_as_they_go() {
+fn page_lists_of_any_shape_are_read_to_their_limit() {
     let mut bench = Bench::new(&plain());
     bench.put_words(DATA, &[FIRST, FIRST + 1, FIRST + 2]);
     // Cut anywhere, and with a piece of a number at the end.
@@ -316,7 +316,7 @@ fn lists_of_pages_of_any_shape_are_read_as_far_as_they_go() {
 }
 
 #[test]
-fn queues_are_numbered_as_the_driver_takes_them() {
+fn queues_are_numbered_by_negotiated_features() {
     let every = F_STATS_VQ | F_FREE_PAGE_HINT | F_PAGE_REPORTING;
     for (features, expected) in [
         (0, &[][..]),
@@ -352,7 +352,7 @@ fn queues_are_numbered_as_the_driver_takes_them() {
 }
 
 #[test]
-fn another_size_is_asked_for_and_the_size_reached_is_told() {
+fn a_new_size_is_requested_and_the_reached_size_reported() {
     let bench = Bench::unstarted(&all());
     assert_eq!([0, 1, 2, 3].map(|n| bench.config(n)), [512, 0, 0, 0]);
     let change = |mib| DeviceUpdate::BalloonTarget { mib };
@@ -405,7 +405,7 @@ fn another_size_is_asked_for_and_the_size_reached_is_told() {
 }
 
 #[test]
-fn statistics_are_asked_for_again_and_again() {
+fn statistics_are_requested_at_each_interval() {
     let mut bench = Bench::new(&all());
     assert_eq!(bench.statistics().free_memory, None);
     let pairs: Vec<(u16, u64)> = (0..20).map(|tag| (tag, 100 + u64::from(tag))).collect();
@@ -449,7 +449,7 @@ fn statistics_are_asked_for_again_and_again() {
 }
 
 #[test]
-fn statistics_are_on_or_off_from_the_start() {
+fn statistics_cannot_be_switched_after_activation() {
     let interval = |seconds| DeviceUpdate::StatisticsInterval { seconds };
     let mut bench = Bench::new(&resources::Balloon {
         stats_polling_interval_s: 1000,
@@ -481,7 +481,7 @@ fn statistics_are_on_or_off_from_the_start() {
 }
 
 #[test]
-fn statistics_of_no_sense_are_left_out() {
+fn invalid_statistics_are_ignored() {
     let slow = resources::Balloon {
         stats_polling_interval_s: 1000,
         ..all()
@@ -543,7 +543,7 @@ impl Bench {
 }
 
 #[test]
-fn a_run_of_hints_gives_pages_back_until_the_guest_ends_it() {
+fn a_hinting_run_releases_pages_until_the_guest_ends_it() {
     let mut bench = Bench::new(&all());
     assert_eq!(bench.status(), (0, None));
     bench.hint(FIRST, 4096);
@@ -595,7 +595,7 @@ fn a_run_that_is_not_acknowledged_waits_for_its_stop() {
 }
 
 #[test]
-fn numbers_of_runs_never_mean_something_else() {
+fn run_numbers_differ_from_commands() {
     let mut told = Told {
         last_run: u32::MAX - 1,
         ..Told::default()
@@ -605,7 +605,7 @@ fn numbers_of_runs_never_mean_something_else() {
 }
 
 #[test]
-fn hints_of_no_sense_are_counted() {
+fn invalid_hints_are_counted() {
     let mut bench = Bench::new(&all());
     let run = bench.start_run(true);
     bench.say_command(run);
@@ -625,7 +625,7 @@ fn hints_of_no_sense_are_counted() {
 }
 
 #[test]
-fn a_restored_balloon_is_as_large_and_knows_what_it_was_told() {
+fn a_restored_balloon_has_its_size_and_statistics() {
     let mut bench = Bench::new(&all());
     let mib = 3;
     bench.update(DeviceUpdate::BalloonTarget { mib }).unwrap();
@@ -660,7 +660,7 @@ fn a_restored_balloon_is_as_large_and_knows_what_it_was_told() {
 }
 
 #[test]
-fn reported_pages_are_given_back_whole() {
+fn reported_pages_are_released_as_whole_pages() {
     let mut bench = Bench::new(&resources::Balloon {
         free_page_reporting: true,
         ..plain()

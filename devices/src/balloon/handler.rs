@@ -1,4 +1,4 @@
-//! The queue-serving half of the balloon: pages go, statistics come.
+//! The queue-serving half of the balloon: releases pages and receives statistics.
 
 use super::metrics::BalloonMetrics;
 use super::shared::{DONE, STOP, Shared};
@@ -17,30 +17,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Most page numbers of a chain that are looked at; Linux sends 256. The guest keeps the rest.
+/// Largest number of page numbers in a chain that are read; Linux sends 256. The guest keeps the rest.
 const MAX_PAGES: usize = 4096;
-/// Pages given back before others on the loop have their turn. A chain names less than 2^20.
+/// Pages released per turn. A chain names less than 2^20.
 const PAGE_BUDGET: u64 = 1 << 16;
 
 pub(super) struct BalloonHandler {
-    /// By queue.
+    /// Purposes by queue.
     roles: Vec<Role>,
     shared: Arc<Shared>,
     statistics: Option<Statistics>,
     metrics: Arc<BalloonMetrics>,
 }
 
-/// The guest's statistics come in a buffer that it fills when it gets it back (section 5.5.6.3).
+/// Statistics. The guest fills the buffer when it gets it back (section 5.5.6.3).
 struct Statistics {
     queue: usize,
     interval: Duration,
     timer: Timer,
-    /// The buffer, while it is with us.
+    /// Head of the guest's buffer, while the device has it.
     buffer: Option<u16>,
 }
 
 impl BalloonHandler {
-    /// Serves queues of these `roles`; statistics are asked for each `interval`.
+    /// Creates a handler for queues of these `roles`, which requests statistics at each `interval`.
     pub(super) fn new(
         roles: Vec<Role>,
         interval: Duration,
@@ -69,7 +69,7 @@ impl BalloonHandler {
         })
     }
 
-    /// Gives the guest its buffer back, which asks for statistics.
+    /// Returns the guest's buffer, which requests statistics.
     fn ask(&mut self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
         let Some(statistics) = &mut self.statistics else {
             return Ok(());
@@ -98,7 +98,7 @@ impl BalloonHandler {
             }
             Role::Deflate => {
                 self.metrics.deflate_count.increment();
-                // A page comes back by being touched.
+                // Deflated pages come back when the guest touches them.
                 queue.serve(|_, _| Served::Done(0))
             }
             Role::Statistics => self.take_statistics(queue),
@@ -127,7 +127,7 @@ impl BalloonHandler {
         }
     }
 
-    /// Serves a queue of which the chains name pages, up to a budget that `one` takes from.
+    /// Serves a queue whose chains name pages, until `one` has used up the budget.
     fn release_from(
         &self,
         queue: &mut DeviceQueue,
@@ -140,7 +140,7 @@ impl BalloonHandler {
                 more = true;
                 return Served::NotYet;
             }
-            // An empty chain costs something, too.
+            // An empty chain costs time, too.
             budget -= 1;
             match ChainBuffers::collect(chain) {
                 Ok(chain) => one(self, mem, chain, &mut budget),
@@ -157,12 +157,15 @@ impl BalloonHandler {
         }
     }
 
-    /// The guest put pages in the balloon.
+    /// Releases the pages that the guest put into the balloon.
     fn inflate(&self, mem: &GuestMemory, numbers: &Parts, budget: &mut u64) {
-        // Whole numbers of 32 bits.
+        // Complete numbers of 32 bits.
         let mut bytes = vec![0; numbers.len().min(4 * MAX_PAGES) & !3];
         if numbers.len() > bytes.len() {
-            log::debug!("balloon: {} bytes of page numbers", numbers.len());
+            log::debug!(
+                "balloon: a chain with {} bytes of page numbers",
+                numbers.len()
+            );
             self.metrics.event_fails.increment();
         }
         if let Err(e) = numbers.read(mem, &mut bytes) {
@@ -173,7 +176,7 @@ impl BalloonHandler {
         let numbers = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b));
         let (ranges, outside) = pages::ranges(mem, numbers.collect());
         if outside > 0 {
-            log::debug!("balloon: {outside} pages are not in guest memory");
+            log::debug!("balloon: {outside} pages are outside guest memory");
             self.metrics.event_fails.increment();
         }
         for range in ranges {
@@ -183,14 +186,14 @@ impl BalloonHandler {
         }
     }
 
-    /// A command or pages of a run of hints; whether the run is now done.
+    /// Handles a command or pages of a hinting run. Returns true if the run is complete and must be acknowledged.
     fn hint(&self, mem: &GuestMemory, chain: &ChainBuffers, budget: &mut u64) -> bool {
         let mut told = lock(&self.shared.told);
         let mut done = false;
         if !chain.readable.is_empty() {
             let mut command = [0; 4];
             if let Err(e) = chain.readable.read(mem, &mut command) {
-                log::debug!("balloon: a command to hint: {e}");
+                log::debug!("balloon: cannot read a hinting command: {e}");
                 self.metrics.free_page_hint_fails.increment();
                 return false;
             }
@@ -201,7 +204,7 @@ impl BalloonHandler {
                 done = true;
             }
         }
-        // The pages of another run are the guest's again.
+        // The pages of an earlier run belong to the guest again.
         let current = self.shared.run().is_some() && self.shared.run() == told.command;
         drop(told);
         if !chain.writable.is_empty() && current {
@@ -214,12 +217,12 @@ impl BalloonHandler {
         done
     }
 
-    /// The guest told statistics, in a buffer that stays until the next are wanted.
+    /// Reads statistics. The buffer stays with the device until the next request.
     fn take_statistics(&mut self, queue: &mut DeviceQueue) -> Result<(), QueueError> {
         let Some(statistics) = &mut self.statistics else {
             return Ok(());
         };
-        // A guest has one buffer; from one that has more, the last.
+        // A guest has one buffer. If it provides several, the last counts.
         let mut earlier = Vec::new();
         queue.serve(|mem, chain| {
             earlier.extend(statistics.buffer.replace(chain.head_index()));
@@ -246,7 +249,7 @@ fn read_statistics(mem: &GuestMemory, chain: Chain<'_>) -> Option<resources::Bal
     Some(statistics::parse(&bytes))
 }
 
-/// Gives the pages of `ranges` back, counting bytes and failures.
+/// Releases the pages of `ranges`, and counts bytes and failures.
 fn release_all(
     mem: &GuestMemory,
     ranges: &Parts,
@@ -261,11 +264,11 @@ fn release_all(
     }
 }
 
-/// Gives a range back, at the cost of its length; how many bytes, `None` if it cannot be.
+/// Releases a range at the cost of its length. Returns the number of bytes; `None` on failure.
 fn release(mem: &GuestMemory, range: &Range<u64>, budget: &mut u64) -> Option<usize> {
     *budget = budget.saturating_sub(1 + range.end - range.start);
     pages::release(mem, range)
-        .inspect_err(|e| log::debug!("balloon: cannot give pages {range:#x?} back: {e}"))
+        .inspect_err(|e| log::debug!("balloon: cannot release the pages {range:#x?}: {e}"))
         .ok()
 }
 
@@ -277,7 +280,7 @@ impl QueueHandler for BalloonHandler {
 
     fn on_queue(&mut self, index: usize, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
         let Some(role) = self.roles.get(index).copied() else {
-            // A queue of a feature that the driver did not take.
+            // The queue belongs to a feature that was not negotiated.
             return Ok(());
         };
         self.serve(role, index, queues)
@@ -297,7 +300,7 @@ impl QueueHandler for BalloonHandler {
     }
 
     fn drain(&mut self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
-        // Whoever serves next gets it anew, with statistics of then.
+        // The next handler gets the buffer again, with new statistics.
         self.ask(queues)
     }
 }

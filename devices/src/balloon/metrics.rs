@@ -1,34 +1,34 @@
-//! What the balloon counts.
+//! Metrics of the balloon.
 
 use crate::metric_set;
 use crate::util::metrics::Counter;
 
 metric_set! {
-    /// What the balloon counts.
+    /// Metrics of the balloon.
     pub struct BalloonMetrics = "balloon" {
-        /// Starts that failed.
+        /// Failed activations.
         activate_fails: Counter,
-        /// Kicks of the inflating queue.
+        /// Kicks of the inflate queue.
         inflate_count: Counter,
-        /// Statistics the guest told.
+        /// Received statistics.
         stats_updates_count: Counter,
         /// Statistics that could not be read.
         stats_update_fails: Counter,
-        /// Kicks of the deflating queue.
+        /// Kicks of the deflate queue.
         deflate_count: Counter,
-        /// Broken rings, chains without sense, and pages that could not be given back.
+        /// Broken rings, malformed chains, and pages that could not be released.
         event_fails: Counter,
-        /// Kicks of the queue of reports.
+        /// Kicks of the reporting queue.
         free_page_report_count: Counter,
-        /// Bytes given back after reports.
+        /// Bytes released after reports.
         free_page_report_freed: Counter,
-        /// Reported ranges that could not be given back.
+        /// Reported ranges that could not be released.
         free_page_report_fails: Counter,
-        /// Kicks of the queue of hints.
+        /// Kicks of the hinting queue.
         free_page_hint_count: Counter,
-        /// Bytes given back after hints.
+        /// Bytes released after hints.
         free_page_hint_freed: Counter,
-        /// Hinted ranges that could not be given back.
+        /// Hinted ranges that could not be released.
         free_page_hint_fails: Counter,
     }
 }

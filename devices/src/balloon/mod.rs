@@ -1,8 +1,8 @@
-//! Memory balloon (Virtio 1.2, 5.5): memory of the guest that is given back to the host, because the
-//! host asks for it, or because the guest tells that it is free.
+//! Memory balloon (Virtio 1.2, 5.5): returns guest memory to the host, on the host's request or when the guest reports it
+//! as free.
 //!
-//! The guest decides which pages; what it names and is not its memory is left alone. The host's memory
-//! is freed at once and comes back, empty, when the guest touches it.
+//! The guest chooses the pages; addresses outside its memory are ignored. A released page is free at once on the host, and
+//! reads as empty when the guest touches it again.
 
 mod handler;
 mod metrics;
@@ -27,13 +27,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
-/// The state is what both halves know, [`Saved`].
+/// Version of the saved state, [`Saved`].
 const STATE_VERSION: u32 = 1;
-/// Entries of each queue. Linux reports free pages only if there are 32 at least.
+/// Entries of each queue. Linux reports free pages only if there are at least 32.
 const QUEUE_SIZE: u16 = 256;
-/// The balloon's pages in a MiB.
+/// Balloon pages per MiB.
 const PAGES_PER_MIB: u32 = 256;
-/// Offset of `actual` in the configuration space, the one word a driver writes.
+/// Offset of `actual` in the configuration space, the only field that a driver writes.
 const ACTUAL: u64 = 4;
 
 /// Feature bits (section 5.5.3).
@@ -42,7 +42,7 @@ const F_DEFLATE_ON_OOM: u64 = 1 << 2;
 const F_FREE_PAGE_HINT: u64 = 1 << 3;
 const F_PAGE_REPORTING: u64 = 1 << 5;
 
-/// What a queue is for.
+/// The purpose of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Inflate,
@@ -52,8 +52,8 @@ enum Role {
     Reporting,
 }
 
-/// The queues of a driver that takes `features`: those of the others are not numbered, as Linux does
-/// and section 5.5.2 does not.
+/// Returns the queues for the negotiated `features`. Queues of features that were not negotiated get no number. Linux
+/// counts so; section 5.5.2 leaves gaps.
 fn roles(features: u64) -> Vec<Role> {
     let optional = [
         (F_STATS_VQ, Role::Statistics),
@@ -68,11 +68,11 @@ fn roles(features: u64) -> Vec<Role> {
     roles
 }
 
-/// Memory balloon.
+/// The memory balloon.
 pub struct Balloon {
-    /// As it is now.
+    /// Current configuration.
     config: resources::Balloon,
-    /// The driver took hints.
+    /// True if the driver accepted hinting.
     hints: bool,
     shared: Arc<Shared>,
     metrics: Arc<BalloonMetrics>,
@@ -83,10 +83,10 @@ fn to_pages(mib: u32) -> Result<u32, UpdateError> {
 }
 
 impl Balloon {
-    /// A balloon that asks for as much as `config` says as soon as there is a driver.
+    /// Creates a balloon with the size of `config`, which is requested as soon as there is a driver.
     ///
     /// # Errors
-    /// [`UpdateError::TooLarge`].
+    /// [`UpdateError::TooLarge`]: the number of pages does not fit 32 bits.
     pub fn new(config: &resources::Balloon) -> Result<Self, UpdateError> {
         let shared = Shared::default();
         let target = to_pages(config.amount_mib)?;
@@ -169,7 +169,7 @@ impl VirtioDevice for Balloon {
                 let actual = u32::from_le_bytes(actual);
                 self.shared.actual.store(actual, Ordering::Release);
             }
-            _ => log::debug!("balloon: ignored a write of the configuration at {offset:#x}"),
+            _ => log::debug!("balloon: ignored a write to the configuration space at {offset:#x}"),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What both halves of the balloon know. The configuration space is read by vCPUs, so it is made of
-//! atomic words and no lock; the rest is for the loop and the API.
+//! State that both halves of the balloon share. vCPUs read the configuration space, so it consists of atomic words without a
+//! lock. The loop and the API use the rest.
 
 use crate::lock;
 use resources::BalloonStats;
@@ -10,38 +10,38 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Bytes of `struct virtio_balloon_config` (section 5.5.4).
 const CONFIG: usize = 16;
 
-/// Command that ends a run of hints, from either side.
+/// Command that ends a hinting run, from either side.
 pub(super) const STOP: u32 = 0;
-/// Command that gives the guest its hinted pages back.
+/// Command that returns the hinted pages to the guest.
 pub(super) const DONE: u32 = 1;
 
-/// The words of the configuration space, and what the guest told.
+/// The configuration space and the guest's reports.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// Pages asked for.
+    /// Requested size in pages.
     pub target: AtomicU32,
-    /// Pages in the balloon, as the driver says.
+    /// Current size in pages, as the driver reports it.
     pub actual: AtomicU32,
-    /// The host's command to hint.
+    /// The host's hinting command.
     pub command: AtomicU32,
     pub told: Mutex<Told>,
 }
 
-/// What the guest told, and how it is to be answered.
+/// The guest's reports and the pending answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Told {
-    /// Its statistics; sizes are not in there.
+    /// Latest statistics, without sizes.
     pub statistics: BalloonStats,
-    /// The command it last answered.
+    /// Last hinting command that the guest answered.
     pub command: Option<u32>,
-    /// The last run of hints.
+    /// Number of the last hinting run.
     pub last_run: u32,
-    /// A run that the guest has ended is done.
+    /// True if a run that the guest has ended must be acknowledged by DONE.
     pub acknowledge: bool,
 }
 
-/// [`Shared`] at rest. Any value can be: the guest chooses some, and none means more than a number.
+/// Saved state. Every value is valid: the guest chooses some, and all are plain numbers.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Saved {
@@ -70,7 +70,7 @@ impl Shared {
 
     pub(super) fn config(&self) -> [u8; CONFIG] {
         let mut config = [0; CONFIG];
-        // The last word, poison_val, belongs to a feature that is not offered.
+        // The last field, poison_val, belongs to a feature that is not offered.
         let words = [&self.target, &self.actual, &self.command];
         for (field, word) in config.chunks_exact_mut(4).zip(words) {
             field.copy_from_slice(&word.load(Ordering::Acquire).to_le_bytes());
@@ -78,7 +78,7 @@ impl Shared {
         config
     }
 
-    /// The command to hint, if there is a run.
+    /// Returns the command of the current hinting run; `None` if there is no run.
     pub(super) fn run(&self) -> Option<u32> {
         let command = self.command.load(Ordering::Acquire);
         (command != STOP && command != DONE).then_some(command)
@@ -86,7 +86,7 @@ impl Shared {
 }
 
 impl Told {
-    /// The number of a new run: never one that means something else, and not the last one's.
+    /// Returns the number of a new run, which differs from the commands and from the last run.
     pub(super) fn start_run(&mut self, acknowledge: bool) -> u32 {
         self.acknowledge = acknowledge;
         self.last_run = self.last_run.checked_add(1).unwrap_or(0).max(DONE + 1);

@@ -1,13 +1,13 @@
-//! What the guest tells of its memory (section 5.5.6.3): pairs of a tag and a value.
+//! Parses the guest's memory statistics (section 5.5.6.3): pairs of a tag and a value.
 
 use resources::BalloonStats;
 
-/// Bytes of a pair: 16 bits and 64.
+/// Bytes of a pair: a 16-bit tag and a 64-bit value.
 const PAIR: usize = 10;
-/// Most bytes of statistics that are looked at: Linux has 16 pairs.
+/// Largest number of bytes that are read. Linux sends 16 pairs.
 pub(super) const MAX_STATISTICS: usize = 64 * PAIR;
 
-/// Reads pairs; those of unknown tags are left out, and the last of several wins.
+/// Parses pairs. Unknown tags are ignored, and the last of several equal tags counts.
 pub(super) fn parse(bytes: &[u8]) -> BalloonStats {
     let mut stats = BalloonStats::default();
     for pair in bytes.chunks_exact(PAIR) {
@@ -15,7 +15,7 @@ pub(super) fn parse(bytes: &[u8]) -> BalloonStats {
             continue;
         };
         let value = <[u8; 8]>::try_from(value).map(u64::from_le_bytes).ok();
-        // VIRTIO_BALLOON_S_*, in the order of their numbers.
+        // VIRTIO_BALLOON_S_*, in numerical order.
         let field = match u16::from_le_bytes(*tag) {
             0 => &mut stats.swap_in,
             1 => &mut stats.swap_out,

@@ -1,4 +1,4 @@
-//! The file or block device behind a disk: opening, locking, measuring.
+//! The file or block device behind a disk: opens, locks and measures it.
 
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
@@ -11,25 +11,25 @@ pub(super) const SECTOR_SHIFT: u32 = 9;
 /// Bytes of a sector, the unit of every address in the protocol.
 pub const SECTOR: u64 = 1 << SECTOR_SHIFT;
 
-/// Why a disk cannot be used. Each text names the file.
+/// The reason why a disk image cannot be used. Each text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
-    /// It cannot be opened.
+    /// The image cannot be opened.
     #[error("cannot open the disk image {}{}", path.display(), hint(source))]
     Open {
         /// The image.
         path: PathBuf,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
-    /// It is a directory, a pipe or the like.
+    /// The path is neither a regular file nor a block device.
     #[error("{} is neither a file nor a block device: name a raw disk image", path.display())]
     Kind {
         /// The image.
         path: PathBuf,
     },
-    /// Another process uses it.
+    /// Another process has locked the image.
     #[error(
         "the disk image {} is in use by another process: a writable drive is one guest's alone, \
          a read-only one can be shared with `is_read_only`", path.display()
@@ -38,12 +38,12 @@ pub enum BackingError {
         /// The image.
         path: PathBuf,
     },
-    /// It cannot be locked or measured.
+    /// The image cannot be locked or measured.
     #[error("cannot use the disk image {}", path.display())]
     Io {
         /// The image.
         path: PathBuf,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
@@ -59,7 +59,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An open image, locked for as long as it or a clone of it is open.
+/// An open disk image, locked while it or a clone of it is open.
 #[derive(Debug)]
 pub struct Backing {
     file: File,
@@ -67,8 +67,8 @@ pub struct Backing {
 }
 
 impl Backing {
-    /// Opens `path` and locks it for this open file: shared if `read_only`, else
-    /// exclusively. The lock ends with the process, however it ends.
+    /// Opens `path` and locks the open file: shared if `read_only`, else exclusively. The lock ends with the process,
+    /// however it ends.
     ///
     /// # Errors
     /// [`BackingError`], naming `path`.
@@ -76,7 +76,7 @@ impl Backing {
         Self::locked(open_file(path, read_only)?, path, read_only)
     }
 
-    /// Whether `path` could be opened, as far as can be told without locking it.
+    /// Checks whether `path` can be opened, without locking it.
     ///
     /// # Errors
     /// [`BackingError`], naming `path`.
@@ -84,8 +84,8 @@ impl Backing {
         open_file(path, read_only).map(drop)
     }
 
-    /// What `path` is now, in place of this image. If it is this same file, its lock is kept and
-    /// only its size taken anew; another is locked while this one still is.
+    /// Opens the file that is at `path` now, to replace this image. If it is the same file, the lock is kept and the size is
+    /// measured again. Another file is locked while this one still is.
     ///
     /// # Errors
     /// [`BackingError`], naming `path`.
@@ -118,7 +118,7 @@ impl Backing {
     }
 
     fn measured(mut file: File, path: &Path) -> Result<Self, BackingError> {
-        // A block device has no length in its metadata.
+        // The metadata of a block device has no length.
         let len = file
             .seek(SeekFrom::End(0))
             .map_err(|source| BackingError::Io {
@@ -138,15 +138,15 @@ impl Backing {
         })
     }
 
-    /// Size in sectors of 512 bytes.
+    /// Returns the size in sectors of 512 bytes.
     pub fn sectors(&self) -> u64 {
         self.sectors
     }
 
-    /// Another handle of the same open file; the lock is shared.
+    /// Duplicates the handle; both share the lock.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
@@ -163,7 +163,7 @@ fn open_file(path: &Path, read_only: bool) -> Result<File, BackingError> {
     let file = OpenOptions::new()
         .read(true)
         .write(!read_only)
-        // A FIFO in the image's place must not hang the process.
+        // Opening a FIFO must not block.
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(|source| BackingError::Open {
@@ -181,8 +181,8 @@ fn open_file(path: &Path, read_only: bool) -> Result<File, BackingError> {
     }
 }
 
-/// A lock of the open file description: unlike a process's lock it is not lost when any other
-/// descriptor of the file is closed.
+/// Locks the open file description. Unlike a process's lock, it is not lost when another descriptor of the file is
+/// closed.
 fn lock(file: &File, shared: bool) -> nix::Result<()> {
     let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
     let whole = libc::flock {

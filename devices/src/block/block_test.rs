@@ -217,7 +217,7 @@ fn sectors_are_written_and_read_back() {
 }
 
 #[test]
-fn requests_may_be_cut_anywhere() {
+fn requests_may_be_split_anywhere() {
     let image = image();
     let mut disk = Disk::new(image.path(), options());
     // A header in pieces; data and status in pieces that do not end where they do.
@@ -257,7 +257,7 @@ fn requests_may_be_cut_anywhere() {
 }
 
 #[test]
-fn what_the_disk_does_not_have_is_an_error() {
+fn access_beyond_the_disk_is_an_error() {
     let image = image();
     let before = contents(&image);
     let mut disk = Disk::new(image.path(), options());
@@ -275,7 +275,7 @@ fn what_the_disk_does_not_have_is_an_error() {
 }
 
 #[test]
-fn a_request_that_cannot_be_answered_is_given_back() {
+fn a_request_without_a_status_byte_is_returned() {
     let image = image();
     let before = contents(&image);
     let mut disk = Disk::new(image.path(), options());
@@ -324,7 +324,7 @@ fn buffers_outside_memory_are_an_error() {
 }
 
 #[test]
-fn the_serial_number_is_told() {
+fn the_serial_number_is_returned() {
     let image = image();
     for (serial, told) in [
         ("", ""),
@@ -377,7 +377,7 @@ fn a_flush_reaches_the_engine_once() {
 }
 
 #[test]
-fn a_driver_that_does_not_flush_has_durable_writes() {
+fn writes_are_durable_for_a_driver_without_flush() {
     let image = image();
     let mut disk = Disk::new(image.path(), options());
     disk.restart(disk.guest.offered() & !(1 << VIRTIO_BLK_F_FLUSH));
@@ -401,7 +401,7 @@ fn without_a_cache_type_there_is_no_flush() {
 }
 
 #[test]
-fn discarded_sectors_cost_nothing() {
+fn discarded_sectors_use_no_space() {
     let image = NamedTempFile::new().unwrap();
     image.as_file().write_all_at(&vec![7; 1 << 20], 0).unwrap();
     let mut disk = Disk::new(image.path(), options());
@@ -461,7 +461,7 @@ fn discards_are_checked() {
 }
 
 #[test]
-fn the_configuration_tells_the_capacity_and_the_limits() {
+fn the_configuration_has_the_capacity_and_the_limits() {
     let mut image = image();
     image.seek(io::SeekFrom::End(0)).unwrap();
     image.write_all(&[1; 100]).unwrap();
@@ -476,7 +476,7 @@ fn the_configuration_tells_the_capacity_and_the_limits() {
 }
 
 #[test]
-fn an_image_belongs_to_one_writer_or_to_readers() {
+fn an_image_has_one_writer_or_several_readers() {
     let image = image();
     let open = |read_only| Backing::open(image.path(), read_only);
     let writer = open(false).unwrap();
@@ -501,7 +501,7 @@ fn an_image_belongs_to_one_writer_or_to_readers() {
 }
 
 #[test]
-fn what_is_no_image_is_refused_by_name() {
+fn errors_name_the_file_that_is_no_image() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.img");
     let error = Backing::open(&missing, false).unwrap_err().to_string();
@@ -519,7 +519,7 @@ fn what_is_no_image_is_refused_by_name() {
 }
 
 #[test]
-fn an_image_that_shrinks_is_an_error_of_its_requests() {
+fn requests_beyond_a_truncated_image_fail() {
     let image = image();
     let mut disk = Disk::new(image.path(), options());
     image.as_file().set_len(512).unwrap();
@@ -563,7 +563,7 @@ fn image_on_a_full_disk() -> Option<(Backing, File)> {
 }
 
 #[test]
-fn a_full_host_is_an_error_of_the_write() {
+fn a_write_to_a_full_host_disk_fails() {
     let Some((backing, mut image)) = image_on_a_full_disk() else {
         eprintln!("skipped: mounting a file system that can be filled takes root");
         return;
@@ -587,7 +587,7 @@ fn a_full_host_is_an_error_of_the_write() {
 }
 
 #[test]
-fn zeroes_reach_a_file_system_that_has_no_quicker_way() {
+fn zeroes_are_written_where_the_file_system_cannot_zero_a_range() {
     let Some((backing, image)) = image_on_a_full_disk() else {
         eprintln!("skipped: mounting a file system of a known kind takes root");
         return;

@@ -1,4 +1,4 @@
-//! How a disk reaches its storage.
+//! Executes disk operations on a file or block device.
 
 use super::backing::Backing;
 use crate::GuestMemory;
@@ -9,45 +9,45 @@ use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 
-/// Executes checked operations on the storage of a disk. Offsets are bytes, and within the disk.
+/// Executes checked operations. Offsets are in bytes and within the disk.
 pub trait DiskEngine: Send {
-    /// Disk to guest.
+    /// Reads from the disk into guest memory.
     ///
     /// # Errors
-    /// What the host says, or that the buffers are not in guest memory.
+    /// The read failed, or the buffers are outside guest memory.
     fn read(&mut self, mem: &GuestMemory, to: &Parts, offset: u64) -> io::Result<()>;
-    /// Guest to disk.
+    /// Writes from guest memory to the disk.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// The write failed, or the buffers are outside guest memory.
     fn write(&mut self, mem: &GuestMemory, from: &Parts, offset: u64) -> io::Result<()>;
     /// Makes all completed writes durable.
     ///
     /// # Errors
-    /// What the host says.
+    /// The flush failed. Writes since the last flush may be lost.
     fn flush(&mut self) -> io::Result<()>;
-    /// Gives the space of `bytes` back to the host; they read as zeroes.
+    /// Deallocates `bytes`, which read as zeroes afterwards.
     ///
     /// # Errors
-    /// What the host says; `Unsupported` if the file system cannot.
+    /// The host failed; `Unsupported` if the file system cannot deallocate.
     fn discard(&mut self, bytes: Range<u64>) -> io::Result<()>;
-    /// Makes `bytes` read as zeroes; with `unmap` their space may go.
+    /// Writes zeroes to `bytes`. With `unmap` the space may be deallocated.
     ///
     /// # Errors
-    /// What the host says.
+    /// The host failed.
     fn write_zeroes(&mut self, bytes: Range<u64>, unmap: bool) -> io::Result<()>;
 }
 
-/// Performs each operation at once, blocking the loop it runs on.
+/// Executes each operation before it returns, which blocks the loop.
 pub struct SyncEngine {
     backing: Backing,
 }
 
-/// Bytes of zeroes written at a time where the file system has no quicker way.
+/// Bytes of zeroes per write on a file system that cannot zero a range.
 const ZEROES: usize = 64 << 10;
 
 impl SyncEngine {
-    /// Works on `backing`.
+    /// Creates an engine for `backing`.
     pub fn new(backing: Backing) -> Self {
         Self { backing }
     }
@@ -86,7 +86,7 @@ impl DiskEngine for SyncEngine {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // The size of the image never changes, so its data is all there is to it.
+        // The size of the image never changes, so its metadata need not be synced.
         self.backing.file().sync_data()
     }
 
@@ -100,7 +100,7 @@ impl DiskEngine for SyncEngine {
             false => FallocateFlags::FALLOC_FL_ZERO_RANGE,
         };
         match self.allocate(quick, &bytes) {
-            // EINVAL: a block device of larger sectors than ours.
+            // EINVAL comes from a block device whose sectors are larger than 512 bytes.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                 self.write_plain_zeroes(bytes)
             }

@@ -1,50 +1,50 @@
-//! What a disk counts.
+//! Metrics of a disk.
 
 use crate::metric_set;
 use crate::util::metrics::{Counter, Latency};
 
 metric_set! {
-    /// What a disk counts.
+    /// Metrics of a disk.
     pub struct BlockMetrics = "block" {
-        /// Starts that failed.
+        /// Failed activations.
         activate_fails: Counter,
-        /// Always 0: no write of the configuration can fail.
+        /// Always 0: a write to the configuration space cannot fail.
         cfg_fails: Counter,
-        /// Always 0: a kick with nothing in the queue is no failure.
+        /// Always 0: a kick of an empty queue is not counted as a failure.
         no_avail_buffer: Counter,
         /// Broken rings.
         event_fails: Counter,
-        /// Requests that the host failed.
+        /// Requests that failed on the host.
         execute_fails: Counter,
-        /// Requests that make no sense.
+        /// Invalid requests.
         invalid_reqs_count: Counter,
-        /// Flushes asked for.
+        /// Requested flushes.
         flush_count: Counter,
         /// Kicks of the queue.
         queue_event_count: Counter,
-        /// Ends of a wait for the limits.
+        /// Wake-ups by the rate limiter's timer.
         rate_limiter_event_count: Counter,
-        /// Changes while the guest runs.
+        /// Changes through the API.
         update_count: Counter,
-        /// Those that failed.
+        /// Failed changes through the API.
         update_fails: Counter,
         /// Bytes the guest read.
         read_bytes: Counter,
         /// Bytes the guest wrote.
         write_bytes: Counter,
-        /// Reads that were done.
+        /// Completed reads.
         read_count: Counter,
-        /// Writes that were done.
+        /// Completed writes.
         write_count: Counter,
-        /// How long reads took.
+        /// Duration of reads.
         read_agg: Latency,
-        /// How long writes took, with the flush of a driver that does not flush.
+        /// Duration of writes, including the flush for a driver that does not flush.
         write_agg: Latency,
-        /// Requests that had to wait for the limits.
+        /// Requests delayed by the rate limiter.
         rate_limiter_throttled_events: Counter,
-        /// Always 0: no engine here refuses an operation for later.
+        /// Always 0: no engine defers an operation.
         io_engine_throttled_events: Counter,
-        /// Always 0: what is left of a turn is not counted.
+        /// Always 0: requests left at the end of a turn are not counted.
         remaining_reqs_count: Counter,
     }
 }

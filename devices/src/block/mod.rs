@@ -1,4 +1,6 @@
-//! Disk (Virtio 1.2, 5.2): turns requests into operations of a [`engine::DiskEngine`].
+//! Disk (Virtio 1.2, 5.2): parses requests and executes them with a [`engine::DiskEngine`].
+//!
+//! The monitor creates one per drive of the configuration. No file is opened here but through [`backing`].
 
 pub mod backing;
 pub mod engine;
@@ -13,12 +15,12 @@ use crate::virtio::buffers::ChainBuffers;
 use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
 use crate::virtio::state::{DeviceState, StateError};
-use crate::virtio::throttle::{self, Throttle};
+use crate::virtio::throttle::{Limits, Throttle};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
 pub use metrics::BlockMetrics;
-use request::{Limits, Operation, Request};
+use request::{Operation, Request, RequestBounds};
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
@@ -37,43 +39,42 @@ const SEG_MAX: u32 = QUEUE_SIZE as u32 - 2;
 /// Bytes of the serial number (section 5.2.6).
 const ID_BYTES: usize = 20;
 
-/// The state is how full the limits' buckets are.
+/// Version of the saved state, which is the levels of the rate limiter's buckets.
 const STATE_VERSION: u32 = 1;
 
-/// Bytes of data after which a turn ends, so that a reset or a change of the device never waits for
-/// more than this and one request.
+/// Bytes of data after which a turn ends, so that stopping the device is quick.
 const TURN_BYTES: usize = 4 << 20;
 
-/// How a disk behaves.
+/// Options of a disk.
 #[derive(Clone, Debug, Default)]
 pub struct BlockOptions {
-    /// Serial number, as the guest reads it; cut to 20 bytes.
+    /// Serial number that the guest reads, cut to 20 bytes.
     pub serial: String,
-    /// The guest cannot write.
+    /// True if the guest must not write.
     pub read_only: bool,
-    /// The guest may flush, and its flush reaches the disk of the host.
+    /// True if the disk offers a flush, which reaches the disk of the host.
     pub flush: bool,
-    /// The guest may discard sectors and write zeroes without sending them.
+    /// True if the disk offers discard and write-zeroes.
     pub discard: bool,
-    /// Limits on requests and their data, reading and writing together.
+    /// Limits on requests and their data, for reads and writes together.
     pub rate_limiter: resources::RateLimiter,
 }
 
-/// Disk device.
+/// A disk.
 pub struct Block {
     backing: Backing,
     options: BlockOptions,
     config: Vec<u8>,
-    limits: throttle::Limits,
+    limits: Limits,
     metrics: Arc<BlockMetrics>,
 }
 
 impl Block {
-    /// A disk with the contents of `backing`.
+    /// Creates a disk with the contents of `backing`.
     pub fn new(backing: Backing, options: BlockOptions) -> Self {
         let config = config_space(backing.sectors(), options.discard && !options.read_only);
         Self {
-            limits: throttle::Limits::new(&options.rate_limiter),
+            limits: Limits::new(&options.rate_limiter),
             metrics: Arc::default(),
             backing,
             options,
@@ -93,10 +94,10 @@ impl Block {
             engine,
             throttle: self.limits.throttle()?,
             metrics: self.metrics.clone(),
-            limits: Limits::new(self.discards()),
+            bounds: RequestBounds::new(self.discards()),
             sectors: self.backing.sectors(),
             read_only: self.options.read_only,
-            // A driver that does not flush believes each write durable (section 5.2.6.2).
+            // A driver that does not flush expects every write to be durable (section 5.2.6.2).
             write_through: self.options.flush && features & 1 << VIRTIO_BLK_F_FLUSH == 0,
             serial,
         })
@@ -105,7 +106,7 @@ impl Block {
 
 /// `struct virtio_blk_config` (section 5.2.4).
 fn config_space(sectors: u64, discard: bool) -> Vec<u8> {
-    let limits = Limits::new(discard);
+    let bounds = RequestBounds::new(discard);
     let mut config = Vec::with_capacity(60);
     config.extend(sectors.to_le_bytes());
     config.extend(0_u32.to_le_bytes()); // size_max: not offered
@@ -115,11 +116,11 @@ fn config_space(sectors: u64, discard: bool) -> Vec<u8> {
     config.extend([0; 8]); // topology: not offered
     config.extend([0; 2]); // writeback: not offered
     config.extend([0; 2]); // num_queues: not offered
-    config.extend(limits.discard_sectors.to_le_bytes());
-    config.extend(limits.segments.to_le_bytes());
+    config.extend(bounds.discard_sectors.to_le_bytes());
+    config.extend(bounds.segments.to_le_bytes());
     config.extend(8_u32.to_le_bytes()); // discard_sector_alignment: a page of the host's file
-    config.extend(limits.write_zeroes_sectors.to_le_bytes());
-    config.extend(limits.segments.to_le_bytes());
+    config.extend(bounds.write_zeroes_sectors.to_le_bytes());
+    config.extend(bounds.segments.to_le_bytes());
     config.extend([1, 0, 0, 0]); // write_zeroes_may_unmap
     config
 }
@@ -198,7 +199,7 @@ struct BlockHandler {
     engine: Box<dyn DiskEngine>,
     throttle: Throttle,
     metrics: Arc<BlockMetrics>,
-    limits: Limits,
+    bounds: RequestBounds,
     sectors: u64,
     read_only: bool,
     write_through: bool,
@@ -241,14 +242,14 @@ impl BlockHandler {
         }
     }
 
-    /// A chain that has no place for a status is given back as it is. Adds the bytes of data to `moved`.
+    /// Serves one chain and adds its bytes of data to `moved`. A chain without room for a status is returned unanswered.
     fn answer(&mut self, mem: &GuestMemory, chain: Chain<'_>, moved: &mut usize) -> Served {
         let request = ChainBuffers::collect(chain).map_err(|e| e.to_string());
         let request = request.and_then(|buffers| Request::parse(mem, buffers).map_err(Into::into));
         let request = match request {
             Ok(request) => request,
             Err(e) => {
-                log::debug!("disk: a request without place for an answer: {e}");
+                log::debug!("disk: cannot answer a request: {e}");
                 self.metrics.invalid_reqs_count.increment();
                 return Served::Done(0);
             }
@@ -259,7 +260,7 @@ impl BlockHandler {
             return Served::NotYet;
         }
         *moved += bytes;
-        let operation = request.check(mem, self.sectors, self.read_only, &self.limits);
+        let operation = request.check(mem, self.sectors, self.read_only, &self.bounds);
         if operation.is_err() {
             self.metrics.invalid_reqs_count.increment();
         }
@@ -267,7 +268,7 @@ impl BlockHandler {
         Served::Done(request.finish(mem, done))
     }
 
-    /// Returns the bytes of data written to the guest, or the status.
+    /// Executes `operation`. Returns the bytes of data written to the guest, or the error status.
     fn execute(
         &mut self,
         mem: &GuestMemory,

@@ -1,4 +1,4 @@
-//! Parses and checks a block request (Virtio 1.2, 5.2.6). What the guest wrote is read once.
+//! Parses and checks a block request (Virtio 1.2, 5.2.6). Guest memory is read once.
 
 use super::backing::{SECTOR, SECTOR_SHIFT};
 use crate::GuestMemory;
@@ -19,23 +19,23 @@ const OK: u8 = status(VIRTIO_BLK_S_OK);
 const IO_ERROR: u8 = status(VIRTIO_BLK_S_IOERR);
 const UNSUPPORTED: u8 = status(VIRTIO_BLK_S_UNSUPP);
 
-/// A status as the byte it is in the ring.
+/// Returns a status as the byte in guest memory.
 const fn status(value: u32) -> u8 {
     value.to_le_bytes()[0]
 }
 
-/// What a discard or write-zeroes request may ask for. They keep one request from working
-/// for long: zeroes may have to be written.
-pub(super) struct Limits {
-    /// Ranges of one request; 0 if neither is offered.
+/// Limits of discard and write-zeroes requests. They bound the work of one request, which may have to write the
+/// zeroes.
+pub(super) struct RequestBounds {
+    /// Largest number of ranges in a request; 0 if neither operation is offered.
     pub(super) segments: u32,
-    /// Sectors of one range: 2 GiB.
+    /// Largest range to discard in sectors (2 GiB).
     pub(super) discard_sectors: u32,
-    /// Sectors of one range: 32 MiB.
+    /// Largest range of zeroes in sectors (32 MiB).
     pub(super) write_zeroes_sectors: u32,
 }
 
-impl Limits {
+impl RequestBounds {
     pub(super) fn new(offered: bool) -> Self {
         match offered {
             true => Self {
@@ -72,7 +72,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Fails if the chain has no room for a header or a status: it cannot be answered.
+    /// Parses the header. Fails if the chain has no room for a header or a status, so that it cannot be answered.
     pub(super) fn parse(mem: &GuestMemory, buffers: ChainBuffers) -> Result<Self, &'static str> {
         let ChainBuffers { readable, writable } = buffers;
         let (header, data_out) = readable.split_at(HEADER).ok_or("the header is short")?;
@@ -80,7 +80,7 @@ impl Request {
         let (data_in, status) = writable.split_at(data_in_len).ok_or("no status byte")?;
         let mut bytes = [0; HEADER];
         let read = header.read(mem, &mut bytes);
-        read.map_err(|_| "the header is not in guest memory")?;
+        read.map_err(|_| "the header is outside guest memory")?;
         let [k0, k1, k2, k3, _, _, _, _, sector @ ..] = bytes;
         Ok(Self {
             kind: u32::from_le_bytes([k0, k1, k2, k3]),
@@ -99,13 +99,13 @@ impl Request {
         &self.data_out
     }
 
-    /// The operation, or the status to answer with.
+    /// Returns the checked operation, or the error status.
     pub(super) fn check(
         &self,
         mem: &GuestMemory,
         sectors: u64,
         read_only: bool,
-        limits: &Limits,
+        bounds: &RequestBounds,
     ) -> Result<Operation, u8> {
         let offset = |data: &Parts| {
             let len = data.len() as u64;
@@ -126,9 +126,9 @@ impl Request {
             VIRTIO_BLK_T_OUT => Ok(Operation::Write {
                 offset: offset(&self.data_out)?,
             }),
-            VIRTIO_BLK_T_DISCARD if limits.segments != 0 => {
-                let ranges = self.segments(mem, sectors, limits, limits.discard_sectors)?;
-                // Flags are reserved here, and a device that sees one must not guess.
+            VIRTIO_BLK_T_DISCARD if bounds.segments != 0 => {
+                let ranges = self.segments(mem, sectors, bounds, bounds.discard_sectors)?;
+                // Discard has reserved flags, which a device must refuse.
                 let plain = ranges.into_iter().map(|(range, flags)| match flags {
                     0 => Ok(range),
                     _ => Err(UNSUPPORTED),
@@ -137,8 +137,8 @@ impl Request {
                     ranges: plain.collect::<Result<_, _>>()?,
                 })
             }
-            VIRTIO_BLK_T_WRITE_ZEROES if limits.segments != 0 => {
-                let ranges = self.segments(mem, sectors, limits, limits.write_zeroes_sectors)?;
+            VIRTIO_BLK_T_WRITE_ZEROES if bounds.segments != 0 => {
+                let ranges = self.segments(mem, sectors, bounds, bounds.write_zeroes_sectors)?;
                 let known = ranges.into_iter().map(|(range, flags)| match flags {
                     0 => Ok((range, false)),
                     VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP => Ok((range, true)),
@@ -152,15 +152,15 @@ impl Request {
         }
     }
 
-    /// The ranges of a discard or write-zeroes request, each with its flags.
+    /// Returns the ranges of a discard or write-zeroes request with their flags.
     fn segments(
         &self,
         mem: &GuestMemory,
         sectors: u64,
-        limits: &Limits,
+        bounds: &RequestBounds,
         most_sectors: u32,
     ) -> Result<Vec<(Range<u64>, u32)>, u8> {
-        let most = SEGMENT * limits.segments as usize;
+        let most = SEGMENT * bounds.segments as usize;
         let len = self.data_out.len();
         if len == 0 || !len.is_multiple_of(SEGMENT) || len > most {
             return Err(IO_ERROR);
@@ -181,7 +181,7 @@ impl Request {
         ranges.collect()
     }
 
-    /// Answers with as much of `bytes` as the guest has room for.
+    /// Writes as much of `bytes` as the request has room for.
     pub(super) fn write_data(
         &self,
         mem: &GuestMemory,
@@ -193,8 +193,8 @@ impl Request {
         Ok(len)
     }
 
-    /// Writes the status byte; returns the length for the used ring: bytes written from the
-    /// start of the buffers without a gap (section 2.7.8.2).
+    /// Writes the status byte. Returns the length for the used ring: the bytes written without a gap from the start of the
+    /// buffers (section 2.7.8.2).
     pub(super) fn finish(&self, mem: &GuestMemory, done: Result<usize, u8>) -> u32 {
         let (written, status) = match done {
             Ok(written) => (written, OK),
@@ -206,7 +206,7 @@ impl Request {
     }
 }
 
-/// `count` sectors from `sector` in bytes, if the disk has them.
+/// Returns the byte range of `count` sectors from `sector`, if it is within the disk.
 fn byte_range(sector: u64, count: u64, sectors: u64) -> Result<Range<u64>, u8> {
     match sector.checked_add(count) {
         Some(end) if end <= sectors => Ok(sector << SECTOR_SHIFT..end << SECTOR_SHIFT),
@@ -214,11 +214,11 @@ fn byte_range(sector: u64, count: u64, sectors: u64) -> Result<Range<u64>, u8> {
     }
 }
 
-/// The status that tells a driver of `error`, which is logged for the operator if the host made it.
+/// Returns the status for `error`. Errors of the host are logged.
 pub(super) fn status_of(error: &io::Error, disk: &str) -> u8 {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP) => UNSUPPORTED,
-        // The guest's buffers are not in its memory.
+        // The buffers are outside guest memory.
         None if error.kind() == io::ErrorKind::InvalidInput => {
             log::debug!("drive {disk}: {error}");
             IO_ERROR

@@ -1,4 +1,4 @@
-//! The queue-serving half of a network card: tap, responder and limits to the rings and back.
+//! The queue-serving half of a network card: moves packets between tap, responder and rings within the limits.
 
 use super::metrics::NetMetrics;
 use super::responder::{self, Responder};
@@ -17,20 +17,20 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex};
 
-/// Most packets taken from the tap before others on the loop have their turn.
+/// Largest number of packets read from the tap in one turn.
 pub(super) const RX_BUDGET: usize = 256;
 
-/// What outlives a pause: owned by both halves, used by the one that runs.
+/// State that outlives a pause. Both halves own it; the running one uses it.
 pub(super) struct Shared {
     held: Held,
     responder: Option<Box<dyn Responder>>,
 }
 
-/// The packet on its way to the driver; none if `len` is 0.
+/// A packet for the driver that has not been delivered yet; none if `len` is 0.
 struct Held {
     packet: Vec<u8>,
     len: usize,
-    /// The limits have admitted it; it waits for room.
+    /// True if the rate limiter has admitted the packet, which waits for buffers.
     admitted: bool,
 }
 
@@ -46,18 +46,18 @@ impl Shared {
         }
     }
 
-    /// A driver is there.
+    /// Called when the driver is ready.
     pub(super) fn start(&mut self) {
         self.held.packet.resize(MAX_PACKET, 0);
     }
 
-    /// Another driver may come, which might not understand what is held.
+    /// Drops the undelivered packet, because the next driver may not understand its header.
     pub(super) fn reset(&mut self) {
         self.held.len = 0;
     }
 }
 
-/// What wakes the card besides its queues.
+/// A source of events besides the queues.
 #[derive(Clone, Copy)]
 enum Wake {
     Tap,
@@ -72,17 +72,17 @@ pub(super) struct NetHandler {
     shared: Arc<Mutex<Shared>>,
     rx_throttle: Throttle,
     tx_throttle: Throttle,
-    /// When the responder must be asked; none without one.
+    /// Timer for the responder's deadline; `None` without a responder.
     timer: Option<Timer>,
-    /// By token.
+    /// Sources by token.
     wakes: Vec<Wake>,
-    /// So that a tap that is gone is told of once.
+    /// True once a failure of the tap was logged.
     tap_failed: bool,
     metrics: Arc<NetMetrics>,
 }
 
 impl NetHandler {
-    /// `throttles` are those of receiving and of sending.
+    /// `throttles` limit receiving and sending, in this order.
     pub(super) fn new(
         tap: Tap,
         layout: Layout,
@@ -120,7 +120,7 @@ impl NetHandler {
         match wake {
             Wake::Tap => Ok(Some(Source {
                 fd: self.tap.as_fd().try_clone_to_owned()?,
-                // Packets stay in the tap while the driver has no room for them.
+                // Packets stay in the tap while the driver has no buffers.
                 events: EventSet::IN | EventSet::EDGE_TRIGGERED,
             })),
             Wake::RxLimits => self.rx_throttle.source(),
@@ -129,7 +129,7 @@ impl NetHandler {
         }
     }
 
-    /// Sets the alarm to when the responder next wants to be asked.
+    /// Sets the timer to the responder's next deadline.
     fn ask_deadline(&self, shared: &mut Shared) {
         if let (Some(timer), Some(responder)) = (&self.timer, &mut shared.responder) {
             match responder.deadline() {
@@ -211,7 +211,7 @@ impl NetHandler {
             if held.len == 0 {
                 match self.next_packet(&mut held.packet, responder.as_deref_mut()) {
                     None => return rx.signal(),
-                    // Shorter than its header it is none; the next may be one.
+                    // Too short for its header; the next packet may be valid.
                     Some(len) if len <= HEADER => continue,
                     Some(len) => (held.len, held.admitted) = (len, false),
                 }
@@ -235,7 +235,7 @@ impl NetHandler {
                 }
                 Placed::TooLong => {
                     log::debug!(
-                        "dropped a packet of {} bytes: the guest's buffers are shorter",
+                        "dropped a packet of {} bytes: the guest's buffers are smaller",
                         held.len
                     );
                     held.len = 0;
@@ -243,12 +243,12 @@ impl NetHandler {
                 }
             }
         }
-        // The edge is used up and packets may be left.
+        // The edge-triggered event is used up, and packets may be left.
         rx.ring()?;
         rx.signal()
     }
 
-    /// Length of the next packet, which is then in `packet`; `None` if there is none to wait for.
+    /// Reads the next packet into `packet` and returns its length; `None` if there is none.
     fn next_packet(
         &mut self,
         packet: &mut [u8],
@@ -258,7 +258,7 @@ impl NetHandler {
             Some(len) => len,
             None => self.read_tap(packet)?,
         };
-        // Section 5.1.6.4.1: 1 unless buffers are merged, when the ring knows better.
+        // Section 5.1.6.4.1: 1, unless buffers are merged and the ring sets it.
         if let Some(field) = packet.get_mut(NUM_BUFFERS..HEADER) {
             field.copy_from_slice(&1_u16.to_le_bytes());
         }
@@ -267,7 +267,7 @@ impl NetHandler {
 
     fn read_tap(&mut self, packet: &mut [u8]) -> Option<usize> {
         let error = match self.tap.read(packet) {
-            // A packet that carried nothing, or an end: nothing may follow, ever.
+            // An empty packet or the end of the file: no packet will follow.
             Ok(0) => io::ErrorKind::UnexpectedEof.into(),
             Ok(len) => {
                 self.metrics.rx_count.increment();
@@ -310,7 +310,7 @@ impl NetHandler {
     }
 
     fn malformed(&self, why: &str) -> Served {
-        log::debug!("dropped a packet of the guest: {why}");
+        log::debug!("dropped a packet from the guest: {why}");
         self.metrics.tx_malformed_frames.increment();
         Served::Done(0)
     }
@@ -330,7 +330,7 @@ impl NetHandler {
         };
         self.metrics.tx_fails.increment();
         match error.kind() {
-            // A packet the kernel refuses, or one more than it holds, is dropped like on a wire.
+            // A packet that the kernel refuses, or has no room for, is lost as on a wire.
             io::ErrorKind::InvalidInput
             | io::ErrorKind::WouldBlock
             | io::ErrorKind::Interrupted => log::debug!("dropped a packet: {error}"),
@@ -344,12 +344,12 @@ impl NetHandler {
     fn tell_once(&mut self, what: &str, error: &io::Error) {
         if !self.tap_failed {
             self.tap_failed = true;
-            log::warn!("cannot {what} the tap, the guest goes on without it: {error}");
+            log::warn!("cannot {what} the tap, the guest runs on without it: {error}");
         }
     }
 }
 
-/// The responder's next frame, with an empty header.
+/// Writes the responder's next frame into `packet`, after an empty header.
 fn own_frame(responder: &mut dyn Responder, packet: &mut [u8]) -> Option<usize> {
     let (header, frame) = packet.split_at_mut_checked(HEADER)?;
     let len = responder.next_frame(frame)?;

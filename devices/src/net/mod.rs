@@ -1,8 +1,7 @@
-//! Network card (Virtio 1.2, 5.1) on a tap, with checksum and segmentation offload and mergeable
-//! receive buffers.
+//! Network card (Virtio 1.2, 5.1) on a tap, with checksum and segmentation offload and mergeable receive buffers.
 //!
-//! The tap speaks the same header as the ring, so a packet goes through untouched: the kernel
-//! checks what the guest wrote in it.
+//! The monitor creates one per network interface of the configuration. The tap has the same packet header as the ring,
+//! so packets are passed unchanged; the kernel checks the header that the guest wrote.
 
 mod handler;
 mod metrics;
@@ -36,14 +35,13 @@ use virtio_bindings::virtio_net::{
 const QUEUE_SIZE: u16 = 256;
 const RX: usize = 0;
 const TX: usize = 1;
-/// Largest packet: what IP can name, an Ethernet header with a VLAN tag, and ours.
+/// Largest packet in bytes: the largest IP packet, an Ethernet header with a VLAN tag, and the virtio header.
 const MAX_PACKET: usize = 65535 + 18 + HEADER;
 /// Offset of num_buffers in the header (section 5.1.6).
 const NUM_BUFFERS: usize = 10;
 const STATE_VERSION: u32 = 1;
 
-/// What a card carries besides its queues. A packet on its way to the driver is not among it: networks lose
-/// some.
+/// Saved state of a card besides its queues. A packet on its way to the driver is not saved: networks lose packets.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
@@ -51,22 +49,22 @@ struct Saved {
     tx_limits: Levels,
 }
 
-/// How a card behaves.
+/// Options of a network card.
 #[derive(Default)]
 pub struct NetOptions {
-    /// Its address; the driver chooses one if absent.
+    /// MAC address; the driver chooses one if absent.
     pub mac: Option<[u8; 6]>,
-    /// Largest packet the driver is told to send, in bytes; it assumes 1500 if absent.
+    /// MTU in bytes; the driver assumes 1500 if absent.
     pub mtu: Option<u16>,
-    /// Limits on what the guest receives.
+    /// Limits on received packets.
     pub rx_rate_limiter: resources::RateLimiter,
-    /// Limits on what the guest sends.
+    /// Limits on sent packets.
     pub tx_rate_limiter: resources::RateLimiter,
-    /// Answers some of the guest's frames itself.
+    /// Answers some of the guest's frames instead of the network.
     pub responder: Option<Box<dyn Responder>>,
 }
 
-/// Network card.
+/// A network card.
 pub struct Net {
     tap: Tap,
     features: u64,
@@ -78,7 +76,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// A card on `tap`.
+    /// Creates a card on `tap`.
     pub fn new(tap: Tap, options: NetOptions) -> Self {
         let NetOptions { mac, mtu, .. } = options;
         let mut features = 0;
@@ -136,8 +134,8 @@ impl VirtioDevice for Net {
             tso6: checksum && has(VIRTIO_NET_F_GUEST_TSO6),
         });
         if let Err(e) = taken {
-            // A tap that is gone: the guest may still run, without a network.
-            log::warn!("the tap refuses what the guest takes: {e}");
+            // The tap was removed. The guest may run on without a network.
+            log::warn!("the tap refused the offloads that the guest accepted: {e}");
         }
         lock(&self.shared).start();
         let layout = match has(VIRTIO_NET_F_MRG_RXBUF) {

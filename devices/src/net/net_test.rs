@@ -115,7 +115,7 @@ fn with_count(mut packet: Vec<u8>, buffers: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_packet_spreads_over_merged_buffers() {
+fn a_packet_is_split_over_merged_buffers() {
     let mut wire = Wire::new(MERGED);
     let sent = packet(60, 0x11);
     for n in 0..5 {
@@ -150,7 +150,7 @@ fn a_packet_waits_for_buffers() {
 }
 
 #[test]
-fn half_the_room_is_none() {
+fn a_packet_is_not_delivered_into_half_the_room() {
     let mut wire = Wire::new(MERGED);
     let sent = packet(100, 0x33);
     wire.offer(&[(DATA, 50)]);
@@ -190,7 +190,7 @@ fn a_packet_that_never_fits_is_dropped() {
 }
 
 #[test]
-fn what_is_shorter_than_a_header_is_passed_over() {
+fn a_packet_shorter_than_its_header_is_skipped() {
     let mut wire = Wire::new(MERGED);
     wire.guest.settle();
     let paused = |wire: &Wire| crate::lock(&wire.guest.transport).pause();
@@ -206,7 +206,7 @@ fn what_is_shorter_than_a_header_is_passed_over() {
 }
 
 #[test]
-fn more_packets_than_one_turn_takes_all_arrive() {
+fn packets_beyond_one_turn_all_arrive() {
     let wire = Wire::new(MERGED);
     crate::lock(&wire.guest.transport).pause();
     let mut arrived = 0_u32;
@@ -248,7 +248,7 @@ fn packets_behind_many_that_never_fit_arrive() {
 }
 
 #[test]
-fn packets_are_sent_however_they_are_cut() {
+fn packets_are_sent_however_they_are_split() {
     let mut wire = Wire::new(0);
     let sent = packet(1000, 0x99);
     wire.put(DATA, &sent);
@@ -273,7 +273,7 @@ fn packets_are_sent_however_they_are_cut() {
 }
 
 #[test]
-fn packets_that_cannot_be_are_dropped() {
+fn malformed_packets_are_dropped() {
     let mut wire = Wire::new(0);
     let largest = u32::try_from(MAX_PACKET).unwrap();
     for buffers in [
@@ -343,7 +343,7 @@ fn the_other_end_may_go_away() {
 }
 
 #[test]
-fn address_and_mtu_are_told_if_given() {
+fn address_and_mtu_are_offered_if_configured() {
     let card = |mac, mtu| {
         let (ours, _) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let options = NetOptions {
@@ -445,7 +445,7 @@ fn a_real_tap_carries_packets_both_ways_until_it_is_deleted() {
 }
 
 #[test]
-fn a_tap_that_cannot_be_used_is_named() {
+fn errors_name_the_tap() {
     in_own_network(|| {
         let tap = Tap::open("tap0").unwrap();
         let taken = Tap::open("tap0").unwrap_err();

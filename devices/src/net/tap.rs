@@ -5,30 +5,30 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// `struct virtio_net_hdr_v1`: the header before every packet, on the tap as in the ring.
+/// Bytes of `struct virtio_net_hdr_v1`, the header of every packet on the tap and in the ring.
 pub const HEADER: usize = 12;
 
-/// Which work the host may leave to whoever reads the tap.
+/// Offloads that the guest accepts for received packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
     /// Packets without a checksum.
     pub checksum: bool,
     /// TCP over IPv4 in packets of up to 64 KiB.
     pub tso4: bool,
-    /// TCP over IPv6 likewise.
+    /// TCP over IPv6 in packets of up to 64 KiB.
     pub tso6: bool,
 }
 
-/// Why a tap cannot be used. Each text names it.
+/// The reason why a tap cannot be used. Each text names the tap.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// No TUN device on this host.
+    /// The host has no TUN device.
     #[error("cannot open /dev/net/tun: load the module `tun`, or give the process access to it")]
     NoTun(#[source] io::Error),
-    /// Another process has it.
-    #[error("the tap {0} is taken by another process: give each guest one of its own")]
+    /// Another process uses the tap.
+    #[error("the tap {0} is in use by another process: give each guest a tap of its own")]
     Taken(String),
-    /// The process may not use or create it.
+    /// The process may not use or create the tap.
     #[error(
         "not permitted to use the tap {name}: create it for this user with \
          `ip tuntap add {name} mode tap user $(id -u)`, or start through the jailer"
@@ -36,29 +36,29 @@ pub enum TapError {
     NotPermitted {
         /// The tap.
         name: String,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
-    /// Not a tap, or a tap that speaks another dialect.
+    /// The device is no tap, or not one with a virtio-net header.
     #[error("cannot use the tap {name}")]
     Unusable {
         /// The tap.
         name: String,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
 }
 
-/// An open tap that carries a virtio-net header before each packet.
+/// An open tap with a virtio-net header before each packet.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
 }
 
 impl Tap {
-    /// Attaches to the tap `name`, or creates it if the process may.
+    /// Attaches to the tap `name`. Creates it if it does not exist and the process may.
     ///
     /// # Errors
     /// [`TapError`], naming the tap.
@@ -83,11 +83,10 @@ impl Tap {
         Self::ready(file, name)
     }
 
-    /// Uses an open tap that another process attached and handed over at exec. `fd` stays open, for a
-    /// guest that starts again.
+    /// Uses an open tap that another process passed on at exec. `fd` stays open, for a guest that reboots.
     ///
     /// # Errors
-    /// [`TapError::Unusable`] if `fd` is not an open tap called `name`.
+    /// [`TapError::Unusable`] if `fd` is no open tap called `name`.
     pub fn inherited(fd: RawFd, name: &str) -> Result<Self, TapError> {
         let unusable = |source| TapError::Unusable {
             name: name.into(),
@@ -95,7 +94,7 @@ impl Tap {
         };
         let file = take_descriptor(fd).map_err(unusable)?;
         if attached_name(&file).map_err(unusable)? != name.as_bytes() {
-            let text = format!("descriptor {fd} is another tap's");
+            let text = format!("descriptor {fd} belongs to another tap");
             return Err(unusable(io::Error::other(text)));
         }
         Self::ready(file, name)
@@ -110,34 +109,34 @@ impl Tap {
         Ok(tap)
     }
 
-    /// Takes `end` of a message socket for a tap: each message is a packet with its header.
+    /// Uses `end` of a message socket as a tap. Each message is a packet with its header.
     #[cfg(any(test, feature = "testing"))]
     pub fn from_socket(end: std::os::fd::OwnedFd) -> Self {
         Self { file: end.into() }
     }
 
-    /// Another handle of the same tap.
+    /// Duplicates the handle.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no free descriptor.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
         })
     }
 
-    /// Reads one packet with its header. An error of kind `WouldBlock` says that there is none.
+    /// Reads one packet with its header. `WouldBlock` means that there is none.
     ///
     /// # Errors
-    /// What the host says, among it that the tap is gone.
+    /// The read failed, or the tap was removed.
     pub fn read(&mut self, packet: &mut [u8]) -> io::Result<usize> {
         self.file.read(packet)
     }
 
-    /// Tells the host what the guest takes.
+    /// Sets the offloads that the guest accepts.
     ///
     /// # Errors
-    /// What the host says.
+    /// The kernel refused them.
     #[expect(unsafe_code, reason = "TUNSETOFFLOAD is an ioctl")]
     pub fn set_offload(&self, offload: Offload) -> io::Result<()> {
         let mut flags: libc::c_uint = 0;
@@ -175,7 +174,7 @@ fn checked(returned: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// A request that names `name`, which the configuration has checked for length.
+/// Returns a request for the device `name`, whose length the configuration has checked.
 fn request(name: &str) -> io::Result<libc::ifreq> {
     let mut field: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
     if name.len() >= libc::IFNAMSIZ {
@@ -199,7 +198,7 @@ fn attach(file: &File, name: &str) -> io::Result<()> {
     checked(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) })
 }
 
-/// The name of the device that `file` is attached to; fails if it is no tap.
+/// Returns the name of the device that `file` is attached to. Fails if it is no tap.
 #[expect(unsafe_code, reason = "TUNGETIFF is an ioctl")]
 fn attached_name(file: &File) -> io::Result<Vec<u8>> {
     let mut request = request("")?;
@@ -209,13 +208,13 @@ fn attached_name(file: &File) -> io::Result<Vec<u8>> {
     Ok(name.take_while(|c| *c != 0).collect())
 }
 
-/// A duplicate of `fd`, which the configuration says we inherited.
+/// Duplicates `fd`, which the configuration names as inherited.
 #[expect(
     unsafe_code,
     reason = "an inherited descriptor is a number until it is borrowed"
 )]
 fn take_descriptor(fd: RawFd) -> io::Result<File> {
-    // SAFETY: F_SETFD takes a number, and tells whether `fd` is open.
+    // SAFETY: F_SETFD takes a number, and fails if `fd` is not open.
     checked(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: `fd` is open. The jailer opened it for this process, which never closes it.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };

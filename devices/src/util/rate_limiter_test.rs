@@ -72,7 +72,7 @@ fn rates_hold_within_a_percent() {
 }
 
 #[test]
-fn operations_and_bytes_both_count() {
+fn operations_and_bytes_are_both_limited() {
     let config = resources::RateLimiter {
         bandwidth: Some(bucket(1000, 1000, 0)),
         ops: Some(bucket(10, 1000, 0)),
@@ -116,7 +116,7 @@ fn the_burst_is_spent_first_and_once() {
 }
 
 #[test]
-fn a_request_larger_than_the_bucket_passes_and_is_paid_for() {
+fn a_request_larger_than_the_bucket_leaves_a_debt() {
     let mut bucket = Bucket::new(&bucket(1000, 1000, 0), Duration::ZERO).unwrap();
     bucket.take(10_000, Duration::ZERO).unwrap();
     // A debt of 9000, and one token to send.
@@ -131,7 +131,7 @@ fn a_request_larger_than_the_bucket_passes_and_is_paid_for() {
 }
 
 #[test]
-fn zero_switches_off_and_absent_leaves_alone() {
+fn zero_disables_and_absent_keeps_a_bucket() {
     let now = Duration::ZERO;
     for off in [bucket(0, 100, 5), bucket(100, 0, 5), bucket(0, 0, 0)] {
         assert!(!RateLimiter::new(&bytes(off), now).limits());
@@ -160,7 +160,7 @@ fn zero_switches_off_and_absent_leaves_alone() {
 }
 
 #[test]
-fn any_configuration_and_any_clock_are_survived() {
+fn any_configuration_and_clock_are_survived() {
     let number = || prop_oneof![Just(0_u64), 1..100_u64, Just(u64::MAX), any::<u64>()];
     let steps = proptest::collection::vec((number(), number()), 1..50);
     let run = |(size, refill, burst, steps): (u64, u64, u64, Vec<(u64, u64)>)| {

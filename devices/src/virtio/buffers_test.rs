@@ -30,7 +30,7 @@ fn collect(mem: &GuestMemory, ring: &mut Ring, head: u16) -> Result<ChainBuffers
 }
 
 #[test]
-fn a_chain_is_two_streams() {
+fn a_chain_has_a_readable_and_a_writable_stream() {
     let mem = memory();
     let mut ring = Ring::new(0, 16);
     for (index, descriptor) in (0..).zip([
@@ -50,7 +50,7 @@ fn a_chain_is_two_streams() {
 }
 
 #[test]
-fn a_chain_cut_short_is_told_from_a_whole_one() {
+fn a_truncated_chain_is_an_error() {
     let mem = memory();
     let mut ring = Ring::new(0, 4);
     let table = DATA;
@@ -112,7 +112,7 @@ fn stream(lens: &[usize]) -> Parts {
 }
 
 #[test]
-fn a_stream_is_the_same_however_it_is_cut() {
+fn a_stream_is_the_same_however_it_is_split() {
     let lens = vec(0_usize..2000, 0..40);
     let strategy = (lens, any::<proptest::sample::Index>(), any::<u8>());
     let run = |(lens, cut, seed): (Vec<usize>, proptest::sample::Index, u8)| {
@@ -147,7 +147,7 @@ fn a_stream_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn a_stream_that_is_too_short_or_not_there_is_an_error() {
+fn a_stream_too_short_or_outside_memory_is_an_error() {
     let mem = memory();
     let parts = stream(&[10, 20]);
     assert!(parts.read(&mem, &mut [0; 31]).is_err());
@@ -188,7 +188,7 @@ fn a_stream_that_is_too_short_or_not_there_is_an_error() {
 }
 
 #[test]
-fn more_pieces_than_one_call_takes_go_through() {
+fn more_parts_than_one_system_call_takes_are_transferred() {
     // Each piece lies over the border of two regions, so that it is two.
     let border = 0x1_0000;
     let mem = memory_of(&[(0, border), (border as u64, border)], false);
@@ -214,7 +214,7 @@ fn more_pieces_than_one_call_takes_go_through() {
 }
 
 #[test]
-fn what_the_kernel_writes_is_noted_even_if_it_fails_midway() {
+fn pages_written_by_a_failed_read_are_marked_dirty() {
     let mem = memory_of(&[(0, 0x10000)], true);
     let mut parts = Parts::default();
     parts.push(GuestAddress(0x1ff0), 0x20);
@@ -230,7 +230,7 @@ fn what_the_kernel_writes_is_noted_even_if_it_fails_midway() {
 }
 
 #[test]
-fn a_short_transfer_goes_on_where_it_stopped() {
+fn a_short_transfer_is_continued() {
     let mem = memory();
     let parts = stream(&[10, 1, 20, 5]);
     let slices = parts.slices(&mem, Permissions::Read).unwrap();

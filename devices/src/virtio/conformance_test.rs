@@ -18,7 +18,7 @@ fn for_each(check: impl Fn(&Case)) {
 }
 
 #[test]
-fn registers_tell_who_it_is() {
+fn registers_identify_the_device() {
     for_each(|case| {
         let guest = &case.guest;
         assert_eq!(guest.read(0x00), 0x7472_6976);
@@ -46,7 +46,7 @@ fn registers_tell_who_it_is() {
 }
 
 #[test]
-fn features_are_agreed_on_or_refused() {
+fn features_are_negotiated_or_refused() {
     for_each(|case| {
         let guest = &case.guest;
         let offered = guest.offered();
@@ -72,7 +72,7 @@ fn features_are_agreed_on_or_refused() {
 }
 
 #[test]
-fn the_status_goes_one_way() {
+fn status_bits_are_only_added() {
     for_each(|case| {
         let guest = &case.guest;
         for (written, read) in [
@@ -102,7 +102,7 @@ fn the_status_goes_one_way() {
 }
 
 #[test]
-fn queues_are_set_up_in_their_time() {
+fn queues_are_set_up_only_in_the_right_state() {
     for_each(|case| {
         let guest = &case.guest;
         let ring = Ring::new(0, 16);
@@ -140,7 +140,7 @@ fn queues_are_set_up_in_their_time() {
 }
 
 #[test]
-fn only_the_queues_in_use_need_be_enabled() {
+fn unused_queues_may_stay_disabled() {
     for_each(|case| {
         let guest = &case.guest;
         guest.negotiate(guest.offered());
@@ -165,7 +165,7 @@ fn only_the_queues_in_use_need_be_enabled() {
 }
 
 #[test]
-fn interrupts_are_told_and_acknowledged() {
+fn interrupts_are_reported_and_acknowledged() {
     for_each(|case| {
         let guest = &case.guest;
         let mut rings = case.start();
@@ -205,7 +205,7 @@ fn a_reset_device_starts_again_with_other_features() {
 }
 
 #[test]
-fn nothing_happens_after_a_reset_amid_requests() {
+fn a_reset_with_requests_in_flight_stops_all_writes() {
     for_each(|case| {
         let guest = &case.guest;
         for round in 0..30 {
@@ -262,7 +262,7 @@ fn configuration_is_read_in_any_width_anywhere() {
 type Break = (&'static str, fn(&Case, &mut Ring));
 
 #[test]
-fn a_broken_ring_asks_for_a_reset_and_gets_well_by_it() {
+fn a_broken_ring_requests_a_reset_that_repairs_it() {
     let breaks: [Break; 3] = [
         ("index", |case, ring| {
             ring.set_avail_index(&case.guest.mem, 1 + 17);
@@ -295,7 +295,7 @@ fn a_broken_ring_asks_for_a_reset_and_gets_well_by_it() {
 }
 
 #[test]
-fn a_queue_that_cannot_be_asks_for_a_reset() {
+fn an_invalid_queue_requests_a_reset() {
     let bad: [fn(&mut Ring); 6] = [
         |ring| ring.desc = MEM as u64,
         |ring| ring.desc = 0x1008,
@@ -319,7 +319,7 @@ fn a_queue_that_cannot_be_asks_for_a_reset() {
 }
 
 #[test]
-fn a_saved_device_goes_on_amid_its_ring() {
+fn a_device_is_restored_in_the_middle_of_its_ring() {
     for_each(|case| {
         let mut rings = case.start();
         for _ in 0..5 {
@@ -373,7 +373,7 @@ fn positions_wrap_around() {
 }
 
 #[test]
-fn a_device_saved_broken_or_unused_stays_so() {
+fn a_device_saved_broken_or_unused_is_restored_so() {
     for_each(|case| {
         let state = through_json(&lock(&case.guest.transport).save());
         let again = case.restored(&state);
@@ -432,7 +432,7 @@ fn a_state_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn kicks_are_not_lost_over_a_pause() {
+fn kicks_during_a_pause_are_not_lost() {
     for_each(|case| {
         let mut rings = case.start();
         for _ in 0..30 {
@@ -454,7 +454,7 @@ fn kicks_are_not_lost_over_a_pause() {
 }
 
 #[test]
-fn what_a_device_writes_is_noted() {
+fn pages_written_by_a_device_are_marked_dirty() {
     for tracked in [true, false] {
         for subject in &SUBJECTS {
             let mem = memory_of(&[(0, MEM)], tracked);
@@ -522,7 +522,7 @@ fn a_device_with_nothing_to_do_does_not_wake_the_loop() {
 }
 
 #[test]
-fn a_driver_that_looks_by_itself_is_not_interrupted() {
+fn a_polling_driver_is_not_interrupted() {
     for_each(|case| {
         let guest = &case.guest;
         let mut rings = guest.start(VERSION_1 | case.subject.needs, 16);
@@ -541,7 +541,7 @@ fn a_driver_that_looks_by_itself_is_not_interrupted() {
 }
 
 #[test]
-fn an_event_index_chooses_the_interrupt_and_the_kick() {
+fn the_event_index_selects_interrupts_and_kicks() {
     for_each(|case| {
         let guest = &case.guest;
         let mut rings = guest.start(VERSION_1 | EVENT_IDX | case.subject.needs, 16);
@@ -563,7 +563,7 @@ fn an_event_index_chooses_the_interrupt_and_the_kick() {
 }
 
 #[test]
-fn a_guest_that_resets_faster_than_the_loop_turns_takes_no_more_descriptors() {
+fn descriptors_stay_bounded_under_fast_resets() {
     let event_loop = TestLoop::spawn();
     let case = Case::with(&SUBJECTS[4], memory(), event_loop.clone());
     let (go, wait) = std::sync::mpsc::channel::<()>();

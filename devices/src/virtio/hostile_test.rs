@@ -392,22 +392,22 @@ fn peak_mib() -> u64 {
 }
 
 #[test]
-fn registers_in_any_order() {
+fn registers_in_any_order_are_survived() {
     attack(register_steps, true);
 }
 
 #[test]
-fn rings_of_any_shape() {
+fn rings_of_any_shape_are_survived() {
     attack(honest_steps, true);
 }
 
 #[test]
-fn anything_at_all() {
+fn any_guest_behaviour_is_survived() {
     attack(any_steps, false);
 }
 
 #[test]
-fn an_index_that_moves_under_our_eyes() {
+fn an_index_that_another_vcpu_changes_is_survived() {
     let event_loop = TestLoop::spawn();
     for subject in &SUBJECTS {
         for _ in 0..20 {
@@ -437,7 +437,7 @@ fn an_index_that_moves_under_our_eyes() {
 
 /// The most work a full ring of the longest chains can be.
 #[test]
-fn a_ring_full_of_endless_chains_is_served_in_time() {
+fn a_ring_full_of_the_longest_chains_is_served_in_time() {
     for subject in &SUBJECTS {
         let case = Case::new(subject);
         let mem = case.guest.mem.clone();

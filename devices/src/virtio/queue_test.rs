@@ -88,7 +88,7 @@ impl Bench {
 }
 
 #[test]
-fn a_driver_that_refills_as_fast_as_it_is_served_waits_for_its_next_turn() {
+fn a_driver_that_refills_the_queue_waits_for_its_next_turn() {
     let mut bench = Bench::new(false);
     bench.add(2);
     let (mut ring, mut served) = (bench.ring.clone(), 0);
@@ -107,7 +107,7 @@ fn a_driver_that_refills_as_fast_as_it_is_served_waits_for_its_next_turn() {
 }
 
 #[test]
-fn a_served_queue_asks_for_kicks() {
+fn a_served_queue_enables_kicks() {
     let mut bench = Bench::new(false);
     bench.add(3);
     bench.queue.serve(|_, _| Served::Done(7)).unwrap();
@@ -120,7 +120,7 @@ fn a_served_queue_asks_for_kicks() {
 }
 
 #[test]
-fn chains_that_are_not_taken_are_offered_again() {
+fn chains_not_taken_are_offered_again() {
     let mut bench = Bench::new(false);
     bench.add(3);
     let mut heads = Vec::new();
@@ -145,7 +145,7 @@ fn chains_that_are_not_taken_are_offered_again() {
 }
 
 #[test]
-fn an_event_passed_within_a_batch_is_told() {
+fn an_event_index_passed_within_a_batch_interrupts() {
     for (event, told) in [(0, 1), (1, 1), (2, 1), (3, 0), (4, 0), (u16::MAX, 0)] {
         let mut bench = Bench::new(true);
         bench.add(3);
@@ -158,7 +158,7 @@ fn an_event_passed_within_a_batch_is_told() {
 }
 
 #[test]
-fn a_message_without_room_leaves_the_ring_as_it_was() {
+fn a_message_without_room_leaves_the_ring_unchanged() {
     let merged = Layout::Merged { count_at: 2 };
     let mut bench = Bench::new(false);
     let mut message = [0xaa; 40];
@@ -191,7 +191,7 @@ fn a_message_without_room_leaves_the_ring_as_it_was() {
 }
 
 #[test]
-fn a_queue_that_is_not_enabled_is_not_used() {
+fn a_disabled_queue_is_not_used() {
     let mut bench = Bench::new(false);
     bench.queue.queue = None;
     assert!(!bench.queue.is_ready());

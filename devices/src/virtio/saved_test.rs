@@ -33,7 +33,7 @@ fn used(subject: &'static Subject) -> (Case, Vec<Ring>) {
 }
 
 #[test]
-fn a_pending_interrupt_is_raised_when_the_device_goes_on() {
+fn a_pending_interrupt_is_raised_on_resume() {
     for subject in &SUBJECTS {
         let (case, _) = used(subject);
         let mut state = state_of(&case);
@@ -55,7 +55,7 @@ fn a_pending_interrupt_is_raised_when_the_device_goes_on() {
 }
 
 #[test]
-fn another_configuration_is_told_and_has_another_number() {
+fn a_changed_configuration_is_signalled_with_a_new_generation() {
     for subject in &SUBJECTS {
         let (case, mut rings) = used(subject);
         let mut state = state_of(&case);
@@ -93,7 +93,7 @@ fn another_configuration_is_told_and_has_another_number() {
 }
 
 #[test]
-fn a_change_that_the_driver_has_not_looked_at_keeps_its_number() {
+fn a_change_unread_by_the_driver_keeps_its_generation() {
     let subject = SUBJECTS.iter().find(|s| s.id == 5).unwrap();
     let (case, _) = used(subject);
     let generation = case.guest.read(0xfc);
@@ -107,7 +107,7 @@ fn a_change_that_the_driver_has_not_looked_at_keeps_its_number() {
 }
 
 #[test]
-fn a_state_that_is_none_is_refused_and_changes_nothing() {
+fn an_invalid_state_is_refused_without_a_change() {
     for subject in &SUBJECTS {
         let (case, _) = used(subject);
         let good = state_of(&case);
@@ -182,7 +182,7 @@ fn read_sectors(guest: &FakeGuest, ring: &mut Ring, count: usize) -> usize {
 }
 
 #[test]
-fn a_restored_device_gets_no_fresh_burst() {
+fn a_restored_limiter_has_its_saved_levels() {
     let (device, _image) = limited_disk(8);
     let guest = FakeGuest::new(device);
     let mut rings = guest.start(VERSION_1, 16);
@@ -210,7 +210,7 @@ fn a_restored_device_gets_no_fresh_burst() {
 }
 
 #[test]
-fn a_disk_of_another_size_is_told() {
+fn a_changed_disk_size_is_signalled() {
     let (device, _image) = limited_disk(8);
     let guest = FakeGuest::new(device);
     guest.start(VERSION_1, 16);
@@ -313,7 +313,7 @@ fn hostile(good: VirtioState) -> impl Strategy<Value = VirtioState> {
 }
 
 #[test]
-fn no_state_does_harm() {
+fn any_saved_state_is_survived() {
     for subject in &SUBJECTS {
         let event_loop = TestLoop::spawn();
         let good = state_of(&used(subject).0);

@@ -85,7 +85,7 @@ fn eventfds() -> usize {
 }
 
 #[test]
-fn a_disabled_queue_has_no_doorbell_and_shifts_no_token() {
+fn a_disabled_queue_has_no_doorbell_and_no_token() {
     let (probe, mut bell, called) = Probe::new();
     let guest = FakeGuest::new(Box::new(probe));
     assert_eq!(guest.negotiate(VERSION_1), 11);
@@ -109,7 +109,7 @@ fn a_disabled_queue_has_no_doorbell_and_shifts_no_token() {
 
 /// A vCPU's filter lets it duplicate descriptors, not make events.
 #[test]
-fn a_start_makes_no_event_for_a_disabled_queue() {
+fn a_start_creates_no_eventfd_for_a_disabled_queue() {
     let counted = std::thread::spawn(|| {
         // A table of its own: other tests open and close meanwhile. The loop shares it.
         unshare(CloneFlags::CLONE_FILES).unwrap();

@@ -1,25 +1,25 @@
-//! What a client of the host says first: `CONNECT <port>`, a line, and nothing is taken beyond it.
+//! The request of a host client: the line `CONNECT <port>`. Nothing beyond the line is read.
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
-/// Longest line in bytes, with its end: the longest port fits, and a blank or two.
+/// Longest line in bytes with its newline: the longest port number and a few blanks.
 const MAX_LINE: usize = 32;
 
-/// What a client has said so far.
+/// The request as far as it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// It asks for this port of the guest.
+    /// A complete request for this guest port.
     Connect(u32),
-    /// Not a whole line yet.
+    /// An incomplete line.
     NotYet,
-    /// Nothing that makes sense, or the end.
+    /// An invalid line, or the end of the stream.
     Nonsense,
 }
 
-/// Listens to a client. What follows the line is left for the guest.
+/// Reads the request. Bytes after the line stay in the socket for the guest.
 pub(super) fn listen_to(stream: &UnixStream) -> Said {
     let mut bytes = [0; MAX_LINE];
     let fd = stream.as_raw_fd();

@@ -1,5 +1,5 @@
-//! One stream between a port of the guest and a Unix socket: credit both ways (section 5.10.6.3),
-//! the two half closes, and a bounded buffer toward the host. It knows neither rings nor epoll.
+//! One stream between a guest port and a Unix socket: credit in both directions (section 5.10.6.3), the two half closes,
+//! and a bounded buffer toward the host. It knows neither rings nor epoll.
 
 use super::metrics::VsockMetrics;
 use super::packet::{Header, NEITHER, NO_RECEIVE, NO_SEND, op};
@@ -11,37 +11,38 @@ use std::num::Wrapping;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
-/// Bytes of one connection on their way to a host that does not read: what the guest is told it may
-/// have under way. Linux sends no larger packet.
+/// Bytes buffered per connection for a host that does not read. The guest learns this as the device's credit. Linux
+/// sends no larger packet.
 pub(super) const BUFFER: usize = 64 << 10;
 const BUFFER_32: u32 = 64 << 10;
-/// Room is told of in no smaller pieces, lest a host that reads bytes makes a packet of each.
+/// Smallest growth of the credit that is announced, so that a host that reads single bytes does not cause a packet
+/// for each.
 const MIN_UPDATE: u32 = 4 << 10;
 
-/// The guest broke the protocol, or the host's socket is gone: the connection is to be cut.
+/// The connection must be closed: the guest broke the protocol, or the host's socket failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cut;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The host asks; `told` once the guest has been.
+    /// A host client requested the connection; `told` is set once the request was sent to the guest.
     Asking {
         told: bool,
     },
     Established,
 }
 
-/// A packet for the guest, but for its addresses.
+/// A packet for the guest without its addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outgoing {
     pub op: u16,
     pub flags: u32,
-    /// Bytes of payload, in the buffer that was lent.
+    /// Bytes of payload in the caller's buffer.
     pub len: usize,
 }
 
 impl Outgoing {
-    /// A packet that carries nothing.
+    /// Creates a packet without payload.
     pub(super) fn control(op: u16) -> Self {
         Self {
             op,
@@ -51,49 +52,49 @@ impl Outgoing {
     }
 }
 
-/// What epoll says of the socket. Each stays set until a call finds otherwise.
+/// Readiness of the socket. A flag stays set until a call finds the socket not ready.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ready {
     pub readable: bool,
     pub writable: bool,
-    /// The peer will neither read nor write any more.
+    /// The peer neither reads nor writes any more.
     pub gone: bool,
 }
 
 pub(super) struct Connection {
     stream: UnixStream,
-    /// Under which epoll knows the socket.
+    /// Token of the socket in epoll.
     pub token: u64,
-    /// Waits among those with something for the guest.
+    /// True if the connection is queued for its turn toward the guest.
     pub queued: bool,
-    /// Epoll is to tell of room in the socket.
+    /// True if epoll watches the socket for room.
     pub room_watched: bool,
     state: State,
-    /// The guest asked, and has not heard yet that it was accepted.
+    /// The guest requested the connection and has not received the acceptance yet.
     accept: bool,
     ready: Ready,
-    /// Toward the host.
+    /// Bytes for the host.
     buffer: VecDeque<u8>,
-    /// Bytes from the guest, bytes that left the buffer, and what the guest knows of the latter.
+    /// Bytes received from the guest, bytes that left the buffer, and the latter as last announced to the guest.
     received: Wrapping<u32>,
     forwarded: Wrapping<u32>,
     told: Wrapping<u32>,
-    /// The guest asks for room that it may know of.
+    /// The guest asked for a credit update.
     update_asked: bool,
-    /// Bytes to the guest, those it has used of them, and the room it has in all.
+    /// Bytes sent to the guest, bytes that it has consumed, and the size of its buffer.
     sent: Wrapping<u32>,
     used: Wrapping<u32>,
     room: u32,
-    /// We asked for room since we last heard.
+    /// A credit request was sent, and no packet has come since.
     request_sent: bool,
-    /// Directions the guest has ended; those the host has, and which of them the guest knows of.
+    /// Directions ended by the guest; directions ended by the host, and those of them that the guest knows of.
     guest_ended: u32,
     host_ended: u32,
     host_ended_told: u32,
-    /// The socket's two directions, as we ended them.
+    /// Directions of the socket that were shut down.
     shut_read: bool,
     shut_write: bool,
-    /// The guest has forgotten it, having sent all: the rest is between us and the host.
+    /// The guest reset the connection after sending all its data. Only the rest toward the host is left.
     left: bool,
 }
 
@@ -106,7 +107,7 @@ impl Connection {
             room_watched: false,
             state,
             accept: false,
-            // Edges that came before are not told again.
+            // Edges before epoll watched the socket are not reported, so the socket counts as ready.
             ready: Ready {
                 readable: true,
                 writable: true,
@@ -130,12 +131,12 @@ impl Connection {
         }
     }
 
-    /// A client of the host asks the guest for a connection.
+    /// Creates a connection that a host client requests from the guest.
     pub(super) fn asking(stream: UnixStream, token: u64) -> Self {
         Self::new(stream, token, State::Asking { told: false })
     }
 
-    /// The guest asked with `request`, and somebody listens.
+    /// Creates a connection that the guest requested by `request`, to a listener on the host.
     pub(super) fn accepted(stream: UnixStream, token: u64, request: &Header) -> Self {
         let mut connection = Self::new(stream, token, State::Established);
         connection.accept = true;
@@ -143,18 +144,18 @@ impl Connection {
         connection
     }
 
-    /// Whether the guest knows of it, and so must hear of its end.
+    /// Returns true if the guest knows of the connection and must be notified of its end.
     pub(super) fn is_known(&self) -> bool {
         self.state != State::Asking { told: false } && !self.left
     }
 
-    /// Whether only the host still knows of it.
+    /// Returns true if only the host still uses the connection.
     pub(super) fn has_left(&self) -> bool {
         self.left
     }
 
-    /// The guest forgets it. One that closes gives up waiting for a slow host after some seconds; what
-    /// it sent until then is still the host's. Whether there is any.
+    /// Handles a reset by the guest. Bytes it sent before are still delivered to the host; a guest that closes stops waiting
+    /// for a slow host after some seconds. Returns true if there are such bytes.
     pub(super) fn leave(&mut self) -> bool {
         self.left = self.guest_ended & NO_SEND != 0 && !self.buffer.is_empty();
         self.guest_ended = NEITHER;
@@ -162,22 +163,22 @@ impl Connection {
         self.left
     }
 
-    /// Nothing goes either way any more: the guest is owed a last RST (section 5.10.6.5).
+    /// Returns true if both directions have ended, so that a last RST is due (section 5.10.6.5).
     pub(super) fn is_finished(&self) -> bool {
         self.guest_ended == NEITHER && self.buffer.is_empty()
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub(super) fn stream(&self) -> &UnixStream {
         &self.stream
     }
 
-    /// Whether bytes wait for room in the socket.
+    /// Returns true if bytes wait for room in the socket.
     pub(super) fn is_blocked(&self) -> bool {
         !self.ready.writable
     }
 
-    /// Fills in what every packet says of our buffer; the guest then knows.
+    /// Fills in the credit fields of `header` and records them as announced.
     pub(super) fn tell_credit(&mut self, header: &mut Header) {
         self.told = self.forwarded;
         self.update_asked = false;
@@ -189,14 +190,14 @@ impl Connection {
         self.request_sent = false;
     }
 
-    /// Bytes the guest has room for: none if its numbers cannot be.
+    /// Returns the free bytes of the guest's buffer, 0 if the guest's numbers are impossible.
     fn credit(&self) -> usize {
         let under_way = (self.sent - self.used).0;
         let credit = self.room.saturating_sub(under_way);
         usize::try_from(credit).unwrap_or(0)
     }
 
-    /// Takes a packet of the guest; `host_port` is what a waiting client is told.
+    /// Handles a packet from the guest. `host_port` is the port in the answer to a waiting client.
     pub(super) fn take(
         &mut self,
         header: &Header,
@@ -227,7 +228,7 @@ impl Connection {
 
     fn greet(&self, host_port: u32) -> Result<(), Cut> {
         let line = format!("OK {host_port}\n");
-        // The first bytes of a socket find room.
+        // A new socket has room for the first bytes.
         match self.send(line.as_bytes()) {
             Ok(sent) if sent == line.len() => Ok(()),
             _ => Err(Cut),
@@ -238,10 +239,10 @@ impl Connection {
         if self.guest_ended & NO_SEND != 0 || payload.len() > BUFFER - self.buffer.len() {
             return Err(Cut);
         }
-        // Not more than the buffer is long.
+        // At most the length of the buffer.
         self.received += u32::try_from(payload.len()).map_err(|_| Cut)?;
         let mut rest = payload;
-        // Commonly the socket takes all at once.
+        // Usually the socket takes everything at once.
         if self.buffer.is_empty()
             && self.ready.writable
             && self.host_ended & NO_RECEIVE == 0
@@ -252,12 +253,12 @@ impl Connection {
             rest = payload.get(sent..).unwrap_or_default();
         }
         self.buffer.extend(rest);
-        // Tells why if it did not.
+        // Fails with the reason if it did not.
         self.flush(metrics);
         Ok(())
     }
 
-    /// Epoll told of the socket.
+    /// Handles an event of the socket.
     pub(super) fn on_ready(&mut self, ready: Ready, metrics: &VsockMetrics) -> Result<(), Cut> {
         self.ready.readable |= ready.readable;
         self.ready.writable |= ready.writable;
@@ -270,7 +271,7 @@ impl Connection {
         Ok(())
     }
 
-    /// A socket whose peer is gone ends both directions, once all it sent has been read.
+    /// Ends both directions if the peer is gone and everything it sent was read.
     fn notice_end(&mut self) {
         let read_all = self.host_ended & NO_SEND != 0 || self.guest_ended & NO_RECEIVE != 0;
         if self.ready.gone && read_all {
@@ -279,7 +280,7 @@ impl Connection {
         }
     }
 
-    /// Gives the socket what it takes.
+    /// Writes buffered bytes to the socket.
     fn flush(&mut self, metrics: &VsockMetrics) {
         while self.ready.writable && !self.buffer.is_empty() {
             if self.host_ended & NO_RECEIVE != 0 {
@@ -295,7 +296,7 @@ impl Connection {
                 Err(Errno::EAGAIN) => self.ready.writable = false,
                 Err(Errno::EINTR) => {}
                 Err(e) => {
-                    log::debug!("a host socket takes no more: {e}");
+                    log::debug!("vsock: cannot write to a host socket: {e}");
                     metrics.tx_write_fails.increment();
                     metrics.tx_flush_fails.increment();
                     self.host_ended |= NO_RECEIVE;
@@ -310,27 +311,27 @@ impl Connection {
         send(self.stream.as_raw_fd(), bytes, flags)
     }
 
-    /// `len` bytes of the buffer are dealt with.
+    /// Removes `len` bytes from the buffer.
     fn forward(&mut self, len: usize) {
         self.buffer.drain(..len);
         if self.buffer.is_empty() {
-            // There may be a thousand connections, and most do not need it again.
+            // There may be a thousand connections, most of which do not need the memory again.
             self.buffer = VecDeque::new();
         }
         self.count_forwarded(len);
     }
 
     fn count_forwarded(&mut self, len: usize) {
-        // Not more than the buffer is long.
+        // At most the length of the buffer.
         self.forwarded += u32::try_from(len).unwrap_or(0);
     }
 
-    /// Nobody will read what is buffered.
+    /// Drops the buffered bytes, which nobody will read.
     fn discard(&mut self) {
         self.forward(self.buffer.len());
     }
 
-    /// Ends those directions of the socket that the guest has ended.
+    /// Shuts down the directions of the socket that the guest has ended.
     fn end_directions(&mut self) {
         if self.guest_ended & NO_RECEIVE != 0 && !self.shut_read {
             self.shut_read = true;
@@ -344,11 +345,11 @@ impl Connection {
 
     fn shutdown(&self, how: Shutdown) {
         if let Err(e) = self.stream.shutdown(how) {
-            log::debug!("a host socket is gone: {e}");
+            log::debug!("vsock: cannot shut down a host socket: {e}");
         }
     }
 
-    /// Whether the guest should hear of room in our buffer.
+    /// Returns true if a credit update is due.
     fn update_due(&self) -> bool {
         let freed = (self.forwarded - self.told).0;
         let seems_used = (self.received - self.told).0;
@@ -356,7 +357,7 @@ impl Connection {
         self.update_asked || worth && seems_used > BUFFER_32 / 2
     }
 
-    /// Whether the socket may have bytes that the guest would take.
+    /// Returns true if the socket may have bytes that the guest has room for.
     fn is_readable(&self) -> bool {
         self.ready.readable
             && self.state == State::Established
@@ -364,7 +365,7 @@ impl Connection {
             && self.guest_ended & NO_RECEIVE == 0
     }
 
-    /// Whether [`Self::next`] may have something.
+    /// Returns true if [`Self::next`] may have a packet.
     pub(super) fn wants_turn(&self) -> bool {
         let wants = self.accept
             || self.state == State::Asking { told: false }
@@ -374,7 +375,7 @@ impl Connection {
         wants && !self.left
     }
 
-    /// The next packet for the guest, at most `payload` long: its payload is then there.
+    /// Returns the next packet for the guest. Its payload is in the first bytes of `payload`.
     pub(super) fn next(
         &mut self,
         payload: &mut [u8],
@@ -410,7 +411,7 @@ impl Connection {
         Ok(due.then(|| Outgoing::control(op::CREDIT_UPDATE)))
     }
 
-    /// Reads what the guest has room for; `None` if there is nothing.
+    /// Reads as much as the guest has room for; `None` if there is nothing to read.
     fn read(&mut self, payload: &mut [u8], metrics: &VsockMetrics) -> Result<Option<usize>, Cut> {
         let len = payload.len().min(self.credit());
         let payload = payload.get_mut(..len).unwrap_or_default();
@@ -431,7 +432,7 @@ impl Connection {
                     return Ok(None);
                 }
                 Err(e) => {
-                    log::debug!("cannot read a host socket: {e}");
+                    log::debug!("vsock: cannot read from a host socket: {e}");
                     metrics.rx_read_fails.increment();
                     return Err(Cut);
                 }

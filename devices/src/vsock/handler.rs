@@ -1,4 +1,4 @@
-//! The queue-serving half of the socket device: packets between the rings and the router.
+//! The queue-serving half of the socket device: moves packets between the rings and the router.
 
 use super::metrics::VsockMetrics;
 use super::packet::{HEADER, Header};
@@ -19,7 +19,7 @@ const TRANSPORT_RESET: u32 = 0;
 
 pub(super) struct VsockHandler {
     router: Arc<Mutex<Router>>,
-    /// Packets of the guest wait until it takes what it is owed.
+    /// True if the guest's packets wait until the guest has taken the refusals for it.
     waits: bool,
     metrics: Arc<VsockMetrics>,
 }
@@ -33,7 +33,7 @@ impl VsockHandler {
         }
     }
 
-    /// The guest's packets, if asked for, and what there then is for the guest.
+    /// Serves the transmit queue if `transmit`, then the receive queue.
     fn serve(&mut self, transmit: bool, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
         let [rx, tx, ..] = queues else {
             return Ok(());
@@ -48,7 +48,7 @@ impl VsockHandler {
             self.receive(rx, &mut router)
                 .inspect_err(|_| self.metrics.rx_queue_event_fails.increment())?;
         }
-        // Not at once: others on the loop have their turn.
+        // Not at once, so that other devices of the loop get a turn.
         if self.waits && router.has_room() {
             self.waits = false;
             tx.ring()?;
@@ -56,8 +56,8 @@ impl VsockHandler {
         Ok(())
     }
 
-    /// Tells a restored guest, in the first buffer it gives for that, that its connections are cut. Else its
-    /// buffers wait there.
+    /// Notifies a restored guest that its connections are closed, in the first event buffer it provides. Without a restore
+    /// the event buffers stay unused.
     fn tell_reset(&self, queues: &mut [DeviceQueue]) -> Result<(), QueueError> {
         let mut router = lock(&self.router);
         let Some(events) = queues.get_mut(EVENTS).filter(|queue| queue.is_ready()) else {
@@ -68,7 +68,7 @@ impl VsockHandler {
         }
         match events.place(&mut TRANSPORT_RESET.to_le_bytes(), Layout::OneChain) {
             Ok(Placed::NoRoom) => return Ok(()),
-            // Or it does not want to hear of it.
+            // A driver whose buffer is too short does not want the event.
             Ok(Placed::Yes | Placed::TooLong) => router.told_reset(),
             Err(e) => {
                 self.metrics.ev_queue_event_fails.increment();
@@ -78,7 +78,7 @@ impl VsockHandler {
         events.signal()
     }
 
-    /// Takes the guest's packets.
+    /// Handles the guest's packets.
     fn transmit(&mut self, tx: &mut DeviceQueue, router: &mut Router) -> Result<(), QueueError> {
         tx.serve(|mem, chain| {
             if !router.has_room() {
@@ -87,13 +87,13 @@ impl VsockHandler {
             }
             match ChainBuffers::collect(chain) {
                 Ok(ChainBuffers { readable, .. }) => take(mem, readable, router),
-                Err(e) => log::debug!("dropped a packet of the guest: {e}"),
+                Err(e) => log::debug!("vsock: dropped a packet from the guest: {e}"),
             }
             Served::Done(0)
         })
     }
 
-    /// Gives the guest its packets.
+    /// Delivers packets to the guest.
     fn receive(&mut self, rx: &mut DeviceQueue, router: &mut Router) -> Result<(), QueueError> {
         rx.serve(|mem, chain| {
             if !router.has_packets() {
@@ -102,7 +102,7 @@ impl VsockHandler {
             let room = match ChainBuffers::collect(chain) {
                 Ok(ChainBuffers { writable, .. }) if writable.len() > HEADER => writable,
                 _ => {
-                    log::debug!("a buffer of the guest has no room for a packet");
+                    log::debug!("vsock: a guest buffer is too small for a packet");
                     return Served::Done(0);
                 }
             };
@@ -111,14 +111,14 @@ impl VsockHandler {
     }
 }
 
-/// Takes one packet of the guest.
+/// Handles one packet from the guest.
 fn take(mem: &GuestMemory, packet: Parts, router: &mut Router) {
     let mut header = [0; HEADER];
     let Some((head, body)) = packet.split_at(HEADER) else {
-        return log::debug!("dropped a packet of the guest without a header");
+        return log::debug!("vsock: dropped a packet from the guest without a header");
     };
     if let Err(e) = head.read(mem, &mut header) {
-        return log::debug!("dropped a packet of the guest: {e}");
+        return log::debug!("vsock: dropped a packet from the guest: {e}");
     }
     let header = Header::parse(&header);
     let len = usize::try_from(header.len).unwrap_or(usize::MAX);
@@ -132,7 +132,7 @@ fn take(mem: &GuestMemory, packet: Parts, router: &mut Router) {
     }
 }
 
-/// Gives the guest its next packet in `room`, which has some for a payload.
+/// Delivers the next packet into `room`, which is larger than a header.
 fn give(mem: &GuestMemory, room: Parts, router: &mut Router) -> Served {
     let Some((head, body)) = room.split_at(HEADER) else {
         return Served::Done(0);
@@ -147,7 +147,7 @@ fn give(mem: &GuestMemory, room: Parts, router: &mut Router) -> Served {
     match written {
         Ok(()) => Served::Done(u32::try_from(len).unwrap_or_default()),
         Err(e) => {
-            log::debug!("lost a packet for the guest: {e}");
+            log::debug!("vsock: lost a packet for the guest: {e}");
             router.lost(&header);
             Served::Done(0)
         }
@@ -158,7 +158,7 @@ impl QueueHandler for VsockHandler {
     fn sources(&self) -> io::Result<Vec<Source>> {
         Ok(vec![Source {
             fd: lock(&self.router).descriptor()?,
-            // Not always emptied in one turn, but each turn makes it less.
+            // Level-triggered: one turn may not empty it, but each turn makes progress.
             events: EventSet::IN,
         }])
     }

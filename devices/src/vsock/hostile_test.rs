@@ -131,7 +131,7 @@ impl Attack {
 }
 
 #[test]
-fn packets_in_any_order_do_no_harm() {
+fn any_order_of_packets_is_survived() {
     let event_loop = TestLoop::spawn();
     let run = |steps: Vec<Step>| {
         let bench = Bench::on(event_loop.clone());

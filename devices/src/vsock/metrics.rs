@@ -1,50 +1,50 @@
-//! What the socket device counts.
+//! Metrics of the socket device.
 
 use crate::metric_set;
 use crate::util::metrics::Counter;
 
 metric_set! {
-    /// What the socket device counts. Bytes are those of streams, without headers.
+    /// Metrics of the socket device. Bytes are those of streams without headers.
     pub struct VsockMetrics = "vsock" {
-        /// Starts that failed.
+        /// Failed activations.
         activate_fails: Counter,
-        /// Always 0: no write of the configuration can fail.
+        /// Always 0: a write to the configuration space cannot fail.
         cfg_fails: Counter,
-        /// Broken receiving rings.
+        /// Broken receive rings.
         rx_queue_event_fails: Counter,
-        /// Broken transmitting rings.
+        /// Broken transmit rings.
         tx_queue_event_fails: Counter,
-        /// Broken event rings, of a restored guest that was to be told of its cut connections.
+        /// Broken event rings of restored guests that had to be notified.
         ev_queue_event_fails: Counter,
-        /// Failures of the listening socket, or to wait for sockets.
+        /// Failures of the listening socket and of epoll.
         muxer_event_fails: Counter,
-        /// Sockets that cannot be waited for.
+        /// Sockets that epoll cannot watch.
         conn_event_fails: Counter,
-        /// Kicks of the receiving queue.
+        /// Kicks of the receive queue.
         rx_queue_event_count: Counter,
-        /// Kicks of the transmitting queue.
+        /// Kicks of the transmit queue.
         tx_queue_event_count: Counter,
         /// Bytes the guest received.
         rx_bytes_count: Counter,
-        /// Bytes of the guest that reached the host's sockets.
+        /// Bytes of the guest written to host sockets.
         tx_bytes_count: Counter,
         /// Packets the guest received.
         rx_packets_count: Counter,
         /// Packets the guest sent.
         tx_packets_count: Counter,
-        /// Connections that began.
+        /// Opened connections.
         conns_added: Counter,
-        /// Connections cut: by a failure, a mistake of the guest, or a reset of the device.
+        /// Connections closed by a failure, a protocol violation of the guest, or a device reset.
         conns_killed: Counter,
-        /// Connections that are gone, those cut included.
+        /// Closed connections of all kinds.
         conns_removed: Counter,
-        /// Always 0: connections are never queued to be cut.
+        /// Always 0: connections to close are never queued.
         killq_resync: Counter,
-        /// Buffered bytes that a socket does not take any more.
+        /// Failed writes of buffered bytes.
         tx_flush_fails: Counter,
-        /// Writes to the host's sockets that failed.
+        /// Failed writes to host sockets.
         tx_write_fails: Counter,
-        /// Reads of the host's sockets that failed.
+        /// Failed reads from host sockets.
         rx_read_fails: Counter,
     }
 }

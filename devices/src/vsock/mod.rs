@@ -1,9 +1,8 @@
-//! Socket device (Virtio 1.2, 5.10): streams between ports of the guest and Unix sockets of the host.
+//! Socket device (Virtio 1.2, 5.10): streams between guest ports and Unix sockets of the host.
 //!
-//! A client of the host connects to the device's socket, writes `CONNECT <port>` and a line's end, and
-//! reads `OK <its own port>` once the guest accepts. A guest that connects to the host at a port
-//! reaches whoever listens at `<socket>_<port>`. Connections outlive a pause and end with a reset of the
-//! device; they are not saved: a restored guest is told that they are cut.
+//! A host client connects to the device's socket, writes `CONNECT <port>` and a newline, and reads `OK <its own port>` when
+//! the guest accepts. A guest that connects to a port of the host reaches the listener at `<socket>_<port>`. Connections
+//! outlive a pause and end with a device reset. They are not saved: a restored guest is notified that they are closed.
 
 mod client;
 mod connection;
@@ -30,7 +29,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
-/// Receiving, transmitting, and a queue of events.
+/// Number of queues: receive, transmit, events.
 const QUEUES: usize = 3;
 const RX: usize = 0;
 const TX: usize = 1;
@@ -38,44 +37,44 @@ const EVENTS: usize = 2;
 
 const STATE_VERSION: u32 = 1;
 
-/// What the device carries besides its queues.
+/// Saved state of the device besides its queues.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
-    /// The next client's, which none of the guest's cut connections may have.
+    /// Host port of the next client. No closed connection of the guest may have it.
     next_port: u32,
 }
 
-/// Why there is no socket device. Each text names the path.
+/// The reason why the socket device cannot be created. Each text names the path.
 #[derive(Debug, thiserror::Error)]
 pub enum VsockError {
-    /// Something has the name already.
+    /// The path is taken.
     #[error("{} is in the way of the vsock: remove it or choose another uds_path", path.display())]
     InTheWay {
         /// The socket's path.
         path: PathBuf,
     },
-    /// The socket cannot be made.
-    #[error("cannot make the vsock's socket {}", path.display())]
+    /// The socket cannot be created.
+    #[error("cannot create the vsock socket {}", path.display())]
     Bind {
         /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
 }
 
-/// Socket device.
+/// The socket device.
 pub struct Vsock {
     config: [u8; 8],
-    /// What outlives a pause: owned by both halves, used by the one that runs.
+    /// State that outlives a pause. Both halves own it; the running one uses it.
     router: Arc<Mutex<Router>>,
     metrics: Arc<VsockMetrics>,
 }
 
 impl Vsock {
-    /// Makes the socket of `path`, at which clients may wait from now on. It stays when the device is gone.
+    /// Binds the socket at `path`, where clients can wait from now on. The socket file stays when the device is dropped.
     ///
     /// # Errors
     /// [`VsockError`], naming the path.
@@ -89,7 +88,7 @@ impl Vsock {
         })
     }
 
-    /// A device whose clients come to a socket of its own.
+    /// Creates a device that binds its own socket.
     ///
     /// # Errors
     /// [`VsockError`], naming the path.
@@ -97,10 +96,10 @@ impl Vsock {
         Self::at(config, Self::listen(&config.uds_path)?)
     }
 
-    /// A device whose clients come to `listener`, which [`Self::listen`] made.
+    /// Creates a device for the clients of `listener`, which [`Self::listen`] bound.
     ///
     /// # Errors
-    /// [`VsockError::Bind`]: no more descriptors.
+    /// [`VsockError::Bind`]: the process has no free descriptor.
     pub fn at(config: &resources::Vsock, listener: UnixListener) -> Result<Self, VsockError> {
         let path = &config.uds_path;
         let failed = |source: io::Error| VsockError::Bind {
@@ -122,7 +121,7 @@ impl VirtioDevice for Vsock {
     fn offer(&self) -> Offer {
         Offer {
             id: VIRTIO_ID_VSOCK,
-            // Streams need none (section 5.10.3).
+            // Stream sockets need no feature (section 5.10.3).
             features: 0,
             queue_sizes: vec![QUEUE_SIZE; QUEUES],
         }

@@ -1,38 +1,38 @@
-//! The header before every packet (section 5.10.6), as owned data: read once, checked by its user.
+//! The header of every packet (section 5.10.6) as owned data.
 
 /// Bytes of `struct virtio_vsock_hdr`.
 pub(super) const HEADER: usize = 44;
-/// The host's address (section 5.10.4).
+/// CID of the host (section 5.10.4).
 pub(super) const HOST_CID: u64 = 2;
-/// The only type of socket here.
+/// Type of a stream socket, the only supported one.
 pub(super) const STREAM: u16 = 1;
 
 /// Operations (section 5.10.6).
 pub(super) mod op {
-    /// Asks for a connection.
+    /// Requests a connection.
     pub const REQUEST: u16 = 1;
-    /// Accepts it.
+    /// Accepts a connection.
     pub const RESPONSE: u16 = 2;
-    /// Refuses or cuts it.
+    /// Refuses or resets a connection.
     pub const RST: u16 = 3;
     /// Ends one direction or both.
     pub const SHUTDOWN: u16 = 4;
     /// Carries bytes.
     pub const RW: u16 = 5;
-    /// Tells of room in the buffer.
+    /// Announces free buffer space.
     pub const CREDIT_UPDATE: u16 = 6;
-    /// Asks to be told.
+    /// Requests a credit update.
     pub const CREDIT_REQUEST: u16 = 7;
 }
 
-/// Flag of [`op::SHUTDOWN`]: its sender receives no more.
+/// Flag of [`op::SHUTDOWN`]: the sender receives no more data.
 pub(super) const NO_RECEIVE: u32 = 1;
-/// Flag of [`op::SHUTDOWN`]: its sender sends no more.
+/// Flag of [`op::SHUTDOWN`]: the sender sends no more data.
 pub(super) const NO_SEND: u32 = 2;
 /// Both directions.
 pub(super) const NEITHER: u32 = NO_RECEIVE | NO_SEND;
 
-/// A connection by its two ports.
+/// A connection, identified by its two ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ports {
     pub host: u32,
@@ -54,7 +54,7 @@ pub(super) struct Header {
     pub fwd_cnt: u32,
 }
 
-/// Takes the first `N` bytes off `bytes`, which has as many.
+/// Removes the first `N` bytes of `bytes`, which is long enough.
 fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     match bytes.split_first_chunk() {
         Some((first, rest)) => {
@@ -99,7 +99,7 @@ impl Header {
         bytes
     }
 
-    /// The connection of a packet from the guest.
+    /// Returns the ports of a packet from the guest.
     pub(super) fn ports(&self) -> Ports {
         Ports {
             host: self.dst_port,
@@ -107,7 +107,7 @@ impl Header {
         }
     }
 
-    /// What refuses a packet of the guest at `guest_cid`: the same way back.
+    /// Returns the RST that refuses a packet of the guest at `guest_cid`.
     pub(super) fn refusal(&self, guest_cid: u64) -> Self {
         Self {
             src_cid: self.dst_cid,

@@ -1,8 +1,8 @@
-//! All streams of one guest: which there are, whose turn it is, and the sockets behind them.
+//! All streams of one guest: the connections, their turns, and the sockets behind them.
 //!
-//! The set of sockets changes while the loop runs, and the loop watches a fixed one: an epoll of our
-//! own is the one descriptor it sees. Sockets are watched for edges, remembered in each connection, so
-//! that a guest without buffers and a host that does not read cost nothing.
+//! The sockets change while the loop runs, but the loop watches a fixed set of descriptors: the router's own epoll
+//! descriptor. Sockets are edge-triggered and their readiness is kept in each connection, so that a guest without buffers
+//! or a host that does not read costs nothing.
 
 use super::client::{Said, listen_to};
 use super::connection::{BUFFER, Connection, Cut, Outgoing, Ready};
@@ -18,24 +18,24 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Most connections at once, as in the compatible monitor: each is a descriptor and up to 64 KiB.
+/// Largest number of connections, as in Firecracker. Each is a descriptor and up to 64 KiB.
 pub(super) const MAX_CONNECTIONS: usize = 1023;
-/// Most clients that have not said yet what they want. One more drives out the one that waits
-/// longest, lest silent clients lock out all others.
+/// Largest number of clients that have not sent a complete request. One more closes the oldest, so that silent clients
+/// do not lock out others.
 pub(super) const MAX_CLIENTS: usize = 256;
-/// Refusals that wait for room in the receiving ring, from which on no packet is taken from the guest.
-/// The host adds at most one for each connection.
+/// Number of undelivered refusals from which on no packet is taken from the guest. The host adds at most one per
+/// connection.
 pub(super) const MAX_REFUSALS: usize = 256;
-/// Clients accepted before others on the loop have their turn.
+/// Clients accepted per turn.
 const ACCEPT_BUDGET: usize = 64;
-/// Sockets told of in one call.
+/// Socket events handled per call.
 const EVENTS: usize = 128;
-/// First of the ports that clients of the host get, as in the compatible monitor.
+/// First port for host clients, as in Firecracker.
 const FIRST_PORT: u32 = 1 << 30;
 /// Token of the listening socket.
 const LISTENER: u64 = 0;
 
-/// A socket's edges; those of its room only while we wait for it, or each read of a client wakes us.
+/// Returns the events of a socket. Room is watched only while needed, because each read of a client would report it.
 fn socket_event(token: u64, room: bool) -> EpollEvent {
     let mut edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
     edges.set(EpollFlags::EPOLLOUT, room);
@@ -43,7 +43,7 @@ fn socket_event(token: u64, room: bool) -> EpollEvent {
 }
 
 fn listener_event() -> EpollEvent {
-    // An edge, lest a client that cannot be accepted for want of descriptors wakes the loop forever.
+    // Edge-triggered: a client that cannot be accepted for lack of descriptors must not wake the loop for ever.
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, LISTENER)
 }
 
@@ -53,26 +53,25 @@ pub(super) struct Router {
     listener: UnixListener,
     epoll: Epoll,
     connections: HashMap<Ports, Connection>,
-    /// Which connection a token of epoll is.
+    /// Connections by epoll token.
     tokens: HashMap<u64, Ports>,
-    /// By token, so by age.
+    /// Clients by epoll token, and so by age.
     clients: BTreeMap<u64, UnixStream>,
     next_token: u64,
     next_port: u32,
-    /// The guest has yet to hear that its connections are cut.
+    /// True if the guest must still be notified that its connections are closed.
     owes_reset: bool,
-    /// Connections with something for the guest, each once.
+    /// Connections that may have a packet for the guest; each is listed once.
     turns: VecDeque<Ports>,
-    /// Refusals for the guest.
+    /// Undelivered refusals.
     refusals: VecDeque<Header>,
-    /// What a packet carries, in either direction.
+    /// Payload of one packet in either direction.
     payload: Vec<u8>,
     metrics: Arc<VsockMetrics>,
 }
 
 impl Router {
-    /// Streams between the guest at `guest_cid` and the clients of `listener`, which is non-blocking
-    /// and bound to `uds_path`.
+    /// Creates the router of the guest at `guest_cid`. `listener` is non-blocking and bound to `uds_path`.
     pub(super) fn new(
         guest_cid: u64,
         uds_path: PathBuf,
@@ -99,18 +98,18 @@ impl Router {
         })
     }
 
-    /// A driver is there.
+    /// Called when the driver is ready.
     pub(super) fn start(&mut self) {
         self.payload.resize(BUFFER, 0);
     }
 
-    /// Port of the next client.
+    /// Returns the host port of the next client.
     pub(super) fn next_port(&self) -> u32 {
         self.next_port
     }
 
-    /// The guest was saved when `next_port` was the next, with connections that there are no more. Returns
-    /// false, and does nothing, if that is no port of a client.
+    /// Restores a guest that was saved with `next_port` and with connections that no longer exist. Returns false, without a
+    /// change, if `next_port` is no port for clients.
     pub(super) fn restore(&mut self, next_port: u32) -> bool {
         let possible = next_port & !(FIRST_PORT - 1) == FIRST_PORT;
         if possible {
@@ -120,17 +119,17 @@ impl Router {
         possible
     }
 
-    /// Whether the guest has yet to hear that its connections are cut.
+    /// Returns true if the guest must still be notified that its connections are closed.
     pub(super) fn owes_reset(&self) -> bool {
         self.owes_reset
     }
 
-    /// The guest was told.
+    /// Records that the guest was notified.
     pub(super) fn told_reset(&mut self) {
         self.owes_reset = false;
     }
 
-    /// Another driver may come: all that was of the last one ends.
+    /// Closes all connections before another driver takes over.
     pub(super) fn reset(&mut self) {
         self.owes_reset = false;
         let count = self.connections.len();
@@ -143,27 +142,27 @@ impl Router {
         self.refusals.clear();
     }
 
-    /// The descriptor to wait on for all sockets.
+    /// Returns a duplicate of the epoll descriptor, which stands for all sockets.
     pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
         self.epoll.0.try_clone()
     }
 
-    /// Whether a packet may be taken from the guest.
+    /// Returns true if a packet may be taken from the guest.
     pub(super) fn has_room(&self) -> bool {
         self.refusals.len() < MAX_REFUSALS
     }
 
-    /// Whether there may be something for the guest.
+    /// Returns true if there may be a packet for the guest.
     pub(super) fn has_packets(&self) -> bool {
         !self.refusals.is_empty() || !self.turns.is_empty()
     }
 
-    /// The buffer for the payload of a packet from the guest, if it may be that long.
+    /// Returns the buffer for a payload of `len` bytes from the guest; `None` if it is too long.
     pub(super) fn payload(&mut self, len: usize) -> Option<&mut [u8]> {
         self.payload.get_mut(..len)
     }
 
-    /// Takes a packet of the guest, of which the payload is in [`Self::payload`].
+    /// Handles a packet from the guest. Its payload is in [`Self::payload`].
     pub(super) fn take(&mut self, header: &Header) {
         self.metrics.tx_packets_count.increment();
         if !self.is_ours(header) {
@@ -184,7 +183,7 @@ impl Router {
                 false => self.remove(ports),
             };
         }
-        // Only RW carries bytes.
+        // Only RW has a payload.
         let len = match header.op {
             op::RW => usize::try_from(header.len).unwrap_or(usize::MAX),
             _ => 0,
@@ -196,7 +195,7 @@ impl Router {
         self.settle(ports, taken);
     }
 
-    /// The guest sent a packet that says more than it carries.
+    /// Handles a packet whose header announces more bytes than the packet has.
     pub(super) fn take_malformed(&mut self, header: &Header) {
         let connection = self.connections.get(&header.ports());
         match connection.is_some_and(|c| !c.has_left()) && self.is_ours(header) {
@@ -210,14 +209,14 @@ impl Router {
     }
 
     fn refuse(&mut self, header: &Header) {
-        // A refusal of a refusal would never end.
+        // An answer to an RST would never end.
         if header.op != op::RST {
-            log::debug!("refused a packet of the guest: {header:?}");
+            log::debug!("vsock: refused a packet from the guest: {header:?}");
             self.refusals.push_back(header.refusal(self.guest_cid));
         }
     }
 
-    /// The guest asks for a connection.
+    /// Handles a connection request of the guest.
     fn open(&mut self, request: &Header) {
         let opened = self.reach(request.dst_port).and_then(|stream| {
             let token = self.watch(&stream)?;
@@ -226,27 +225,27 @@ impl Router {
         match opened {
             Ok(connection) => self.add(request.ports(), connection),
             Err(e) => {
-                log::debug!("no connection to port {}: {e}", request.dst_port);
+                log::debug!("vsock: cannot connect to port {}: {e}", request.dst_port);
                 self.refuse(request);
             }
         }
     }
 
-    /// Connects to whoever listens for the guest at `port`.
+    /// Connects to the host's listener for `port`.
     fn reach(&mut self, port: u32) -> io::Result<UnixStream> {
         if !self.make_room() {
-            return Err(io::Error::other("there are too many"));
+            return Err(io::Error::other("too many connections"));
         }
         let mut path: OsString = self.uds_path.clone().into();
         path.push(format!("_{port}"));
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        // Done or refused at once: a listener whose queue is full does not make us wait.
+        // Connects or fails at once: the socket is non-blocking, and a full backlog does not make it wait.
         connect(socket.as_raw_fd(), &UnixAddr::new(path.as_os_str())?)?;
         Ok(socket.into())
     }
 
-    /// Has epoll tell of `stream`; under which token.
+    /// Watches `stream` with epoll and returns its token.
     fn watch(&mut self, stream: &UnixStream) -> io::Result<u64> {
         let token = self.next_token;
         self.epoll
@@ -256,7 +255,7 @@ impl Router {
         Ok(token)
     }
 
-    /// Whether one more connection may be; one that the guest has left gives way.
+    /// Returns true if a connection may be added. A connection that the guest has reset is closed for it.
     fn make_room(&mut self) -> bool {
         if self.connections.len() < MAX_CONNECTIONS {
             return true;
@@ -271,7 +270,7 @@ impl Router {
     }
 
     fn add(&mut self, ports: Ports, connection: Connection) {
-        // The guest may take a port again that it has left.
+        // The guest may reuse a port that it has reset.
         self.remove(ports);
         self.metrics.conns_added.increment();
         self.tokens.insert(connection.token, ports);
@@ -279,7 +278,7 @@ impl Router {
         self.schedule(ports);
     }
 
-    /// Forgets a connection, whose socket is closed by that.
+    /// Removes a connection, which closes its socket.
     fn remove(&mut self, ports: Ports) {
         if let Some(connection) = self.connections.remove(&ports) {
             self.metrics.conns_removed.increment();
@@ -290,7 +289,7 @@ impl Router {
         }
     }
 
-    /// Takes a connection's turn away.
+    /// Removes a connection from the turns.
     fn unschedule(&mut self, ports: Ports) {
         self.turns.retain(|turn| *turn != ports);
         if let Some(connection) = self.connections.get_mut(&ports) {
@@ -298,7 +297,7 @@ impl Router {
         }
     }
 
-    /// Forgets a connection and has the guest know.
+    /// Removes a connection and sends the guest an RST if it knows of it.
     fn end(&mut self, ports: Ports) {
         let known = self.connections.get(&ports);
         if known.is_some_and(Connection::is_known) {
@@ -310,13 +309,13 @@ impl Router {
 
     fn cut(&mut self, ports: Ports) {
         if self.connections.contains_key(&ports) {
-            log::debug!("cut the connection of {ports:?}");
+            log::debug!("vsock: closed the connection of {ports:?}");
             self.metrics.conns_killed.increment();
             self.end(ports);
         }
     }
 
-    /// After `done` with a connection.
+    /// Updates epoll and turns after an operation on a connection; closes it if `done` is an error.
     fn settle(&mut self, ports: Ports, done: Result<(), Cut>) {
         let done = done.and_then(|()| self.watch_room(ports));
         match (done, self.connections.get(&ports)) {
@@ -326,17 +325,17 @@ impl Router {
         }
     }
 
-    /// Has epoll tell of room in a socket that had none, and no more once it has.
+    /// Watches a socket for room while bytes wait for it.
     fn watch_room(&mut self, ports: Ports) -> Result<(), Cut> {
         let Some(connection) = self.connections.get_mut(&ports) else {
             return Ok(());
         };
         let blocked = connection.is_blocked();
         if blocked != connection.room_watched {
-            // This tells of room that came meanwhile, too.
+            // The change reports room that exists already, too.
             let mut event = socket_event(connection.token, blocked);
             if let Err(e) = self.epoll.modify(connection.stream(), &mut event) {
-                log::warn!("cannot wait for a host socket: {e}");
+                log::warn!("vsock: cannot watch a host socket: {e}");
                 self.metrics.conn_event_fails.increment();
                 return Err(Cut);
             }
@@ -345,7 +344,7 @@ impl Router {
         Ok(())
     }
 
-    /// Gives a connection a turn if it has something for the guest.
+    /// Queues a connection for its turn if it may have a packet for the guest.
     fn schedule(&mut self, ports: Ports) {
         if let Some(connection) = self.connections.get_mut(&ports)
             && !connection.queued
@@ -362,7 +361,7 @@ impl Router {
             dst_cid: self.guest_cid,
             src_port: ports.host,
             dst_port: ports.guest,
-            // Not more than the buffer is long.
+            // At most the length of the buffer.
             len: u32::try_from(packet.len).unwrap_or(0),
             kind: STREAM,
             op: packet.op,
@@ -371,7 +370,7 @@ impl Router {
         }
     }
 
-    /// The next packet for the guest with a payload of at most `room` bytes.
+    /// Returns the next packet for the guest, with a payload of at most `room` bytes.
     pub(super) fn next(&mut self, room: usize) -> Option<(Header, &[u8])> {
         let (header, len) = self.next_header(room)?;
         self.metrics.rx_packets_count.increment();
@@ -414,7 +413,7 @@ impl Router {
         None
     }
 
-    /// A packet for the guest got lost in its memory, which is not where it said.
+    /// Closes the connection of a packet that could not be written to guest memory.
     pub(super) fn lost(&mut self, header: &Header) {
         let ports = Ports {
             host: header.src_port,
@@ -423,13 +422,13 @@ impl Router {
         self.cut(ports);
     }
 
-    /// Sockets are ready: all that is told in one call.
+    /// Handles all socket events.
     pub(super) fn on_ready(&mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
             Ok(count) => count,
             Err(e) => {
-                log::debug!("cannot wait for host sockets: {e}");
+                log::debug!("vsock: cannot wait for host sockets: {e}");
                 self.metrics.muxer_event_fails.increment();
                 return;
             }
@@ -459,7 +458,7 @@ impl Router {
         }
     }
 
-    /// Accepts those clients that wait.
+    /// Accepts waiting clients.
     fn accept(&mut self) {
         for _ in 0..ACCEPT_BUDGET {
             match self.listener.accept() {
@@ -468,36 +467,36 @@ impl Router {
                     io::ErrorKind::WouldBlock => return,
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
-                        log::warn!("cannot accept a client of the vsock: {e}");
+                        log::warn!("vsock: cannot accept a client: {e}");
                         self.metrics.muxer_event_fails.increment();
                         return;
                     }
                 },
             }
         }
-        // More may wait: have the edge told again.
+        // More clients may wait, so the edge must be reported again.
         let again = self.epoll.modify(&self.listener, &mut listener_event());
         if let Err(e) = again {
-            log::error!("cannot wait for clients of the vsock: {e}");
+            log::error!("vsock: cannot watch the listener: {e}");
         }
     }
 
     fn greet(&mut self, stream: UnixStream) {
-        // Blocking or not: each call says that it does not wait.
+        // The stream may stay blocking: each call passes MSG_DONTWAIT.
         match self.watch(&stream) {
             Ok(token) => {
                 self.clients.insert(token, stream);
                 self.hear(token, false, false);
             }
-            Err(e) => log::warn!("cannot serve a client of the vsock: {e}"),
+            Err(e) => log::warn!("vsock: cannot watch a client: {e}"),
         }
         while self.clients.len() > MAX_CLIENTS {
-            log::debug!("closed a client of the vsock that said nothing");
+            log::debug!("vsock: closed a client that sent no request");
             self.clients.pop_first();
         }
     }
 
-    /// A client said something, or ended its side, or is gone.
+    /// Reads from a client that is readable, has ended its side, or is gone.
     fn hear(&mut self, token: u64, ended: bool, gone: bool) {
         let Some(stream) = self.clients.get(&token) else {
             return;
@@ -506,26 +505,26 @@ impl Router {
             Said::NotYet if !ended => {}
             Said::Connect(port) if !gone => self.ask(token, port),
             said => {
-                log::debug!("closed a client of the vsock: {said:?}");
+                log::debug!("vsock: closed a client: {said:?}");
                 self.clients.remove(&token);
             }
         }
     }
 
-    /// A client asks for `port` of the guest.
+    /// Handles a client's request for `port` of the guest.
     fn ask(&mut self, token: u64, port: u32) {
         let Some(stream) = self.clients.remove(&token) else {
             return;
         };
         if !self.make_room() {
-            log::debug!("closed a client of the vsock: there are too many connections");
+            log::debug!("vsock: closed a client: too many connections");
             return;
         }
         let ports = self.free_port(port);
         self.add(ports, Connection::asking(stream, token));
     }
 
-    /// A port of the host that has no connection to `guest` yet.
+    /// Returns a host port without a connection to `guest`.
     fn free_port(&mut self, guest: u32) -> Ports {
         loop {
             let host = self.next_port;

@@ -33,7 +33,7 @@ impl Bench {
 }
 
 #[test]
-fn a_restored_guest_is_told_once_that_its_connections_are_cut() {
+fn a_restored_guest_is_notified_once_that_its_connections_are_closed() {
     let mut bench = Bench::new();
     bench.offer_event(64);
     bench.no_event();
@@ -69,7 +69,7 @@ fn a_restored_guest_is_told_once_that_its_connections_are_cut() {
 }
 
 #[test]
-fn a_guest_without_a_buffer_for_it_is_told_when_it_has_one() {
+fn the_notification_waits_for_an_event_buffer() {
     let mut bench = Bench::new().restored();
     bench.resume();
     bench.no_event();
@@ -82,7 +82,7 @@ fn a_guest_without_a_buffer_for_it_is_told_when_it_has_one() {
 }
 
 #[test]
-fn another_driver_is_not_told_of_the_last_one_s_connections() {
+fn a_new_driver_is_not_notified_about_earlier_connections() {
     let mut bench = Bench::new().restored();
     bench.resume();
     bench.restart();
@@ -92,7 +92,7 @@ fn another_driver_is_not_told_of_the_last_one_s_connections() {
 }
 
 #[test]
-fn a_buffer_too_short_for_the_event_does_no_harm() {
+fn a_buffer_too_short_for_the_event_is_survived() {
     let mut bench = Bench::new();
     bench.offer_event(3);
     let mut bench = bench.restored();
@@ -104,7 +104,7 @@ fn a_buffer_too_short_for_the_event_does_no_harm() {
 }
 
 #[test]
-fn a_port_that_no_client_has_is_no_state() {
+fn a_state_with_a_port_outside_the_client_range_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut vsock = Vsock::new(&config(&dir)).unwrap();
     let good = vsock.save();

@@ -24,7 +24,7 @@ fn shutdown(ports: Ports, flags: u32) -> Header {
 }
 
 #[test]
-fn a_slow_guest_gets_all_bytes_and_no_more_than_it_has_room_for() {
+fn a_slow_guest_gets_all_bytes_within_its_credit() {
     let mut bench = Bench::new();
     let (ports, client) = bench.asked_by_host();
     let sent = pattern(MUCH);
@@ -60,7 +60,7 @@ fn a_slow_guest_gets_all_bytes_and_no_more_than_it_has_room_for() {
 }
 
 #[test]
-fn a_slow_host_gets_all_bytes_of_a_guest_that_keeps_to_its_credit() {
+fn a_slow_host_gets_all_bytes_of_a_guest_that_respects_the_credit() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     let (other_ports, mut other) = bench.asked_by_host();
@@ -117,7 +117,7 @@ fn fill(bench: &mut Bench, ports: Ports) -> usize {
 }
 
 #[test]
-fn a_guest_that_sends_beyond_its_credit_is_cut() {
+fn a_guest_that_exceeds_its_credit_loses_the_connection() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     let sent = fill(&mut bench, ports);
@@ -135,7 +135,7 @@ fn a_guest_that_sends_beyond_its_credit_is_cut() {
 }
 
 #[test]
-fn impossible_credit_only_starves_the_guest() {
+fn impossible_credit_stops_only_the_guest_s_own_data() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     for (buf_alloc, fwd_cnt) in [(0, 0), (1 << 20, 1 << 31), (0, u32::MAX)] {
@@ -155,7 +155,7 @@ fn impossible_credit_only_starves_the_guest() {
 }
 
 #[test]
-fn a_host_that_ends_its_side_still_hears_the_guest() {
+fn after_the_host_shuts_down_sending_it_still_receives() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     client.write_all(b"last").unwrap();
@@ -173,7 +173,7 @@ fn a_host_that_ends_its_side_still_hears_the_guest() {
 }
 
 #[test]
-fn a_guest_that_ends_its_side_still_hears_the_host() {
+fn after_the_guest_shuts_down_sending_it_still_receives() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     bench.say(data(ports, b"last"), b"last");
@@ -190,7 +190,7 @@ fn a_guest_that_ends_its_side_still_hears_the_host() {
 }
 
 #[test]
-fn a_guest_that_does_not_listen_is_not_spoken_to() {
+fn a_guest_that_shut_down_receiving_gets_no_data() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     bench.say(shutdown(ports, NO_RECEIVE), &[]);
@@ -208,7 +208,7 @@ fn a_guest_that_does_not_listen_is_not_spoken_to() {
 }
 
 #[test]
-fn bytes_after_the_guests_end_cut_the_connection() {
+fn data_after_the_guest_shut_down_sending_closes_the_connection() {
     let mut bench = Bench::new();
     let (ports, _client) = bench.asked_by_host();
     bench.say(shutdown(ports, NO_SEND), &[]);
@@ -217,7 +217,7 @@ fn bytes_after_the_guests_end_cut_the_connection() {
 }
 
 #[test]
-fn a_guest_that_closes_is_read_to_the_end() {
+fn all_data_of_a_guest_that_closes_is_delivered() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     let sent = fill(&mut bench, ports);
@@ -237,7 +237,7 @@ fn a_guest_that_closes_is_read_to_the_end() {
 }
 
 #[test]
-fn a_guest_that_gives_up_waiting_has_been_heard_to_the_end() {
+fn all_data_of_a_guest_that_resets_is_delivered() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     let (other_ports, mut other) = bench.asked_by_host();
@@ -260,7 +260,7 @@ fn a_guest_that_gives_up_waiting_has_been_heard_to_the_end() {
 }
 
 #[test]
-fn a_guest_takes_a_port_again_that_it_has_left() {
+fn a_guest_may_reuse_a_port_that_it_reset() {
     let mut bench = Bench::new();
     let ports = Ports { host: 5, guest: 6 };
     let _stuck = bench.asked_by_guest(ports);
@@ -274,7 +274,7 @@ fn a_guest_takes_a_port_again_that_it_has_left() {
 }
 
 #[test]
-fn a_host_that_is_gone_is_told_once_its_bytes_are_read() {
+fn the_guest_learns_of_a_closed_host_socket_after_its_data() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     client.write_all(&pattern(100_000)).unwrap();
@@ -302,7 +302,7 @@ fn a_host_that_is_gone_is_told_once_its_bytes_are_read() {
 }
 
 #[test]
-fn a_host_that_goes_without_reading_cuts() {
+fn a_host_that_closes_with_unread_data_resets_the_connection() {
     let mut bench = Bench::new();
     let (ports, client) = bench.asked_by_host();
     bench.say(data(ports, b"unread"), b"unread");
@@ -312,7 +312,7 @@ fn a_host_that_goes_without_reading_cuts() {
 }
 
 #[test]
-fn a_host_that_stops_reading_is_told() {
+fn the_guest_learns_that_the_host_stopped_reading() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     client.shutdown(Shutdown::Read).unwrap();
@@ -323,7 +323,7 @@ fn a_host_that_stops_reading_is_told() {
 }
 
 #[test]
-fn a_reset_closes_all() {
+fn a_device_reset_closes_all_connections() {
     let mut bench = Bench::new();
     let (_, mut client) = bench.asked_by_host();
     let mut silent = bench.connect();
@@ -342,7 +342,7 @@ fn a_reset_closes_all() {
 }
 
 #[test]
-fn a_pause_keeps_all() {
+fn a_pause_keeps_all_connections() {
     let mut bench = Bench::new();
     let (ports, mut client) = bench.asked_by_host();
     let mut partial = bench.connect();
@@ -368,7 +368,7 @@ fn a_pause_keeps_all() {
 }
 
 #[test]
-fn a_guest_without_buffers_costs_nothing() {
+fn a_guest_without_buffers_does_not_wake_the_loop() {
     let mut bench = Bench::without_buffers();
     let mut clients: Vec<UnixStream> = (0..20).map(|_| bench.connect()).collect();
     for client in &mut clients {
@@ -387,7 +387,7 @@ fn a_guest_without_buffers_costs_nothing() {
 }
 
 #[test]
-fn each_connection_has_its_turn() {
+fn connections_take_turns() {
     let mut bench = Bench::new();
     let (first, mut busy) = bench.asked_by_host();
     let (second, mut brief) = bench.asked_by_host();

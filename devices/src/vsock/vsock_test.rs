@@ -252,7 +252,7 @@ pub fn ends(stream: &mut UnixStream) {
 }
 
 #[test]
-fn a_path_in_the_way_is_named_and_a_dead_socket_is_not_in_the_way() {
+fn a_taken_path_is_an_error_and_a_stale_socket_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(&dir);
     drop(Vsock::new(&config).unwrap());
@@ -273,7 +273,7 @@ fn a_path_in_the_way_is_named_and_a_dead_socket_is_not_in_the_way() {
 }
 
 #[test]
-fn a_client_of_the_host_reaches_the_guest_and_back() {
+fn data_flows_both_ways_for_a_host_client() {
     let mut bench = Bench::new();
     let mut cid = [0; 8];
     bench.guest.bus.read(WINDOW_BASE + 0x100, &mut cid);
@@ -291,7 +291,7 @@ fn a_client_of_the_host_reaches_the_guest_and_back() {
 }
 
 #[test]
-fn a_guest_reaches_who_listens_on_the_host_and_back() {
+fn data_flows_both_ways_for_a_guest_client() {
     let mut bench = Bench::new();
     let ports = Ports {
         host: 1234,
@@ -309,7 +309,7 @@ fn a_guest_reaches_who_listens_on_the_host_and_back() {
 }
 
 #[test]
-fn where_nobody_listens_the_guest_is_refused() {
+fn a_guest_is_refused_without_a_listener() {
     let mut bench = Bench::new();
     let nobody = Ports {
         host: u32::MAX,
@@ -328,7 +328,7 @@ fn where_nobody_listens_the_guest_is_refused() {
 }
 
 #[test]
-fn where_the_guest_refuses_the_client_is_closed() {
+fn a_client_is_closed_if_the_guest_refuses() {
     let mut bench = Bench::new();
     let mut client = bench.connect();
     client.write_all(b"CONNECT 7\n").unwrap();
@@ -349,7 +349,7 @@ fn where_the_guest_refuses_the_client_is_closed() {
 }
 
 #[test]
-fn what_is_no_connect_is_closed() {
+fn a_client_with_an_invalid_request_is_closed() {
     let mut bench = Bench::new();
     for line in [
         "\n",
@@ -375,7 +375,7 @@ fn what_is_no_connect_is_closed() {
 }
 
 #[test]
-fn a_line_comes_in_pieces_and_with_what_follows() {
+fn a_request_may_come_in_pieces_and_with_data_after_it() {
     let mut bench = Bench::new();
     let mut client = bench.connect();
     for piece in [&b"conn"[..], b"ect  ", b"80"] {
@@ -405,7 +405,7 @@ fn silent_clients_do_not_lock_out_others() {
 }
 
 #[test]
-fn packets_of_no_sense_are_refused() {
+fn invalid_packets_are_refused() {
     let mut bench = Bench::new();
     let ports = Ports { host: 1, guest: 2 };
     let good = packet(ports, op::RW);
@@ -450,7 +450,7 @@ fn packets_of_no_sense_are_refused() {
 }
 
 #[test]
-fn a_mistake_in_a_connection_cuts_it() {
+fn a_protocol_violation_closes_the_connection() {
     let mut bench = Bench::new();
     for header in [
         |p| packet(p, op::REQUEST),
@@ -489,7 +489,7 @@ fn a_mistake_in_a_connection_cuts_it() {
 }
 
 #[test]
-fn a_guest_that_takes_no_refusals_is_not_listened_to() {
+fn a_guest_that_takes_no_refusals_is_not_served() {
     let mut bench = Bench::without_buffers();
     let bad = packet(Ports { host: 1, guest: 2 }, op::RW);
     for _ in 0..MAX_REFUSALS {
@@ -510,7 +510,7 @@ fn a_guest_that_takes_no_refusals_is_not_listened_to() {
 }
 
 #[test]
-fn buffers_without_room_are_given_back_empty() {
+fn buffers_that_are_too_small_are_returned_empty() {
     let mut bench = Bench::without_buffers();
     let mem = bench.guest.mem.clone();
     for (at, len, writable) in [
@@ -538,7 +538,7 @@ fn more_descriptors() {
 }
 
 #[test]
-fn a_thousand_connections_are_served_and_one_too_many_refused() {
+fn a_thousand_connections_are_served_and_one_beyond_the_limit_is_refused() {
     more_descriptors();
     let mut bench = Bench::new();
     let mut all: Vec<_> = (0..MAX_CONNECTIONS)
