@@ -1,12 +1,11 @@
-//! The ACPI tables: how a stock kernel learns of processors, interrupts, power-off, and every device.
+//! The ACPI tables, which tell a stock kernel about processors, interrupts, power-off and every device.
 //!
-//! Called by [`crate::load_with`], which puts [`Tables::bytes`] at [`layout::ACPI_START`]. The tables describe; what
-//! they describe is the monitor's. Written against ACPI 6.5.
+//! [`crate::load_with`] puts [`Tables::bytes`] at [`layout::ACPI_START`]. The tables only describe; the monitor has the
+//! devices. Written against ACPI 6.5.
 //!
-//! The machine is *hardware-reduced* (section 4.1): no PM timer, no SCI, no fixed power button, and Linux then
-//! touches neither the 8259 interrupt controllers nor the 8254 timer. What a PC might have and this machine has not
-//! is declared absent (CMOS clock, VGA, and the keyboard controller where it is taken away), since each thing a
-//! kernel must look for costs exits.
+//! The machine is *hardware-reduced* (section 4.1): it has no PM timer, no SCI and no fixed power button, and Linux then
+//! touches neither the 8259 interrupt controllers nor the 8254 timer. Devices of a PC that this machine lacks are declared
+//! absent (CMOS clock, VGA, and the keyboard controller if it is disabled), because each probe of a kernel costs VM exits.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{self, Path};
@@ -29,12 +28,12 @@ const TABLE_ALIGN: u64 = 16;
 const DSDT_REVISION: u8 = 2;
 const MADT_REVISION: u8 = 6;
 
-/// IAPC_BOOT_ARCH (table 5.11). LEGACY_DEVICES stays off: nothing is there that AML does not name.
+/// IAPC_BOOT_ARCH (table 5.11). LEGACY_DEVICES stays off: AML names every device.
 const BOOT_ARCH_8042: u16 = 1 << 1;
 const BOOT_ARCH_VGA_NOT_PRESENT: u16 = 1 << 2;
 const BOOT_ARCH_CMOS_RTC_NOT_PRESENT: u16 = 1 << 5;
 
-/// Devices that are told of events.
+/// Devices that the event device notifies.
 const POWER_BUTTON: &str = "PWRB";
 const GENERATION_ID: &str = "VGEN";
 const CLOCK: &str = "VCLK";
@@ -42,14 +41,14 @@ const CLOCK: &str = "VCLK";
 /// APIC ids above this need x2APIC entries in the MADT.
 const MAX_VCPUS: u8 = 254;
 
-/// Why the machine cannot be described.
+/// The reason why the machine cannot be described.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum AcpiError {
     /// No processor, or more than the tables can name.
     #[error("{0} processors: 1 to {MAX_VCPUS} can be described")]
     Vcpus(u8),
-    /// A window does not lie where 32-bit descriptors reach.
-    #[error("the virtio-mmio window at {base:#x} with {len:#x} bytes does not lie below 4 GiB")]
+    /// A window is outside the reach of 32-bit descriptors.
+    #[error("the virtio-mmio window at {base:#x} with {len:#x} bytes is not below 4 GiB")]
     Window {
         /// First address.
         base: u64,
@@ -61,7 +60,7 @@ pub enum AcpiError {
     TooManyDevices(usize),
 }
 
-/// All tables, linked and checksummed, as they go to [`layout::ACPI_START`].
+/// All tables, linked and checksummed, for [`layout::ACPI_START`].
 #[derive(Debug)]
 pub struct Tables {
     bytes: Vec<u8>,
@@ -72,7 +71,7 @@ impl Tables {
     ///
     /// # Errors
     ///
-    /// When there are too many of them, or a window lies where it cannot be described.
+    /// There are too many processors or devices, or a window is not below 4 GiB.
     pub fn new(vcpus: u8, devices: &[VirtioMmioWindow], i8042: bool) -> Result<Self, AcpiError> {
         if vcpus == 0 || vcpus > MAX_VCPUS {
             return Err(AcpiError::Vcpus(vcpus));
@@ -80,7 +79,7 @@ impl Tables {
         if devices.len() > layout::VIRTIO_MMIO_COUNT {
             return Err(AcpiError::TooManyDevices(devices.len()));
         }
-        // The RSDP comes first, so that it is where old kernels look for it; it is filled in last.
+        // The RSDP comes first, where old kernels look for it. It is filled in last.
         let mut blob = vec![0; Rsdp::len()];
         let dsdt = append(&mut blob, &dsdt(devices, i8042)?);
         let fadt = append(&mut blob, &bytes_of(&fadt(dsdt, i8042)));
@@ -96,14 +95,14 @@ impl Tables {
         Ok(Self { bytes: blob })
     }
 
-    /// The tables; the first is the RSDP.
+    /// Returns the tables; the first is the RSDP.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// Adds a table at the next aligned place, and returns its guest-physical address.
+/// Appends a table at the next aligned address, and returns that guest-physical address.
 fn append(blob: &mut Vec<u8>, table: &[u8]) -> u64 {
     while !(blob.len() as u64).is_multiple_of(TABLE_ALIGN) {
         blob.push(0);
@@ -129,7 +128,7 @@ fn register(port: u16) -> GAS {
     )
 }
 
-/// The fixed description: where to switch off and reset, and what is not there.
+/// The FADT: power-off and reset registers, and absent hardware.
 fn fadt(dsdt: u64, i8042: bool) -> FADT {
     let keyboard = if i8042 { BOOT_ARCH_8042 } else { 0 };
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
@@ -151,8 +150,8 @@ fn fadt(dsdt: u64, i8042: bool) -> FADT {
 
 /// Interrupt controllers and processors (section 5.2.12).
 ///
-/// No interrupt source overrides: KVM routes interrupt n to pin n, and the only ones in the range of ISA are
-/// edge-triggered and active-high, as ISA's are. PCAT_COMPAT is off, since nobody should look for an 8259.
+/// There are no interrupt source overrides: KVM routes interrupt n to pin n, and those in the ISA range are edge-triggered
+/// and active-high, like ISA's. PCAT_COMPAT is off, so that no kernel looks for an 8259.
 fn madt(vcpus: u8) -> Sdt {
     const LOCAL_APIC_ENABLED: u32 = 1;
     const ALL_PROCESSORS: u8 = 0xff;
@@ -182,7 +181,7 @@ fn madt(vcpus: u8) -> Sdt {
     madt
 }
 
-/// The namespace: power-off and the devices.
+/// The DSDT: power-off and the devices.
 fn dsdt(devices: &[VirtioMmioWindow], i8042: bool) -> Result<Vec<u8>, AcpiError> {
     let mut body = Vec::new();
     let s5 = aml::Package::new(vec![&layout::SLEEP_TYPE_S5, &aml::ZERO]);
@@ -214,7 +213,7 @@ fn dsdt(devices: &[VirtioMmioWindow], i8042: bool) -> Result<Vec<u8>, AcpiError>
     Ok(table.as_slice().to_vec())
 }
 
-/// An edge-triggered, active-high interrupt that no other device shares.
+/// An edge-triggered, active-high, unshared interrupt.
 fn interrupt(gsi: u32) -> aml::Interrupt {
     aml::Interrupt::new(true, true, false, false, gsi)
 }
@@ -241,7 +240,7 @@ fn serial_port(scope: &mut Vec<u8>) {
     .to_aml_bytes(scope);
 }
 
-/// Only the keyboard half: without a PNP0F13 next to it, Linux does not look for a mouse.
+/// The keyboard only. Without a PNP0F13 beside it, Linux does not look for a mouse.
 fn keyboard_controller(scope: &mut Vec<u8>) {
     aml::Device::new(
         "KBD_".into(),
@@ -285,9 +284,8 @@ fn power_button(scope: &mut Vec<u8>) {
     .to_aml_bytes(scope);
 }
 
-/// What tells a guest that it goes on somewhere else, or more than once: VMGenID ("Virtual Machine Generation
-/// ID", Microsoft, 2012) and VMClock (UAPI.13). Linux knows the one by either of its compatible ids, the other by
-/// the hardware id that its first implementation has.
+/// VMGenID ("Virtual Machine Generation ID", Microsoft, 2012) and VMClock (UAPI.13), which notify a restored or forked
+/// guest. Linux finds VMGenID by its compatible ids and VMClock by the hardware id of its first implementation.
 fn generation(scope: &mut Vec<u8>) {
     let [low, high] = [layout::GENERATION_ID, layout::GENERATION_ID >> 32];
     let half = u64::from(u32::MAX);
@@ -326,9 +324,9 @@ fn generation(scope: &mut Vec<u8>) {
     .to_aml_bytes(scope);
 }
 
-/// The Generic Event Device (section 5.6.9): without fixed hardware there is no other way to tell of anything.
+/// The Generic Event Device (section 5.6.9), the only way to notify the guest without fixed hardware.
 fn events(scope: &mut Vec<u8>) {
-    // Table 5.184: the button was pressed. To the other devices the number says: look again.
+    // Table 5.184: the button was pressed. For the other devices 0x80 means: read your state again.
     let told = 0x80_u8;
     let [button, id, clock] = [POWER_BUTTON, GENERATION_ID, CLOCK].map(Path::new);
     aml::Device::new(
@@ -378,7 +376,7 @@ fn virtio_mmio(scope: &mut Vec<u8>, index: u8, window: &VirtioMmioWindow) -> Res
         vec![
             &aml::Name::new("_HID".into(), &"LNRO0005"),
             &aml::Name::new("_UID".into(), &index),
-            // Coherent: the devices are software on the same memory.
+            // Coherent: the devices are software that accesses the same memory.
             &aml::Name::new("_CCA".into(), &aml::ONE),
             &aml::Name::new(
                 "_CRS".into(),
@@ -393,7 +391,7 @@ fn virtio_mmio(scope: &mut Vec<u8>, index: u8, window: &VirtioMmioWindow) -> Res
     Ok(())
 }
 
-/// A layout address below 4 GiB, as the tables' 32-bit fields want it.
+/// Returns a layout address below 4 GiB for a 32-bit field.
 const fn address32(address: u64) -> u32 {
     assert!(address <= u32::MAX as u64);
     #[expect(clippy::cast_possible_truncation, reason = "just checked")]

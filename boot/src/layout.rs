@@ -1,8 +1,7 @@
-//! The guest-physical address map and the port map: every address the boot code writes to, the monitor
-//! decodes, or a table tells the guest about, in one place.
+//! The guest-physical address map and the port map: every address that the boot code writes, the monitor decodes, or a
+//! table tells the guest.
 //!
-//! Used by all of this crate and by the monitor's machine builder. It holds numbers only; nothing here
-//! touches guest memory.
+//! This crate and the monitor's machine builder use it. It holds numbers only and touches no guest memory.
 //!
 //! ```text
 //! 0x1_0000_0000 ┌────────────────────────────────┐ + everything beyond 3 GiB of RAM, upwards
@@ -57,20 +56,20 @@ pub const PVH_MEMORY_MAP: u64 = 0x6080;
 /// `boot_params` of the Linux protocol, one page.
 pub const ZERO_PAGE: u64 = 0x7000;
 
-/// Initial stack pointer: one page grows down from here, 16-byte aligned. Linux sets its own; a small
-/// payload may rely on it.
+/// Initial stack pointer, 16-byte aligned. One page below it is the stack. Linux sets its own; a small payload may use
+/// this one.
 pub const BOOT_STACK: u64 = 0x8ff0;
 
 /// Root of the identity page tables; the page-directory-pointer table and four page directories follow.
 pub const PAGE_TABLES: u64 = 0x9000;
 
-/// Where the command line is put, NUL-terminated.
+/// Address of the NUL-terminated command line.
 pub const CMDLINE_START: u64 = 0x2_0000;
 
-/// Room for the command line including its NUL, whatever the kernel says it could take.
+/// Room for the command line including its NUL, regardless of the kernel's own limit.
 pub const CMDLINE_ROOM: u64 = 0x1_0000;
 
-/// End of conventional memory: RAM below 1 MiB that the memory map offers ends here.
+/// End of conventional memory, which is the RAM below 1 MiB in the memory map.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 
 /// The RSDP; the other ACPI tables follow it. Within the BIOS range that old kernels scan.
@@ -79,26 +78,26 @@ pub const ACPI_START: u64 = 0xe_0000;
 /// End of the room for ACPI tables; the rest up to 1 MiB is reserved with them.
 pub const ACPI_END: u64 = 0xe_e000;
 
-/// The id of the guest's generation, 16 bytes (VMGenID), in a page of its own.
+/// The VM generation id, 16 bytes (VMGenID), in a page of its own.
 pub const GENERATION_ID: u64 = 0xe_e000;
 
-/// The page in which the guest is told of disruptions of its clock (VMClock).
+/// The VMClock page, which reports clock disruptions to the guest.
 pub const CLOCK_PAGE: u64 = 0xe_f000;
 
-/// Where a monitor writes which snapshot the memory belongs to, 16 bytes; reserved.
+/// Address of the 16-byte id of the snapshot that the memory belongs to. Reserved in the memory map.
 pub const SNAPSHOT_ID: u64 = 0xf_f000;
 
-/// Where a PC's processor starts after a reset, in real mode, and where kernels jump to reset it: with
-/// hardware-reduced ACPI and no EFI, Linux before 6.3 knows no other way than this (`reboot=bios`).
+/// Reset vector of a PC in real mode. Linux before 6.3 with hardware-reduced ACPI and without EFI has no other reset than
+/// a jump to it (`reboot=bios`).
 pub const RESET_VECTOR: u64 = 0xf_fff0;
 
 /// First address a kernel segment may use, and where a relocatable bzImage is put.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 
-/// Where RAM stops for the MMIO gap.
+/// End of low RAM and start of the MMIO gap.
 pub const MMIO_GAP_START: u64 = 0xc000_0000;
 
-/// Where RAM goes on after the MMIO gap.
+/// End of the MMIO gap and start of high RAM.
 pub const MMIO_GAP_END: u64 = 0x1_0000_0000;
 
 /// The page of the boot timer (a byte written there marks the end of a guest's boot).
@@ -110,15 +109,15 @@ pub const VIRTIO_MMIO_START: u64 = 0xc000_1000;
 /// Bytes of each virtio-mmio window.
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 
-/// Interrupt of the first virtio-mmio window; those below belong to the timer, the keyboard, events and the
-/// serial port.
+/// Interrupt of the first virtio-mmio window. Lower ones belong to the timer, the keyboard, events and the serial
+/// port.
 pub const VIRTIO_MMIO_FIRST_GSI: u32 = 5;
 
-/// Last interrupt a virtio-mmio window may have: the last pin but one of KVM's I/O APIC, whose last is
+/// Last interrupt of a virtio-mmio window: the last pin but one of KVM's I/O APIC. The last pin is
 /// [`GENERATION_GSI`].
 pub const VIRTIO_MMIO_LAST_GSI: u32 = 22;
 
-/// Number of virtio-mmio windows: one per interrupt, since none is shared.
+/// Number of virtio-mmio windows: one per interrupt, because none is shared.
 pub const VIRTIO_MMIO_COUNT: usize = 18;
 
 /// I/O APIC registers (KVM's in-kernel one is fixed here).
@@ -151,38 +150,38 @@ pub const I8042_COMMAND_PORT: u16 = 0x64;
 /// Interrupt of the keyboard.
 pub const I8042_GSI: u32 = 1;
 
-/// Interrupt of the Generic Event Device: raised when the power button is pressed.
+/// First interrupt of the Generic Event Device, raised when the power button is pressed.
 pub const EVENT_GSI: u32 = 3;
 
-/// Another one of it: raised when the guest is of another generation, restored or forked. Not one of those that a PC
-/// had: Linux gives none of the two that are left to a driver.
+/// Second interrupt of the Generic Event Device, raised after a restore or fork. It is not an ISA interrupt, because
+/// Linux never gives the two free ones (2 and 13) to a driver.
 pub const GENERATION_GSI: u32 = 23;
 
 /// The pvpanic port: the guest writes its panic event here.
 pub const PVPANIC_PORT: u16 = 0x505;
 
-/// ACPI sleep control register: [`SLEEP_CONTROL_S5`] written here switches the machine off.
+/// ACPI sleep control register. Writing [`SLEEP_CONTROL_S5`] powers the machine off.
 pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 
-/// ACPI sleep status register: reads as zero; what is written to it has no effect.
+/// ACPI sleep status register. Reads as zero; writes have no effect.
 pub const SLEEP_STATUS_PORT: u16 = 0x601;
 
-/// ACPI reset register: [`RESET_VALUE`] written here resets the machine.
+/// ACPI reset register. Writing [`RESET_VALUE`] resets the machine.
 pub const RESET_PORT: u16 = 0x602;
 
 /// SLP_TYP of the `\_S5` package.
 pub const SLEEP_TYPE_S5: u8 = 5;
 
-/// What a guest writes to [`SLEEP_CONTROL_PORT`] to switch off: SLP_EN and SLP_TYP 5 (ACPI 6.5, table 4.18).
+/// Value that powers off through [`SLEEP_CONTROL_PORT`]: SLP_EN and SLP_TYP 5 (ACPI 6.5, table 4.18).
 pub const SLEEP_CONTROL_S5: u8 = 1 << 5 | SLEEP_TYPE_S5 << 2;
 
-/// What a guest writes to [`RESET_PORT`] to reset: the FADT's RESET_VALUE.
+/// Value that resets through [`RESET_PORT`]: the FADT's RESET_VALUE.
 pub const RESET_VALUE: u8 = 1;
 
-/// A payload writes its exit status here to end the machine.
+/// Exit port of a payload. Writing an exit status ends the machine.
 pub const PAYLOAD_EXIT_PORT: u16 = 0xf4;
 
-/// A virtio-mmio window: where one device's registers are, and which interrupt it raises.
+/// A virtio-mmio window: the place of one device's registers, and its interrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VirtioMmioWindow {
     /// First guest-physical address; page-aligned, below 4 GiB.
@@ -193,7 +192,7 @@ pub struct VirtioMmioWindow {
     pub gsi: u32,
 }
 
-/// The `index`-th virtio-mmio window, or `None` when there are only fewer ([`VIRTIO_MMIO_COUNT`]).
+/// Returns the virtio-mmio window `index`, or `None` beyond [`VIRTIO_MMIO_COUNT`].
 #[must_use]
 pub fn virtio_mmio_window(index: usize) -> Option<VirtioMmioWindow> {
     if index >= VIRTIO_MMIO_COUNT {
@@ -207,8 +206,8 @@ pub fn virtio_mmio_window(index: usize) -> Option<VirtioMmioWindow> {
     })
 }
 
-/// Where `mem_bytes` of RAM lie: `(base, length)` in bytes, ascending. What does not fit below the MMIO gap
-/// goes on at 4 GiB.
+/// Returns the ranges of `mem_bytes` of RAM as `(base, length)` in bytes, ascending. RAM beyond the MMIO gap continues
+/// at 4 GiB.
 #[must_use]
 pub fn ram_ranges(mem_bytes: u64) -> Vec<(u64, u64)> {
     let low = mem_bytes.min(MMIO_GAP_START);

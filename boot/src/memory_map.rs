@@ -1,6 +1,6 @@
-//! RAM as the guest is told of it: the e820 entries of the zero page, which the PVH memory map repeats.
+//! The memory map of the guest: the e820 entries of the zero page, and the same for PVH.
 //!
-//! Called by [`crate::load_with`]. It is derived from the guest memory there is, so the two cannot disagree.
+//! [`crate::load_with`] uses it. The map is derived from guest memory, so the two cannot disagree.
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -11,12 +11,12 @@ use vm_memory::bitmap::AtomicBitmap;
 /// Guest memory. It records written pages if it was mapped with a bitmap.
 pub type GuestMemory = GuestMemoryMmap<Option<AtomicBitmap>>;
 
-/// What a stretch of guest-physical addresses may be used for; the numbers are those of e820 (ACPI 6.5, table 15.5).
+/// Usage of a range of guest-physical addresses, numbered as in e820 (ACPI 6.5, table 15.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Usage {
-    /// The guest's to use.
+    /// Free for the guest.
     Ram = 1,
-    /// Holds something the guest must not overwrite.
+    /// Holds data that the guest must not overwrite.
     Reserved = 2,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     pub(crate) usage: Usage,
 }
 
-/// End of the RAM that starts at 0 and has no hole, below the MMIO gap.
+/// Returns the end of the RAM that starts at 0 without a hole, below the MMIO gap.
 pub(crate) fn low_ram_end(mem: &GuestMemory) -> u64 {
     let end = mem.iter().fold(0, |end, region| {
         if region.start_addr().raw_value() == end {
@@ -40,7 +40,7 @@ pub(crate) fn low_ram_end(mem: &GuestMemory) -> u64 {
     end.min(layout::MMIO_GAP_START)
 }
 
-/// The map of `mem`, ascending. The range of VGA and option ROMs is RAM too, but in no entry.
+/// Returns the memory map of `mem`, ascending. The range of VGA and option ROMs is RAM, but in no entry.
 pub(crate) fn memory_map(mem: &GuestMemory) -> Vec<Entry> {
     let ram = |start: u64, end: u64| Entry {
         start,
@@ -63,7 +63,7 @@ pub(crate) fn memory_map(mem: &GuestMemory) -> Vec<Entry> {
             continue;
         }
         match map.last_mut() {
-            // Regions that touch are one stretch of RAM, however the monitor cut them.
+            // Adjacent regions form one range.
             Some(last) if last.usage == Usage::Ram && last.start + last.len == start => {
                 last.len += end - start
             }

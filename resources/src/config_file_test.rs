@@ -21,7 +21,7 @@ fn refused(text: &str, expected: &[&str]) {
 }
 
 #[test]
-fn the_least_configuration_has_the_compatible_defaults() {
+fn the_smallest_configuration_has_the_defaults_of_firecracker() {
     let loaded = parse(&with("")).unwrap();
     assert_eq!(loaded.config.machine_config, MachineConfig::default());
     assert_eq!(loaded.config.machine_config.mem_bytes(), 128 << 20);
@@ -29,7 +29,7 @@ fn the_least_configuration_has_the_compatible_defaults() {
 }
 
 #[test]
-fn an_existing_client_s_file_is_taken() {
+fn a_file_of_a_firecracker_client_is_accepted() {
     let loaded = parse(
         r#"{"boot-source":{"kernel_image_path":"k","boot_args":"console=ttyS0","initrd_path":null},
         "drives":[{"drive_id":"rootfs","is_root_device":true,"partuuid":null,"cache_type":"Unsafe",
@@ -56,7 +56,7 @@ fn an_existing_client_s_file_is_taken() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn a_serialized_configuration_parses_to_the_same() {
     let text = with(
         r#""network-interfaces":[{"iface_id":"n","host_dev_name":"t0","guest_mac":"06:00:ac:10:00:02","bridge":"br0"}],
         "machine-config":{"vcpu_count":3,"mem_size_mib":64,"i8042":false}"#,
@@ -67,7 +67,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn broken_json_names_the_file_and_the_place() {
+fn errors_in_json_name_the_file_and_the_position() {
     refused("{", &["line 1", "ends early"]);
     refused(r#"{"drives": [],}"#, &["trailing comma"]);
     refused(&format!("{} x", with("")), &["trailing characters"]);
@@ -76,7 +76,7 @@ fn broken_json_names_the_file_and_the_place() {
 }
 
 #[test]
-fn a_missing_section_is_named() {
+fn an_error_names_a_missing_section() {
     refused("{}", &["drives"]);
     refused(r#"{"drives":[]}"#, &["boot-source"]);
     refused(
@@ -86,7 +86,7 @@ fn a_missing_section_is_named() {
 }
 
 #[test]
-fn wrong_types_and_unknown_keys_name_the_key() {
+fn errors_name_keys_of_wrong_type_and_unknown_keys() {
     refused(
         r#"{"boot-source":{"kernel_image_path":"k"},"drives":[{"drive_id":"a","is_root_device":"yes"}]}"#,
         &["drives[0].is_root_device", "expected a boolean", "line 1"],
@@ -106,7 +106,7 @@ fn wrong_types_and_unknown_keys_name_the_key() {
 }
 
 #[test]
-fn an_unknown_section_is_a_warning_and_an_unserved_one_an_error() {
+fn an_unknown_section_is_a_warning_and_an_unsupported_one_an_error() {
     let loaded = parse(&with(r#""future": {"a": 1}"#)).unwrap();
     assert_eq!(
         loaded.warnings,
@@ -126,7 +126,7 @@ fn an_unknown_section_is_a_warning_and_an_unserved_one_an_error() {
 }
 
 #[test]
-fn values_out_of_range_are_all_told_at_once() {
+fn all_values_out_of_range_are_reported_together() {
     refused(
         r#"{"boot-source":{"kernel_image_path":""},
         "drives":[{"drive_id":"a b","is_root_device":true,"path_on_host":"x"},
@@ -175,7 +175,7 @@ fn values_out_of_range_are_all_told_at_once() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn an_error_names_an_unreadable_file() {
     let error = VmConfig::from_file(Path::new("/nonexistent/vm.json")).unwrap_err();
     assert!(error.to_string().contains("/nonexistent/vm.json"));
     let error = VmConfig::from_file(Path::new("/dev/zero")).unwrap_err();
@@ -183,7 +183,7 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn the_examples_are_right() {
+fn the_examples_are_valid() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
     let mut seen = 0;
     for entry in std::fs::read_dir(examples).unwrap() {

@@ -1,9 +1,8 @@
-//! The configuration of a guest as data: the JSON vocabulary, shared by the VMM, its API and the
-//! jailer.
+//! The configuration of a guest as data: JSON types and their checks, shared by the monitor, its API and the jailer.
 //!
-//! The vocabulary is a superset of the one Firecracker's clients use. Keys of Bantam's own are marked
-//! so in their documentation. This crate reads the configuration file and checks what can be
-//! checked without the host: it opens no other file of its own accord and knows nothing of KVM.
+//! The JSON is a superset of Firecracker's; keys of Bantam's own are marked in their documentation. This crate reads the
+//! configuration file and checks what can be checked without the host. It opens no other file by itself and knows
+//! nothing of KVM.
 
 mod check;
 mod config_file;

@@ -1,5 +1,5 @@
-//! Storage pools as data: what `jailer pool define` writes to `/etc/bantam/pools/NAME.json`, and the names that
-//! pools and volumes can have. The words are those of libvirt's users. Nothing here looks at the host.
+//! Storage pool definitions, as `bantamctl pool define` writes them to `/etc/bantam/pools/NAME.json`, and the names
+//! that pools and volumes may have. The terms are those of libvirt. Nothing here accesses the host.
 
 use crate::check::error::{ConfigError, parse_error};
 use crate::check::files::read_bounded;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Longest name of a pool, in bytes.
+/// Longest name of a pool in bytes.
 const MAX_POOL_NAME: usize = 64;
-/// Longest name of a volume, in bytes: with what a temporary one adds it still names a file.
+/// Longest name of a volume in bytes. A temporary suffix still fits a file name.
 const MAX_VOLUME_NAME: usize = 200;
-/// Largest definition, in bytes.
+/// Largest definition in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What a pool is made of.
+/// The kind of storage behind a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolType {
@@ -25,18 +25,18 @@ pub enum PoolType {
     Netfs,
     /// An LVM volume group.
     Logical,
-    /// A whole disk with a GPT, a partition for each volume.
+    /// A whole disk with a GPT and a partition per volume.
     Disk,
 }
 
 impl PoolType {
-    /// The type called `name`.
+    /// Returns the type called `name`.
     pub fn named(name: &str) -> Option<Self> {
         let types = [Self::Dir, Self::Netfs, Self::Logical, Self::Disk];
         types.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Its name.
+    /// Returns the name of the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dir => "dir",
@@ -47,37 +47,37 @@ impl PoolType {
     }
 }
 
-/// A pool.
+/// The definition of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolDefinition {
-    /// Its name, which is its file's too.
+    /// Name of the pool and of its file.
     pub name: String,
-    /// What it is made of.
+    /// Type of the pool.
     #[serde(rename = "type")]
     pub kind: PoolType,
-    /// netfs: the server.
+    /// netfs: host name or address of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_host: Option<String>,
     /// netfs: the exported directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_path: Option<PathBuf>,
-    /// disk: the device.
+    /// disk: path of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_dev: Option<PathBuf>,
-    /// logical: the volume group, if its name is not the pool's.
+    /// logical: name of the volume group, if it differs from the pool's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_name: Option<String>,
     /// netfs: mount options.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_options: Option<String>,
-    /// dir, netfs: the directory of the volumes.
+    /// dir, netfs: directory of the volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<PathBuf>,
 }
 
 impl PoolDefinition {
-    /// Reads and checks `path`, which must define the pool `name`.
+    /// Reads and checks the file `path`, which must define the pool `name`.
     ///
     /// # Errors
     /// [`ConfigError`], which names the file.
@@ -95,7 +95,7 @@ impl PoolDefinition {
         json.end().map_err(|e| parse_error(path, ".".into(), &e))?;
         let mut problems = definition.problems();
         if definition.name != name {
-            let message = format!("must be `{name}`, as the file's name says");
+            let message = format!("must be `{name}`, like the file name");
             problems.push(Problem::new("name", message));
         }
         match problems.is_empty() {
@@ -107,7 +107,7 @@ impl PoolDefinition {
         }
     }
 
-    /// Everything wrong with it, as far as it can be told without the host.
+    /// Returns all problems that can be found without the host.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if let Err(message) = check_pool_name(&self.name) {
@@ -134,13 +134,13 @@ impl PoolDefinition {
         if let Some(host) = self.source_host.as_ref().filter(|h| !plain(h, ".-_:%")) {
             wrong(
                 "source_host",
-                format!("`{host}` is not the name or address of a server"),
+                format!("`{host}` is not a host name or address"),
             );
         }
         if let Some(group) = self.source_name.as_ref().filter(|g| !plain(g, ".-_+")) {
             wrong(
                 "source_name",
-                format!("`{group}` is not the name of a volume group"),
+                format!("`{group}` is not a volume group name"),
             );
         }
         if let Some(options) = self
@@ -156,7 +156,7 @@ impl PoolDefinition {
         problems
     }
 
-    /// Which keys are missing and which belong to another type.
+    /// Reports missing keys, and keys that belong to another type.
     fn check_keys(&self, problems: &mut Vec<Problem>) {
         use PoolType::{Dir, Disk, Logical, Netfs};
         let kind = self.kind;
@@ -196,18 +196,16 @@ fn check_path(path: &Path) -> Result<(), String> {
     if text.chars().any(char::is_control) {
         Err(format!("`{}` is not a path", text.escape_debug()))
     } else if !path.is_absolute() || path.components().any(|c| c == Component::ParentDir) {
-        Err(format!(
-            "`{shown}` must be a path that begins with `/` and goes down only"
-        ))
+        Err(format!("`{shown}` must be an absolute path without `..`"))
     } else {
         Ok(())
     }
 }
 
-/// Whether a pool can be called `name`.
+/// Checks the name of a pool.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that names the rule.
 pub fn check_pool_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty()
@@ -224,10 +222,10 @@ pub fn check_pool_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a volume can be called `name`. Volume groups and partition tables allow less.
+/// Checks the name of a volume. Volume groups and partition tables allow less.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that names the rule.
 pub fn check_volume_name(name: &str) -> Result<(), String> {
     if name.is_empty()
         || name.len() > MAX_VOLUME_NAME
@@ -244,7 +242,7 @@ pub fn check_volume_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As much of a name as a message can hold.
+/// Shortens a name for a message.
 fn short(name: &str) -> String {
     let mut text: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     if name.chars().nth(80).is_some() {

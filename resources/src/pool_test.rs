@@ -9,7 +9,7 @@ fn parse(json: &str) -> Result<PoolDefinition, String> {
 }
 
 #[test]
-fn each_type_is_read_and_written_as_it_was() {
+fn every_pool_type_is_parsed_and_serialized() {
     for json in [
         r#"{"name":"web","type":"dir","target":"/srv/images"}"#,
         r#"{"name":"web","type":"dir"}"#,
@@ -23,7 +23,7 @@ fn each_type_is_read_and_written_as_it_was() {
 }
 
 #[test]
-fn everything_wrong_is_told_with_its_key() {
+fn all_problems_are_reported_with_their_keys() {
     for (json, parts) in [
         (
             r#"{"name":"a/b","type":"netfs","source_dev":"x","target":"/a/../b"}"#,
@@ -31,7 +31,7 @@ fn everything_wrong_is_told_with_its_key() {
                 "\n  name: `a/b` cannot",
                 "must be `web`",
                 "source_dev: does not belong to a `netfs`",
-                "source_dev: `x` must be a path",
+                "source_dev: `x` must be an absolute path",
                 "source_host: is missing",
                 "source_path: is missing",
                 "target: `/a/../b`",
@@ -59,7 +59,7 @@ fn everything_wrong_is_told_with_its_key() {
 }
 
 #[test]
-fn names_lead_nowhere_else() {
+fn names_cannot_leave_their_directory() {
     let long = "x".repeat(4096);
     for name in ["", ".", "..", ".x", "-x", "a/b", "a\n", "a\0b", &long] {
         assert!(check_pool_name(name).is_err(), "{name:?}");

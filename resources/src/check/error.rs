@@ -1,15 +1,14 @@
-//! Why a configuration file cannot be used.
+//! The errors of a configuration file.
 
 use crate::check::problem::Problem;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Largest configuration file, in bytes: a thousand drives fit, a disk image given by mistake does
-/// not fill memory.
+/// Largest configuration file in bytes. A thousand drives fit, and a disk image passed by mistake does not fill memory.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Why a configuration cannot be used. Each text names the file.
+/// The reason why a configuration cannot be used. Each text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -17,7 +16,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the host.
         #[source]
         source: io::Error,
     },
@@ -27,22 +26,22 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not the JSON we know.
+    /// The file is not valid JSON, or a value has the wrong type.
     #[error("{}: {key}: {message}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
         /// The key whose value is wrong, `(file)` if the JSON itself is.
         key: String,
-        /// What is wrong, with line and column.
+        /// The error with line and column.
         message: String,
     },
-    /// Keys whose values cannot be used.
+    /// Values that cannot be used.
     #[error("{}:{}", path.display(), list(problems))]
     Invalid {
         /// The file.
         path: PathBuf,
-        /// All of them.
+        /// All problems.
         problems: Vec<Problem>,
     },
 }

@@ -1,18 +1,18 @@
-//! Files that a configuration names, opened and read without waiting or filling memory for ever.
+//! Opens and reads files that a configuration names, without blocking on a FIFO or filling memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// `O_NONBLOCK` of Linux on x86-64 (asm-generic/fcntl.h): a FIFO without a writer is opened at once. It changes
-/// nothing for a regular file.
+/// `O_NONBLOCK` of Linux on x86-64 (asm-generic/fcntl.h). Opening a FIFO without a writer then returns at once. It has no
+/// effect on a regular file.
 const O_NONBLOCK: i32 = 0o4000;
 
-/// Opens the regular file `path` for reading, without waiting for anybody.
+/// Opens the regular file `path` for reading, without blocking.
 ///
 /// # Errors
-/// What the host says; `InvalidInput` for anything but a regular file.
+/// The error of the host; `InvalidInput` for anything but a regular file.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -27,10 +27,10 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads all of `path`, which may be a FIFO: it is waited for then.
+/// Reads all of `path`, which may be a FIFO. Waits for the writer of a FIFO.
 ///
 /// # Errors
-/// What the host says; `FileTooLarge` if there are more than `max` bytes.
+/// The error of the host; `FileTooLarge` for more than `max` bytes.
 pub fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     let file = File::open(path)?;

@@ -27,7 +27,7 @@ impl Drop for Dir {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_without_waiting() {
+fn a_fifo_or_directory_is_refused_without_blocking() {
     let dir = Dir::new("refused");
     let socket = dir.0.join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -51,7 +51,7 @@ fn what_is_no_regular_file_is_refused_without_waiting() {
 }
 
 #[test]
-fn a_file_is_read_whole_or_not_at_all() {
+fn a_file_beyond_the_limit_is_refused() {
     let dir = Dir::new("bounded");
     let file = dir.0.join("file");
     std::fs::write(&file, "12345").unwrap();
@@ -64,7 +64,7 @@ fn a_file_is_read_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_fifo_is_read_to_its_end() {
+fn a_fifo_is_read_until_its_writer_closes_it() {
     let dir = Dir::new("fifo");
     let path = fifo(&dir.0);
     let at = path.clone();

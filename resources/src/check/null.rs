@@ -1,6 +1,6 @@
-//! Optional values.
+//! Deserializes `null` as the default value.
 
-/// Clients write `null` for a value they leave to us.
+/// Deserializes a value, or the default for `null`, which clients write for values that they do not set.
 pub fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

@@ -1,18 +1,18 @@
-//! One thing wrong with a configuration, told so that a user can mend it.
+//! A problem of a configuration value, with its key and its remedy.
 
 use std::fmt;
 
-/// A key whose value cannot be used, and why.
+/// A key whose value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where in the file, e.g. `drives[1].path_on_host`.
+    /// Path of the key, e.g. `drives[1].path_on_host`.
     pub key: String,
-    /// What is wrong and what to do.
+    /// What is wrong, and how to mend it.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem with the value at `key`.
+    /// Creates a problem of the value at `key`.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -27,7 +27,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// An id as drives and interfaces carry it: it is part of an API path, so letters, digits and `_`.
+/// Checks the id of a drive, an interface or a pmem device. It is part of an API path: letters, digits and `_`.
 pub(crate) fn check_id(key: &str, id: &str, problems: &mut Vec<Problem>) {
     if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         let message = format!("`{id}` is not an id: use letters, digits and `_`, at least one");
@@ -35,7 +35,7 @@ pub(crate) fn check_id(key: &str, id: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Reports each id that an earlier entry of the same list already has.
+/// Reports every value that an earlier entry of the same list has.
 pub(crate) fn check_unique<'a>(
     section: &str,
     field: &str,

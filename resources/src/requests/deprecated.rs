@@ -1,22 +1,22 @@
-//! The one list of what clients still send and nobody should write any more. Each is accepted as
-//! long as this list has it; the API answers with `Deprecation: true`.
+//! The list of deprecated fields that clients still send. They are accepted, and the API answers with
+//! `Deprecation: true`.
 
 use serde_json::Value;
 
-/// When a field counts.
+/// The condition under which a field is deprecated.
 enum When {
-    /// It is there, and neither null nor false.
+    /// The field is present, and neither null nor false.
     Given,
-    /// It is not this, or not there.
+    /// The field is absent or has another value.
     IsNot(&'static str),
 }
 
 struct Deprecated {
-    /// Path of the request, without the leading slash.
+    /// Path of the request without the leading slash.
     path: &'static str,
     field: &'static str,
     when: When,
-    /// What to write.
+    /// The replacement.
     instead: &'static str,
 }
 
@@ -55,7 +55,7 @@ const LIST: [Deprecated; 6] = [
     ),
 ];
 
-/// What in the JSON `body` of a request to `path` is deprecated, with what to write instead, a line each.
+/// Returns a line for each deprecated field in the JSON `body` of a request to `path`, with its replacement.
 pub fn deprecated(path: &str, body: &Value) -> Vec<String> {
     let found = LIST.iter().filter(|entry| {
         let value = body.get(entry.field).unwrap_or(&Value::Null);

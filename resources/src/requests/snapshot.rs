@@ -1,4 +1,4 @@
-//! What is asked of a snapshot.
+//! Request bodies for snapshots, restore and fork.
 
 use crate::config_file::VmConfig;
 use crate::sections::machine::HugePages;
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How much is saved.
+/// The memory that a snapshot contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotType {
     /// All memory.
     #[default]
     Full,
-    /// What the guest has written since the last one.
+    /// The pages written since the last snapshot.
     Diff,
 }
 
@@ -20,87 +20,87 @@ pub enum SnapshotType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnapshotCreate {
-    /// File for the state of machine and devices.
+    /// File for the state of the machine and its devices.
     pub snapshot_path: PathBuf,
     /// File for the memory.
     pub mem_file_path: PathBuf,
-    /// How much.
+    /// Kind of snapshot.
     #[serde(default)]
     pub snapshot_type: SnapshotType,
-    /// Sent by older clients, and ignored.
+    /// Sent by older clients. Ignored.
     #[serde(default, skip_serializing)]
     pub version: Option<String>,
 }
 
-/// Who answers when the guest touches memory that is not there yet.
+/// The provider of restored memory pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemoryBackendType {
-    /// The kernel, from the file.
+    /// The kernel, from the memory file.
     File,
-    /// A process at a Unix socket.
+    /// A page fault handler that listens at a Unix socket (userfaultfd).
     Uffd,
 }
 
-/// Where memory comes from.
+/// The source of restored memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryBackend {
-    /// Who answers.
+    /// The provider of pages.
     pub backend_type: MemoryBackendType,
-    /// The file or the socket.
+    /// Path of the memory file or of the handler's socket.
     pub backend_path: PathBuf,
 }
 
-/// Another tap for an interface.
+/// Replaces the tap of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOverride {
-    /// The interface.
+    /// Id of the interface.
     pub iface_id: String,
-    /// The tap.
+    /// Name of the new tap.
     pub host_dev_name: String,
 }
 
-/// Another socket for vsock.
+/// Replaces the socket of the vsock device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VsockOverride {
-    /// The socket.
+    /// Path of the new socket.
     pub uds_path: PathBuf,
-    /// Bantam's own: another address for the guest, at least 3.
+    /// Bantam's own: new CID of the guest, at least 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_cid: Option<u32>,
 }
 
-/// Bantam's own: another image for a drive. It must hold what the saved one held.
+/// Bantam's own: replaces the image of a drive. The new image must have the contents of the saved one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriveOverride {
-    /// The drive.
+    /// Id of the drive.
     pub drive_id: String,
-    /// The image.
+    /// Path of the new image.
     pub path_on_host: PathBuf,
 }
 
-/// Bantam's own: a copy of the running guest.
+/// Bantam's own: one child of a fork.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ForkChild {
-    /// Where the process waits that is to have it (`bantam --fork-socket`).
+    /// Path of the socket where the child's process waits (`bantam --fork-socket`).
     pub socket: PathBuf,
-    /// What is its own.
+    /// Resources of the child.
     #[serde(flatten)]
     pub own: Overrides,
 }
 
-/// What a copy, or a guest that is restored, has for itself.
+/// Resources of a fork child or a restored guest that replace the saved ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
-    /// Other taps.
+    /// Replaced taps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network_overrides: Vec<NetworkOverride>,
-    /// Another socket for vsock.
+    /// Replaced vsock socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock_override: Option<VsockOverride>,
-    /// Bantam's own: other images.
+    /// Bantam's own: replaced images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drive_overrides: Vec<DriveOverride>,
 }
@@ -109,17 +109,17 @@ pub struct Overrides {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fork {
-    /// The copies.
+    /// The children.
     pub children: Vec<ForkChild>,
 }
 
-/// Pages behind restored memory.
+/// Page size behind restored memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RestoredPages {
-    /// As these.
+    /// The given size.
     As(HugePages),
-    /// As when it was saved.
+    /// The saved size.
     #[default]
     #[serde(with = "as_saved")]
     Snapshot,
@@ -143,27 +143,27 @@ mod as_saved {
     }
 }
 
-/// Bantam's own: whether what a restored guest touches at first is brought in before it asks.
+/// Bantam's own: prefetching of the pages that a restored guest touches first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Prefetch {
-    /// Whether, with the default of how long it is recorded.
+    /// On or off, with the default recording time.
     Switch(bool),
-    /// It is, recorded for so long if it was not yet.
+    /// On, with the given recording time if nothing was recorded yet.
     Recorded(Recording),
 }
 
-/// How long is recorded what a restored guest touches.
+/// The recording of touched pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recording {
-    /// Milliseconds, 1 to 600000.
+    /// Recording time in milliseconds, 1 to 600000.
     pub record_ms: u32,
 }
 
-/// How long is recorded if nothing is said: a guest has answered its first requests.
+/// Default recording time in milliseconds: long enough for the first requests to a guest.
 const DEFAULT_RECORD_MS: u32 = 2000;
-/// Most that can be recorded: ten minutes.
+/// Longest recording time in milliseconds (ten minutes).
 const MAX_RECORD_MS: u32 = 600_000;
 
 /// `PUT /snapshot/load`.
@@ -172,37 +172,37 @@ const MAX_RECORD_MS: u32 = 600_000;
 pub struct SnapshotLoad {
     /// File with the state.
     pub snapshot_path: PathBuf,
-    /// Where memory comes from.
+    /// Source of memory.
     #[serde(default)]
     pub mem_backend: Option<MemoryBackend>,
-    /// Deprecated: file with the memory.
+    /// Deprecated: memory file.
     #[serde(default)]
     pub mem_file_path: Option<PathBuf>,
-    /// Whether the pages the guest writes are tracked.
+    /// True to track the pages that the guest writes.
     #[serde(default)]
     pub track_dirty_pages: bool,
-    /// Deprecated: the same.
+    /// Deprecated: like `track_dirty_pages`.
     #[serde(default)]
     pub enable_diff_snapshots: Option<bool>,
-    /// Whether the guest goes on at once.
+    /// True to resume the guest after the load.
     #[serde(default)]
     pub resume_vm: bool,
-    /// What is other than it was saved.
+    /// Resources that replace the saved ones.
     #[serde(flatten)]
     pub own: Overrides,
-    /// Whether the guest's clock is set to the host's.
+    /// True to set the guest's clock to the host's.
     #[serde(default)]
     pub clock_realtime: bool,
-    /// Pages behind memory.
+    /// Page size behind memory.
     #[serde(default)]
     pub huge_pages: RestoredPages,
-    /// Bantam's own: whether what the guest touches at first is brought in before it asks.
+    /// Bantam's own: prefetching of the pages that the guest touches first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<Prefetch>,
 }
 
 impl SnapshotLoad {
-    /// From the two files of a snapshot, as they are.
+    /// Creates the request that loads the two files of a snapshot unchanged.
     pub fn from_files(snapshot_path: PathBuf, memory: PathBuf) -> Self {
         Self {
             snapshot_path,
@@ -221,7 +221,7 @@ impl SnapshotLoad {
         }
     }
 
-    /// How long to record what the guest touches, if that is to be brought in at all.
+    /// Returns the recording time if prefetching is on.
     pub fn prefetch(&self) -> Option<Duration> {
         let ms = match self.prefetch? {
             Prefetch::Switch(false) => return None,
@@ -231,10 +231,10 @@ impl SnapshotLoad {
         Some(Duration::from_millis(ms.into()))
     }
 
-    /// The configuration that `saved` becomes.
+    /// Applies the overrides to the saved configuration.
     ///
     /// # Errors
-    /// What cannot be had, naming the key.
+    /// A message that names the key that cannot be applied.
     pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
         self.own.apply(saved)?;
         let machine = &mut saved.machine_config;
@@ -246,7 +246,7 @@ impl SnapshotLoad {
         Ok(())
     }
 
-    /// Where memory comes from.
+    /// Returns the source of memory.
     ///
     /// # Errors
     /// As [`Self::validate`].
@@ -259,10 +259,10 @@ impl SnapshotLoad {
         }))
     }
 
-    /// Whether memory comes from exactly one place, which can have the pages that are asked for.
+    /// Checks that exactly one source of memory is given and that it supports the page size.
     ///
     /// # Errors
-    /// What is wrong, in the compatible monitor's words.
+    /// A message in Firecracker's words.
     pub fn validate(&self) -> Result<(), &'static str> {
         match (&self.mem_backend, &self.mem_file_path) {
             (Some(_), Some(_)) => Err(
@@ -288,7 +288,7 @@ impl SnapshotLoad {
         }
         match huge && !served {
             true => Err(
-                "huge_pages: 2M needs `mem_backend` with the backend_type `Uffd`: huge pages cannot be a file's",
+                "huge_pages: 2M needs `mem_backend` with the backend_type `Uffd`: a memory file cannot have huge pages",
             ),
             false => Ok(()),
         }
@@ -296,10 +296,10 @@ impl SnapshotLoad {
 }
 
 impl Overrides {
-    /// `config` with them.
+    /// Applies the overrides to the saved configuration.
     ///
     /// # Errors
-    /// What cannot be had, naming the key.
+    /// A message that names the key that cannot be applied.
     pub fn apply(&self, saved: &mut VmConfig) -> Result<(), String> {
         for change in &self.network_overrides {
             let id = &change.iface_id;

@@ -2,7 +2,7 @@ use super::*;
 use serde_json::{Value, from_value, json};
 
 #[test]
-fn what_is_a_guest_s_own_stands_beside_the_other_keys_and_no_key_is_unknown() {
+fn overrides_are_keys_of_the_request_and_unknown_keys_are_refused() {
     let own = json!({
         "network_overrides": [{"iface_id": "eth0", "host_dev_name": "tap7"}],
         "vsock_override": {"uds_path": "/v.sock"},

@@ -1,31 +1,30 @@
-//! Changes of a guest, before it starts and while it runs: the bodies of the API that are no section
-//! of the configuration file.
+//! Request bodies that change a guest before its start or while it runs.
 
 use crate::sections::machine::{CpuTemplate, HugePages, MachineConfig, OnReboot};
 use crate::sections::rate_limiter::RateLimiter;
 use serde::Deserialize;
 use std::path::PathBuf;
 
-/// `PATCH /machine-config`: what is absent stays.
+/// `PATCH /machine-config`. Absent fields stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineConfigUpdate {
-    /// See [`MachineConfig`], as all.
+    /// See [`MachineConfig`] for all fields.
     #[serde(default)]
     pub vcpu_count: Option<u8>,
     /// Memory in MiB.
     #[serde(default)]
     pub mem_size_mib: Option<u64>,
-    /// Threads of cores.
+    /// Hyper-threading.
     #[serde(default)]
     pub smt: Option<bool>,
     /// Deprecated.
     #[serde(default)]
     pub cpu_template: Option<CpuTemplate>,
-    /// Tracking of pages.
+    /// Dirty page tracking.
     #[serde(default)]
     pub track_dirty_pages: Option<bool>,
-    /// Pages behind memory.
+    /// Page size behind guest memory.
     #[serde(default)]
     pub huge_pages: Option<HugePages>,
     /// Bantam's own.
@@ -40,12 +39,12 @@ pub struct MachineConfigUpdate {
 }
 
 impl MachineConfigUpdate {
-    /// Whether it changes nothing.
+    /// Returns true if no field is set.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// `config` with the changes.
+    /// Returns `config` with the changes.
     pub fn apply(&self, config: &MachineConfig) -> MachineConfig {
         let mut config = config.clone();
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -72,12 +71,12 @@ impl MachineConfigUpdate {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DriveUpdate {
-    /// The drive.
+    /// Id of the drive.
     pub drive_id: String,
-    /// Another file; the same one to take a new size.
+    /// Path of the new image. The same path re-reads the size.
     #[serde(default)]
     pub path_on_host: Option<PathBuf>,
-    /// Other limits.
+    /// New limits.
     #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -86,12 +85,12 @@ pub struct DriveUpdate {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkUpdate {
-    /// The interface.
+    /// Id of the interface.
     pub iface_id: String,
-    /// Other limits on receiving.
+    /// New receive limits.
     #[serde(default)]
     pub rx_rate_limiter: Option<RateLimiter>,
-    /// Other limits on sending.
+    /// New transmit limits.
     #[serde(default)]
     pub tx_rate_limiter: Option<RateLimiter>,
 }
@@ -100,9 +99,9 @@ pub struct NetworkUpdate {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PmemUpdate {
-    /// The device.
+    /// Id of the device.
     pub id: String,
-    /// Other limits.
+    /// New limits.
     #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
 }
@@ -111,7 +110,7 @@ pub struct PmemUpdate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalloonUpdate {
-    /// Size to come to, in MiB.
+    /// Target size in MiB.
     pub amount_mib: u32,
 }
 
@@ -119,7 +118,7 @@ pub struct BalloonUpdate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalloonStatsUpdate {
-    /// Seconds between two.
+    /// Interval in seconds.
     pub stats_polling_interval_s: u16,
 }
 
@@ -130,7 +129,7 @@ fn yes() -> bool {
 /// `PATCH /balloon/hinting/start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct HintingStart {
-    /// Whether the guest gets its pages back as soon as it has told of all.
+    /// True to return the hinted pages to the guest as soon as it has sent all hints.
     #[serde(default = "yes")]
     pub acknowledge_on_stop: bool,
 }
@@ -147,16 +146,16 @@ impl Default for HintingStart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryHotplugUpdate {
-    /// Size to come to, in MiB.
+    /// Target size in MiB.
     pub requested_size_mib: u32,
 }
 
-/// A state to bring the guest to.
+/// A run state of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum RunState {
-    /// Its processors stand still.
+    /// The vCPUs are stopped.
     Paused,
-    /// They run.
+    /// The vCPUs run.
     Resumed,
 }
 
@@ -164,20 +163,20 @@ pub enum RunState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmUpdate {
-    /// To what.
+    /// The requested state.
     pub state: RunState,
 }
 
-/// What `PUT /actions` does.
+/// An action of `PUT /actions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum ActionType {
     /// Writes the metrics.
     FlushMetrics,
     /// Starts the guest.
     InstanceStart,
-    /// Presses three keys.
+    /// Sends Ctrl-Alt-Del to the guest.
     SendCtrlAltDel,
-    /// Bantam's own: presses the power button.
+    /// Bantam's own: presses the ACPI power button.
     PowerButton,
 }
 
@@ -185,6 +184,6 @@ pub enum ActionType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Action {
-    /// Which.
+    /// The action.
     pub action_type: ActionType,
 }

@@ -1,4 +1,4 @@
-//! The `balloon` section, and what the API tells of a balloon in use.
+//! The `balloon` section, and the API's reports about a balloon.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Balloon {
-    /// MiB the guest is asked to give to the host.
+    /// Size in MiB that the guest must give to the host.
     pub amount_mib: u32,
-    /// The guest takes its memory back rather than kill a process.
+    /// True to deflate the balloon instead of letting the guest kill a process.
     pub deflate_on_oom: bool,
-    /// Seconds between two statistics; none if 0.
+    /// Interval of statistics in seconds; 0 disables them.
     #[serde(default)]
     pub stats_polling_interval_s: u16,
-    /// The guest tells on request which of its pages are free.
+    /// True to let the host request hints of free pages.
     #[serde(default)]
     pub free_page_hinting: bool,
-    /// The guest tells by itself which of its pages are free.
+    /// True to let the guest report free pages by itself.
     #[serde(default)]
     pub free_page_reporting: bool,
 }
 
-/// What a balloon in use says of its guest: sizes asked for and reached, and what the guest last
-/// told of its memory (section 5.5.6.4 of Virtio 1.2), in bytes or events since its start.
+/// State of a balloon: requested and reached size, and the guest's latest memory statistics (section 5.5.6.4 of
+/// Virtio 1.2), in bytes or events since the guest's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BalloonStats {
-    /// Pages of 4 KiB asked for.
+    /// Requested pages of 4 KiB.
     pub target_pages: u32,
     /// Pages of 4 KiB in the balloon.
     pub actual_pages: u32,
-    /// MiB asked for.
+    /// Requested MiB.
     pub target_mib: u32,
     /// MiB in the balloon.
     pub actual_mib: u32,
@@ -39,19 +39,19 @@ pub struct BalloonStats {
     /// Bytes written to swap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swap_out: Option<u64>,
-    /// Page faults that needed the disk.
+    /// Page faults that read from disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub major_faults: Option<u64>,
-    /// Page faults that did not.
+    /// Page faults that did not read from disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minor_faults: Option<u64>,
-    /// Bytes that nothing uses.
+    /// Unused bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_memory: Option<u64>,
-    /// Bytes in all.
+    /// Total bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_memory: Option<u64>,
-    /// Bytes that could be used without swapping.
+    /// Bytes available without swapping.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_memory: Option<u64>,
     /// Bytes of cached files.
@@ -63,32 +63,32 @@ pub struct BalloonStats {
     /// Huge pages that could not be allocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hugetlb_failures: Option<u64>,
-    /// Processes killed for want of memory.
+    /// Processes killed for lack of memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
-    /// Allocations that had to wait.
+    /// Allocations that stalled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alloc_stall: Option<u64>,
-    /// Pages looked at in the background to be reclaimed.
+    /// Pages scanned in the background.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub async_scan: Option<u64>,
-    /// Pages looked at by allocations themselves.
+    /// Pages scanned by allocations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct_scan: Option<u64>,
     /// Pages reclaimed in the background.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub async_reclaim: Option<u64>,
-    /// Pages reclaimed by allocations themselves.
+    /// Pages reclaimed by allocations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct_reclaim: Option<u64>,
 }
 
-/// Where a run of free page hinting is.
+/// State of a free page hinting run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HintingStatus {
-    /// The command the guest was last given: 0 stops, 1 is done, any other asks for hints.
+    /// Last command of the host: 0 is STOP, 1 is DONE, any other requests hints.
     pub host_cmd: u32,
-    /// The command the guest last answered.
+    /// Last command that the guest answered.
     pub guest_cmd: Option<u32>,
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn only_size_and_emergency_must_be_said() {
+fn only_amount_and_deflate_on_oom_are_required() {
     let balloon: Balloon =
         serde_json::from_str(r#"{"amount_mib": 64, "deflate_on_oom": true}"#).unwrap();
     let expected = Balloon {
@@ -21,7 +21,7 @@ fn only_size_and_emergency_must_be_said() {
 }
 
 #[test]
-fn what_the_guest_did_not_tell_is_absent() {
+fn statistics_that_the_guest_did_not_report_are_absent() {
     let stats = BalloonStats {
         actual_mib: 2,
         oom_kill: Some(3),

@@ -1,11 +1,11 @@
-//! What the guest boots: kernel, initrd, command line.
+//! The `boot-source` section: kernel, initrd and command line.
 
 use crate::check::problem::Problem;
 use crate::sections::drive::Drive;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Kernel command line used when `boot_args` is absent, as compatible clients expect it.
+/// Kernel command line if `boot_args` is absent, as Firecracker's clients expect it.
 pub const DEFAULT_BOOT_ARGS: &str = "reboot=k panic=1 nomodule 8250.nr_uarts=0 i8042.noaux \
      i8042.nomux i8042.dumbkbd swiotlb=noforce";
 
@@ -22,10 +22,9 @@ pub struct BootSource {
     /// Kernel command line; [`DEFAULT_BOOT_ARGS`] if absent.
     #[serde(default)]
     pub boot_args: Option<String>,
-    /// Bantam's own, for the jailer, in place of the keys above: the drive in whose image kernel, initrd
-    /// and command line are, found there at each start by its GRUB configuration or boot-loader entries;
-    /// `boot_args`, if given, is appended to that command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Bantam's own, for the jailer, instead of the keys above: id of the drive whose image contains kernel, initrd and
+    /// command line. Each start finds them by the image's GRUB configuration or boot-loader entries, and appends
+    /// `boot_args` to the command line.
     pub image_drive: Option<String>,
 }
 
@@ -46,7 +45,7 @@ impl BootSource {
                 if given {
                     wrong(
                         key,
-                        "is found in the image of `image_drive`: remove one of the two".into(),
+                        "is read from the image of `image_drive`: remove one of the two".into(),
                     );
                 }
             }

@@ -1,5 +1,4 @@
-//! What a guest's processors are to show instead of the host's: the compatible monitor's custom
-//! CPU templates.
+//! The `cpu-config` section: a custom CPU template in Firecracker's format.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
@@ -8,10 +7,10 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CpuConfig {
-    /// Numbers of KVM capabilities to ask for; `!` before one leaves it out.
+    /// Numbers of KVM capabilities to require. `!` before a number drops the requirement.
     #[serde(default)]
     pub kvm_capabilities: Vec<String>,
-    /// Changes of CPUID.
+    /// Changes of CPUID leaves.
     #[serde(default)]
     pub cpuid_modifiers: Vec<CpuidLeaf>,
     /// Changes of model-specific registers.
@@ -19,29 +18,29 @@ pub struct CpuConfig {
     pub msr_modifiers: Vec<MsrModifier>,
 }
 
-/// Changes of one leaf.
+/// Changes of one CPUID leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuidLeaf {
-    /// EAX of the question.
+    /// EAX input.
     pub leaf: Number,
-    /// ECX of the question.
+    /// ECX input.
     pub subleaf: Number,
     /// KVM's flags of the entry.
     pub flags: u32,
-    /// Changes of the answer.
+    /// Changes of the output registers.
     pub modifiers: Vec<CpuidModifier>,
 }
 
-/// A change of one register of an answer.
+/// A change of one output register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuidModifier {
-    /// Which.
+    /// The register.
     pub register: CpuidRegister,
-    /// Bits as text.
+    /// The bits.
     pub bitmap: Bitmap,
 }
 
-/// A register of CPUID's answer.
+/// An output register of CPUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuidRegister {
@@ -58,13 +57,13 @@ pub enum CpuidRegister {
 /// A change of one model-specific register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MsrModifier {
-    /// Which.
+    /// Address of the register.
     pub addr: Number,
-    /// Bits as text.
+    /// The bits.
     pub bitmap: Bitmap,
 }
 
-/// A number written as text: `0x1`, `0b1` or `1`.
+/// A number as text: `0x1`, `0b1` or `1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Number(String);
 
@@ -85,7 +84,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Up to 64 bits, highest first, after `0b`: `0`, `1`, or `x` for one that stays; `_` may part them.
+/// Up to 64 bits, highest first, after `0b`: `0`, `1`, or `x` for an unchanged bit. `_` may separate them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bitmap(String);
 
@@ -106,18 +105,18 @@ impl<'de> Deserialize<'de> for Bitmap {
 }
 
 impl CpuConfig {
-    /// Whether it changes nothing.
+    /// Returns true if nothing is changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// The section as a file may have it.
+/// The section, or the path of a file with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum CpuConfigOrPath {
-    /// A file that holds it.
+    /// Path of a file with the section.
     Path(PathBuf),
-    /// Itself.
+    /// The section.
     Inline(CpuConfig),
 }

@@ -1,4 +1,4 @@
-//! Disks.
+//! The `drives` section.
 
 use crate::check::null::null_as_default;
 use crate::check::problem::{Problem, check_id, check_unique};
@@ -7,23 +7,23 @@ use crate::sections::rate_limiter::RateLimiter;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Whether the guest is offered a way to flush the disk.
+/// The cache mode of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CacheType {
-    /// No flush is offered: what the guest believes written is lost if the host fails.
+    /// The disk offers no flush. Data that the guest considers written is lost if the host fails.
     #[default]
     Unsafe,
-    /// The guest's flush reaches the disk of the host.
+    /// The disk offers a flush, which reaches the disk of the host.
     Writeback,
 }
 
-/// How the VMM reads and writes the file.
+/// The way the image is read and written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IoEngine {
-    /// One request after another.
+    /// One request at a time.
     #[default]
     Sync,
-    /// Several at once.
+    /// Several requests at a time.
     Async,
 }
 
@@ -31,48 +31,46 @@ pub enum IoEngine {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drive {
-    /// Name of the drive in the API: letters, digits and `_`. Also the disk's serial number, as
-    /// the guest reads it, cut to 20 bytes.
+    /// Id of the drive in the API: letters, digits and `_`. Its first 20 bytes are the disk's serial number in the guest.
     pub drive_id: String,
     /// Partition that holds the root file system; the whole disk if absent.
     #[serde(default)]
     pub partuuid: Option<String>,
-    /// Whether the kernel's root file system is on it.
+    /// True if the drive holds the root file system.
     pub is_root_device: bool,
-    /// What a flush does.
+    /// Cache mode.
     #[serde(default, deserialize_with = "null_as_default")]
     pub cache_type: CacheType,
-    /// The guest cannot write.
+    /// True if the guest must not write.
     #[serde(default, deserialize_with = "null_as_default")]
     pub is_read_only: bool,
-    /// Raw image file or block device.
+    /// Path of a raw image file or block device.
     #[serde(default)]
     pub path_on_host: Option<PathBuf>,
-    /// Limits.
+    /// Rate limits.
     #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
-    /// How the file is accessed.
+    /// I/O engine.
     #[serde(default, deserialize_with = "null_as_default")]
     pub io_engine: IoEngine,
-    /// vhost-user socket.
+    /// Path of a vhost-user socket.
     #[serde(default)]
     pub socket: Option<PathBuf>,
-    /// The guest may discard sectors, which gives their space back to the host.
+    /// True to offer discard, which returns the space of discarded sectors to the host.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
-    /// Bantam's own, for the jailer: if the image does not exist, create it with this size in MiB.
+    /// Bantam's own, for the jailer: size in MiB of an image to create if it does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_mib: Option<u64>,
-    /// Bantam's own, for the jailer: if the image does not exist, start it as a copy of this file.
+    /// Bantam's own, for the jailer: file to copy to the image if it does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<PathBuf>,
-    /// Bantam's own, for the jailer: the storage pool in which [`Self::path_on_host`] is the name of a volume.
+    /// Bantam's own, for the jailer: storage pool in which [`Self::path_on_host`] names a volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
 }
 
-/// Largest image the jailer creates: 64 TiB, the largest ext4 and XFS files that hosts commonly allow
-/// are larger.
+/// Largest image that the jailer creates: 64 TiB. Common ext4 and XFS hosts allow larger files.
 const MAX_SIZE_MIB: u64 = 64 << 20;
 
 impl Drive {
@@ -106,7 +104,7 @@ impl Drive {
             if let Some(Err(message)) = volume.filter(|v| !v.is_empty()).map(check_volume_name) {
                 wrong(
                     "path_on_host",
-                    &format!("with `pool`, it names a volume: {message}"),
+                    &format!("with `pool`, it is the name of a volume: {message}"),
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! The source of randomness.
+//! The `entropy` section: a source of random bytes for the guest.
 
 use crate::sections::rate_limiter::RateLimiter;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entropy {
-    /// Limits.
+    /// Rate limits.
     #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
 }

@@ -1,4 +1,4 @@
-//! A guest on its host, which the jailer prepares: Bantam's own.
+//! The `host` section, Bantam's own: the guest's user, monitor and seed, which the jailer prepares.
 
 use crate::check::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -6,44 +6,44 @@ use std::path::PathBuf;
 
 /// Longest host name (RFC 1035, 2.3.4).
 const MAX_HOSTNAME: usize = 253;
-/// Longest user name that Debian's adduser makes.
+/// Longest user name that Debian's adduser creates.
 const MAX_USER: usize = 32;
 
 /// The `host` section.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Host {
-    /// The VMM; `bantam` beside the jailer if absent.
+    /// Path of the monitor; `bantam` beside the program if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec_file: Option<PathBuf>,
-    /// User that the VMM runs as.
+    /// User id of the monitor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Group that it runs as; that of the user's number if absent.
+    /// Group id of the monitor; the number of `uid` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// What the guest is told at its first start.
+    /// Seed for cloud-init at the guest's first start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
-    /// The running guest of which this one is a copy; `jailer fork` writes it.
+    /// Name of the guest of which this one is a fork; `bantamctl fork` writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copy_of: Option<String>,
 }
 
-/// What cloud-init finds on a volume labelled `CIDATA` (its data source NoCloud), with the addresses of the
-/// guest's interfaces.
+/// Content of a volume labelled `CIDATA`, which cloud-init reads (data source NoCloud) together with the addresses of
+/// the guest's interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Seed {
-    /// The guest applies the seed once for each of these.
+    /// Instance id. The guest applies the seed once per id.
     pub instance_id: String,
     /// The guest's host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// User who may log in by the keys; the image's default user if absent.
+    /// User for whom the keys are installed; the image's default user if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Public keys as in `authorized_keys`, a line each.
+    /// Public keys in the format of `authorized_keys`, one line each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ssh_authorized_keys: Vec<String>,
 }
@@ -52,7 +52,10 @@ impl Host {
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
         for (key, number) in [("host.uid", self.uid), ("host.gid", self.gid)] {
             if number == Some(u32::MAX) {
-                problems.push(Problem::new(key, "is the kernel's word for no user"));
+                problems.push(Problem::new(
+                    key,
+                    "is reserved by the kernel: choose another number",
+                ));
             }
         }
         if let Some(seed) = &self.seed {
@@ -81,7 +84,7 @@ impl Seed {
         if !self.hostname.as_ref().is_none_or(hostname) {
             wrong(
                 "hostname",
-                "is no host name: letters, digits and `-`, parts between dots",
+                "is not a host name: use letters, digits and `-`, with dots between the parts",
             );
         }
         let user = |name: &String| {
@@ -94,13 +97,16 @@ impl Seed {
         if !self.user.as_ref().is_none_or(user) {
             wrong(
                 "user",
-                "is no user's name: lower-case letters, digits, `-` and `_`",
+                "is not a user name: use lower-case letters, digits, `-` and `_`",
             );
         }
         for (i, key) in self.ssh_authorized_keys.iter().enumerate() {
             if !line(key) || key.split_whitespace().count() < 2 {
                 let at = format!("ssh_authorized_keys[{i}]");
-                wrong(&at, "is no public key: a line as in ~/.ssh/id_ed25519.pub");
+                wrong(
+                    &at,
+                    "is not a public key: use a line as in ~/.ssh/id_ed25519.pub",
+                );
             }
         }
     }

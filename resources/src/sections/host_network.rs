@@ -1,4 +1,4 @@
-//! The network around a guest, which the jailer makes: Bantam's own.
+//! The key `host` of a network interface, Bantam's own: bridge addresses, NAT and guard, which the jailer sets up.
 
 use crate::check::problem::Problem;
 use crate::sections::network::NetworkInterface;
@@ -10,29 +10,28 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostNetwork {
-    /// The bridge's own addresses with their networks, `10.88.0.1/24`, which it gets if the jailer makes
-    /// it.
+    /// Addresses of the bridge with their prefix lengths, e.g. `10.88.0.1/24`, if the jailer creates the bridge.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bridge_addresses: Vec<IpNet>,
-    /// What guests send to other networks gets the host's address, and the host forwards it.
+    /// True to translate and forward packets from the guest to other networks (NAT).
     pub nat: bool,
-    /// The guest reaches no other isolated guest on its bridge.
+    /// True to block traffic to other isolated guests on the bridge.
     pub isolated: bool,
-    /// Only what the guest sends from its MAC address, and from `addresses` if there are any, passes.
+    /// True to drop packets whose source is not the guest's MAC address, or not one of `addresses` if there are any.
     pub spoof_guard: bool,
-    /// The guest's addresses with their networks, `10.88.0.5/24`.
+    /// Addresses of the guest with their prefix lengths, e.g. `10.88.0.5/24`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpNet>,
-    /// Where the guest sends what is for other networks; the bridge's addresses if there is none.
+    /// Default gateways of the guest; the bridge's addresses if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
-    /// Name servers that the guest is told.
+    /// Name servers of the guest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<IpAddr>,
 }
 
 impl HostNetwork {
-    /// The gateways: those that are named, else the bridge's addresses in a network of the guest's.
+    /// Returns the gateways: the given ones, else the bridge's addresses in a network of the guest.
     pub fn gateways(&self) -> Vec<IpAddr> {
         if !self.gateways.is_empty() {
             return self.gateways.clone();
@@ -44,7 +43,7 @@ impl HostNetwork {
         shared.map(IpNet::addr).collect()
     }
 
-    /// Tells what is wrong with it beside the other keys of `interface`.
+    /// Reports problems, also in combination with other keys of `interface`.
     pub(crate) fn check(
         &self,
         key: &str,
@@ -66,11 +65,11 @@ impl HostNetwork {
             }
         }
         if self.nat && self.bridge_addresses.is_empty() {
-            let message = "needs `bridge_addresses`: they tell which network is translated";
+            let message = "needs `bridge_addresses`, which name the network to translate";
             wrong("nat", message.into());
         }
         if self.spoof_guard && interface.guest_mac.is_none() {
-            let message = "needs the key `guest_mac`: it is what the guest may send from";
+            let message = "needs the key `guest_mac`, the only source address that passes";
             wrong("spoof_guard", message.into());
         }
         for (field, addresses) in [
@@ -91,14 +90,14 @@ impl HostNetwork {
     }
 }
 
-/// Why no host can have the address of `net`.
+/// Returns the reason why no host can have the address of `net`.
 fn unusable(net: &IpNet) -> Option<&'static str> {
     let address = net.addr();
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         return Some("no address of a host");
     }
     match net {
-        // RFC 3021: a network of two has neither.
+        // RFC 3021: a network of two addresses has neither.
         IpNet::V4(v4) if v4.prefix_len() >= 31 => None,
         IpNet::V4(v4) if v4.addr() == v4.network() => Some("the address of a network"),
         IpNet::V4(v4) if v4.addr() == v4.broadcast() => Some("the address of all of a network"),

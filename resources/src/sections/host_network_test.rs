@@ -9,7 +9,7 @@ fn problems(json: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_needs_another_key_says_so() {
+fn errors_name_the_missing_key_that_another_needs() {
     let found = problems(
         r#"{"iface_id": "a", "host_dev_name": "t", "host": {"nat": true, "isolated": true, "spoof_guard": true,
             "addresses": ["10.0.0.0/24", "10.0.0.255/24", "::1/128"]}}"#,
@@ -29,7 +29,7 @@ fn what_needs_another_key_says_so() {
 }
 
 #[test]
-fn the_bridge_is_the_gateway_of_its_own_networks() {
+fn the_bridge_is_the_default_gateway_of_its_networks() {
     let json = r#"{"iface_id": "a", "host_dev_name": "t", "bridge": "br0", "host": {
         "bridge_addresses": ["10.88.0.1/24", "192.168.0.1/24", "fd00::1/64"],
         "addresses": ["10.88.0.5/24", "fd00::5/64"]}}"#;

@@ -1,23 +1,23 @@
-//! Where messages go, and which.
+//! The `logger` section.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Least importance of a message that is written, written in any case: `Info`, `warning`.
+/// The least severe level that is logged. Letter case does not matter: `Info`, `warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Level {
-    /// Nothing.
+    /// No messages.
     Off,
-    /// What failed.
+    /// Failures.
     Error,
-    /// What may not be as the user wants it.
+    /// Possible problems.
     Warn,
-    /// What happens.
+    /// Normal events.
     Info,
-    /// What helps to find a fault.
+    /// Details for debugging.
     Debug,
-    /// Everything.
+    /// All messages.
     Trace,
 }
 
@@ -32,7 +32,7 @@ impl FromStr for Level {
             "info" => Ok(Self::Info),
             "debug" => Ok(Self::Debug),
             "trace" => Ok(Self::Trace),
-            // The text is the compatible monitor's, as far as it goes.
+            // The text begins with Firecracker's.
             _ => Err("Invalid LevelFilter: use off, error, warning, info, debug or trace".into()),
         }
     }
@@ -45,23 +45,23 @@ impl<'de> Deserialize<'de> for Level {
     }
 }
 
-/// The `logger` section. What is absent stays as it is, but for the level, which is then `Info`.
+/// The `logger` section. Absent fields stay unchanged, except for the level, which becomes `Info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logger {
-    /// File or FIFO; standard output if never set.
+    /// Path of a file or FIFO; standard output if never set.
     #[serde(default)]
     pub log_path: Option<PathBuf>,
-    /// Which messages.
+    /// Level.
     #[serde(default)]
     pub level: Option<Level>,
-    /// Whether each message tells its level.
+    /// True to include the level in each message.
     #[serde(default)]
     pub show_level: Option<bool>,
-    /// Whether each message tells its place in the source.
+    /// True to include the source location in each message.
     #[serde(default)]
     pub show_log_origin: Option<bool>,
-    /// Only messages of this part of the program, e.g. `devices::net`.
+    /// Module to which messages are restricted, e.g. `devices::net`.
     #[serde(default)]
     pub module: Option<String>,
 }

@@ -1,31 +1,30 @@
-//! Processors and memory.
+//! The `machine-config` section: processors and memory.
 
 use crate::check::problem::Problem;
 use serde::{Deserialize, Serialize};
 
-/// Most vCPUs of a guest.
+/// Largest number of vCPUs.
 pub const MAX_VCPUS: u8 = 32;
-/// Least memory of a guest, in MiB: below this no current kernel comes up.
+/// Smallest memory in MiB. No current kernel boots with less.
 pub const MIN_MEM_MIB: u64 = 32;
-/// Most memory, in MiB: 16 TiB, which 46 physical address bits reach as servers have them; KVM refuses what
-/// a smaller host cannot map.
+/// Largest memory in MiB: 16 TiB, within the 46 physical address bits of servers. KVM refuses sizes that a smaller host
+/// cannot map.
 const MAX_MEM_MIB: u64 = 16 << 20;
 
-/// Size of the pages that back guest memory.
+/// Size of the pages behind guest memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HugePages {
-    /// The host's base pages.
+    /// Base pages of the host.
     #[default]
     None,
-    /// Huge pages where the host can, base pages elsewhere.
+    /// Transparent huge pages where the host can, base pages elsewhere.
     Transparent,
-    /// Pages of 2 MiB from the host's reserve.
+    /// Pages of 2 MiB from the host's hugetlb reserve.
     #[serde(rename = "2M")]
     Hugetlb2M,
 }
 
-/// A ready-made set of changes of what processors show. Deprecated; `None` is the only one that
-/// is served.
+/// A built-in CPU template. Deprecated; only `None` is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
@@ -41,14 +40,14 @@ pub enum CpuTemplate {
     None,
 }
 
-/// What becomes of a guest that reboots.
+/// The reaction to a guest that reboots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReboot {
     /// The process ends.
     #[default]
     Exit,
-    /// It starts again from its kernel, in the same process; after a while, if it reboots over and over.
+    /// The guest boots again from its kernel in the same process. A guest that reboots in a loop is delayed.
     Restart,
 }
 
@@ -60,27 +59,27 @@ pub struct MachineConfig {
     pub vcpu_count: u8,
     /// Memory in MiB, at least [`MIN_MEM_MIB`].
     pub mem_size_mib: u64,
-    /// Whether pairs of vCPUs are threads of one core; then their number is 1 or even.
+    /// True if pairs of vCPUs are threads of one core. The number of vCPUs must then be 1 or even.
     #[serde(default)]
     pub smt: bool,
     /// Deprecated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_template: Option<CpuTemplate>,
-    /// Whether the pages a guest writes are tracked, for snapshots.
+    /// True to track the pages that the guest writes, for diff snapshots.
     #[serde(default)]
     pub track_dirty_pages: bool,
-    /// Pages behind guest memory.
+    /// Page size behind guest memory.
     #[serde(default)]
     pub huge_pages: HugePages,
-    /// Bantam's own: whether copies of the running guest can be made (`PUT /vm/fork`). Its memory is then a file, which has
-    /// no transparent huge pages.
+    /// Bantam's own: true to allow forks of the running guest (`PUT /vm/fork`). Guest memory is then a memory file, which
+    /// has no transparent huge pages.
     #[serde(default, skip_serializing_if = "is_no")]
     pub forkable: bool,
-    /// Bantam's own: what becomes of a guest that reboots.
+    /// Bantam's own: reaction to a guest that reboots.
     #[serde(default, skip_serializing_if = "is_exit")]
     pub on_reboot: OnReboot,
-    /// Bantam's own: whether the guest has a keyboard controller (reset and Ctrl-Alt-Del). Without
-    /// it the guest's kernel starts a little sooner.
+    /// Bantam's own: true to provide a keyboard controller (for reset and Ctrl-Alt-Del). Without it the guest's kernel
+    /// boots slightly faster.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub i8042: bool,
 }
@@ -130,17 +129,17 @@ impl Default for MachineConfig {
 }
 
 impl MachineConfig {
-    /// Memory in bytes.
+    /// Returns the memory size in bytes.
     pub fn mem_bytes(&self) -> u64 {
         self.mem_size_mib << 20
     }
 
-    /// Whether a balloon of `amount_mib` can be asked of the guest.
+    /// Returns true if a balloon of `amount_mib` fits the guest.
     pub fn holds_balloon(&self, amount_mib: u32) -> bool {
         u64::from(amount_mib) <= self.mem_size_mib
     }
 
-    /// Everything that no machine can be.
+    /// Returns all invalid values.
     pub fn faults(&self) -> Vec<MachineFault> {
         let (vcpus, mib) = (self.vcpu_count, self.mem_size_mib);
         let faults = [
@@ -177,28 +176,28 @@ impl MachineConfig {
     }
 }
 
-/// Why a machine cannot be; the text goes with [`Self::field`].
+/// An invalid value of the section. The text follows [`Self::field`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MachineFault {
-    /// None or too many.
+    /// Zero vCPUs or too many.
     #[error("is {0}: must be from 1 to {MAX_VCPUS}")]
     Vcpus(u8),
-    /// A core with one thread beside cores with two.
+    /// An odd number of vCPUs, so that one core would have one thread.
     #[error("must be 1 or even when smt is true")]
     HalfCore,
-    /// Too little or too much, in MiB.
+    /// Too little or too much memory, in MiB.
     #[error("is {0}: must be from {MIN_MEM_MIB} to {MAX_MEM_MIB} MiB")]
     Memory(u64),
-    /// Memory that ends within a page.
+    /// Memory that is not a multiple of the page size.
     #[error("must be even when huge_pages is 2M")]
     HalfPage,
-    /// Memory that cannot be shared by copies.
-    #[error("is true, and pages of the host's reserve (huge_pages 2M) cannot be shared by copies")]
+    /// Memory that forks cannot share.
+    #[error("is true, but forks cannot share pages of the hugetlb reserve (huge_pages 2M)")]
     ForkableReserve,
 }
 
 impl MachineFault {
-    /// The key whose value it is.
+    /// Returns the key of the value.
     pub fn field(self) -> &'static str {
         match self {
             Self::Vcpus(_) | Self::HalfCore => "vcpu_count",

@@ -1,10 +1,10 @@
-//! Memory that comes and goes while the guest runs.
+//! The `memory-hotplug` section: memory that is added and removed while the guest runs.
 
 use serde::{Deserialize, Serialize};
 
-/// Least and default size of a block, in MiB.
+/// Smallest and default block size in MiB.
 const BLOCK_MIB: u32 = 2;
-/// Least and default size of a slot, in MiB.
+/// Smallest and default slot size in MiB.
 const SLOT_MIB: u32 = 128;
 
 fn block() -> u32 {
@@ -19,21 +19,21 @@ fn slot() -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryHotplug {
-    /// Most memory to be plugged, in MiB: a multiple of the slot.
+    /// Largest hot-plugged memory in MiB, a multiple of the slot size.
     pub total_size_mib: u32,
-    /// What the guest plugs at once, in MiB: a power of two, at least 2.
+    /// Unit that the guest adds, in MiB: a power of two, at least 2.
     #[serde(default = "block")]
     pub block_size_mib: u32,
-    /// What the host gives at once, in MiB: a multiple of the block, at least 128.
+    /// Unit that the host provides, in MiB: a multiple of the block size, at least 128.
     #[serde(default = "slot")]
     pub slot_size_mib: u32,
 }
 
 impl MemoryHotplug {
-    /// What is wrong with it, in the compatible monitor's words.
+    /// Checks the section.
     ///
     /// # Errors
-    /// The first rule that is broken.
+    /// The first violated rule, in Firecracker's words.
     pub fn validate(&self) -> Result<(), String> {
         let (block, slot) = (self.block_size_mib, self.slot_size_mib);
         let rules = [

@@ -1,4 +1,4 @@
-//! Where counters go.
+//! The `metrics` section.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 /// The `metrics` section.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// File or FIFO that gets a line of JSON every minute and when asked.
+    /// Path of a file or FIFO that receives a line of JSON every minute and on request.
     pub metrics_path: PathBuf,
-    /// Whether each line tells the guest's id.
+    /// True to include the guest's id in each line.
     #[serde(default)]
     pub emit_id: bool,
-    /// What else each line tells.
+    /// Additional properties of each line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub properties: Option<BTreeMap<String, String>>,
-    /// Bantam's own: a file that is written anew each time, in the text format of Prometheus.
+    /// Bantam's own: path of a file that is rewritten each time in the text format of Prometheus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus_path: Option<PathBuf>,
 }
 
 impl Metrics {
-    /// A plain line of JSON to `path`.
+    /// Creates a section that writes plain JSON lines to `path`.
     pub fn at(path: &Path) -> Self {
         Self {
             metrics_path: path.into(),

@@ -1,20 +1,20 @@
-//! The metadata service: who may ask it, where, and how.
+//! The `mmds-config` section: interfaces, address and version of the metadata service.
 
 use crate::check::null::null_as_default;
 use crate::check::problem::Problem;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-/// Where the service is if no address is given.
+/// Default address of the service.
 pub const DEFAULT_MMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
-/// How a guest asks.
+/// Version of the protocol between guest and service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MmdsVersion {
-    /// By a plain request. Clients are told that it is deprecated.
+    /// Plain requests. Clients get a deprecation notice.
     #[default]
     V1,
-    /// With the token of a session, which it asks for first.
+    /// Requests with a session token.
     V2,
 }
 
@@ -22,29 +22,29 @@ pub enum MmdsVersion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MmdsConfig {
-    /// How the guest asks.
+    /// Protocol version.
     #[serde(default, deserialize_with = "null_as_default")]
     pub version: MmdsVersion,
-    /// The `iface_id`s of the cards that reach the service.
+    /// The `iface_id`s of the interfaces that reach the service.
     pub network_interfaces: Vec<String>,
-    /// Where the service is: [`DEFAULT_MMDS_ADDRESS`] if absent.
+    /// Address of the service; [`DEFAULT_MMDS_ADDRESS`] if absent.
     #[serde(default)]
     pub ipv4_address: Option<Ipv4Addr>,
-    /// Answers are text whatever form the guest asks for, as Amazon's own service does.
+    /// True to answer with plain text regardless of the requested format, as Amazon's service does.
     #[serde(default, deserialize_with = "null_as_default")]
     pub imds_compat: bool,
 }
 
-/// Why a section cannot be used, in the words that compatible clients know.
+/// The reason why the section cannot be used, in Firecracker's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MmdsConfigError {
-    /// Outside 169.254.1.0 to 169.254.254.255.
+    /// The address is outside 169.254.1.0 to 169.254.254.255.
     #[error("The MMDS IPv4 address is not link local.")]
     Address,
-    /// No card would reach the service.
+    /// The list of interfaces is empty.
     #[error("The list of network interface IDs that allow forwarding MMDS requests is empty.")]
     NoInterfaces,
-    /// No such card.
+    /// An interface in the list does not exist.
     #[error(
         "The list of network interface IDs provided contains at least one ID that does not \
          correspond to any existing network interface."
@@ -53,7 +53,7 @@ pub enum MmdsConfigError {
 }
 
 impl MmdsConfigError {
-    /// The key it is about.
+    /// Returns the key of the value.
     fn key(self) -> &'static str {
         match self {
             Self::Address => "ipv4_address",
@@ -62,18 +62,18 @@ impl MmdsConfigError {
     }
 }
 
-/// RFC 3927, section 2.1: the first and the last 256 addresses are reserved.
+/// Returns true for a usable link-local address (RFC 3927, section 2.1, reserves the first and last 256).
 fn is_link_local(address: Ipv4Addr) -> bool {
     matches!(address.octets(), [169, 254, 1..=254, _])
 }
 
 impl MmdsConfig {
-    /// Where the service is.
+    /// Returns the address of the service.
     pub fn address(&self) -> Ipv4Addr {
         self.ipv4_address.unwrap_or(DEFAULT_MMDS_ADDRESS)
     }
 
-    /// Everything wrong, in the order in which clients are told; `ids` are those of all cards.
+    /// Returns all problems in the order in which clients get them. `ids` are the `iface_id`s of all interfaces.
     fn errors<'a>(&'a self, ids: &'a [&str]) -> impl Iterator<Item = MmdsConfigError> + 'a {
         let unknown = |id: &String| !ids.contains(&id.as_str());
         [
@@ -91,15 +91,15 @@ impl MmdsConfig {
         .filter_map(|(wrong, error)| wrong.then_some(error))
     }
 
-    /// Checks the section as the API does; `ids` are the `iface_id`s of all cards.
+    /// Checks the section for the API. `ids` are the `iface_id`s of all interfaces.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub fn validate(&self, ids: &[&str]) -> Result<(), MmdsConfigError> {
         self.errors(ids).next().map_or(Ok(()), Err)
     }
 
-    /// Checks the section of a configuration file; `ids` are the `iface_id`s of all cards.
+    /// Checks the section of a configuration file. `ids` are the `iface_id`s of all interfaces.
     pub fn check(&self, ids: &[&str], problems: &mut Vec<Problem>) {
         for error in self.errors(ids) {
             let key = format!("mmds-config.{}", error.key());

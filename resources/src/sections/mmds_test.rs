@@ -12,7 +12,7 @@ fn with_address(address: &str) -> MmdsConfig {
 }
 
 #[test]
-fn absent_and_null_keys_have_their_defaults() {
+fn absent_and_null_keys_have_defaults() {
     let shortest = parse(r#"{"network_interfaces": ["e0"]}"#).unwrap();
     assert_eq!(shortest.version, MmdsVersion::V1);
     assert_eq!(shortest.address(), Ipv4Addr::new(169, 254, 169, 254));
@@ -22,7 +22,7 @@ fn absent_and_null_keys_have_their_defaults() {
 }
 
 #[test]
-fn a_section_is_written_as_clients_read_it() {
+fn a_section_is_serialized_as_clients_expect_it() {
     let config = parse(r#"{"network_interfaces": ["e0"], "version": "V2"}"#).unwrap();
     assert_eq!(
         serde_json::to_value(&config).unwrap(),
@@ -33,7 +33,7 @@ fn a_section_is_written_as_clients_read_it() {
 }
 
 #[test]
-fn what_is_no_section_is_refused() {
+fn invalid_sections_are_refused() {
     for json in [
         r"{}",
         r#"{"network_interfaces": ["e0"], "versions": "V2"}"#,
@@ -46,7 +46,7 @@ fn what_is_no_section_is_refused() {
 }
 
 #[test]
-fn the_address_is_link_local() {
+fn the_address_must_be_link_local() {
     for (address, fine) in [
         ("169.254.0.255", false),
         ("169.254.1.0", true),
@@ -67,7 +67,7 @@ fn the_address_is_link_local() {
 }
 
 #[test]
-fn the_interfaces_exist_and_there_is_one() {
+fn the_interfaces_must_exist_and_not_be_empty() {
     let with = |ids: &str| parse(&format!(r#"{{"network_interfaces": {ids}}}"#)).unwrap();
     let refused = |ids: &str| with(ids).validate(&["e0", "e1"]).map_err(|e| e.to_string());
     assert_eq!(refused(r#"["e1", "e0"]"#), Ok(()));
@@ -83,7 +83,7 @@ fn the_interfaces_exist_and_there_is_one() {
 }
 
 #[test]
-fn the_file_hears_of_all_problems_with_their_keys() {
+fn all_problems_of_the_section_are_reported_with_their_keys() {
     let mut problems = Vec::new();
     with_address("10.0.0.1").check(&[], &mut problems);
     let keys: Vec<_> = problems.iter().map(|p| p.key.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Network interfaces.
+//! The `network-interfaces` section.
 
 use crate::check::problem::{Problem, check_id, check_unique};
 use crate::sections::host_network::HostNetwork;
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest name of a Linux network device: IFNAMSIZ without its terminator.
+/// Longest name of a Linux network device in bytes: IFNAMSIZ without its terminator.
 const MAX_DEV_NAME: usize = 15;
-/// Smallest packet that every IPv4 host must be able to send (RFC 791).
+/// Smallest MTU of IPv4 (RFC 791).
 const MIN_MTU: u16 = 68;
 
 /// An Ethernet address, written `06:00:ac:10:00:02`.
@@ -60,74 +60,73 @@ impl fmt::Display for MacAddress {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkInterface {
-    /// Name of the interface in the API: letters, digits and `_`.
+    /// Id of the interface in the API: letters, digits and `_`.
     pub iface_id: String,
-    /// The tap on the host.
+    /// Name of the tap on the host.
     pub host_dev_name: String,
-    /// Address of the guest's card; the guest chooses if absent.
+    /// MAC address of the guest's card; the guest chooses one if absent.
     #[serde(default)]
     pub guest_mac: Option<MacAddress>,
-    /// Largest packet the guest is told to send, 68 to 65535 bytes; 1500 in the guest if absent.
+    /// MTU in bytes, 68 to 65535; the guest assumes 1500 if absent.
     #[serde(default)]
     pub mtu: Option<u16>,
-    /// Limits on what the guest receives.
+    /// Receive limits.
     #[serde(default)]
     pub rx_rate_limiter: Option<RateLimiter>,
-    /// Limits on what the guest sends.
+    /// Transmit limits.
     #[serde(default)]
     pub tx_rate_limiter: Option<RateLimiter>,
-    /// Bantam's own, for the jailer: create the tap `host_dev_name` and put it on this bridge,
-    /// which is created if absent.
+    /// Bantam's own, for the jailer: bridge to which the tap `host_dev_name` is added. Both are created if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
-    /// Bantam's own, for the jailer: the network around the guest.
+    /// Bantam's own, for the jailer: addresses, NAT and guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostNetwork>,
-    /// Bantam's own, written by the jailer: the inherited descriptor of an open tap.
+    /// Bantam's own, written by the jailer: inherited descriptor of an open tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tap_fd: Option<i32>,
 }
 
-/// Why an interface cannot be; the text goes with [`Self::field`].
+/// An invalid value of an interface. The text follows [`Self::field`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InterfaceFault {
-    /// The tap.
+    /// The name of the tap.
     #[error(transparent)]
     Tap(BadName),
-    /// The bridge.
+    /// The name of the bridge.
     #[error(transparent)]
     Bridge(BadName),
-    /// The largest packet.
+    /// The MTU.
     #[error("must be from {MIN_MTU} to 65535")]
     Mtu,
-    /// An address of many.
+    /// A multicast MAC address.
     #[error("is a multicast address: the first byte must be even")]
     Multicast,
-    /// A descriptor that is the terminal's.
-    #[error("is not a descriptor the jailer hands over: remove the key")]
+    /// A descriptor below 3.
+    #[error("is not a descriptor that the jailer passes on: remove the key")]
     Descriptor,
-    /// The tap is that of the interface `of`.
+    /// The interface `of` has the same tap.
     #[error("`{name}` is already used by the interface `{of}`")]
     SharedTap {
         /// The tap.
         name: String,
-        /// Whose.
+        /// Id of the other interface.
         of: String,
     },
-    /// The address is that of the interface `of`.
+    /// The interface `of` has the same MAC address.
     #[error("`{mac}` is already used by the interface `{of}`")]
     SharedMac {
-        /// The address.
+        /// The MAC address.
         mac: MacAddress,
-        /// Whose.
+        /// Id of the other interface.
         of: String,
     },
-    /// The descriptor is that of the interface of this id.
+    /// The interface with this id has the same descriptor.
     #[error("is already used by the interface `{0}`")]
     SharedDescriptor(String),
 }
 
-/// A name that no network device can have.
+/// An invalid name of a network device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` is not the name of a network device: at most {MAX_DEV_NAME} bytes, without spaces, `/`, `:` or `%`"
@@ -147,7 +146,7 @@ fn check_dev_name(name: &str) -> Result<(), BadName> {
 }
 
 impl InterfaceFault {
-    /// The key whose value it is.
+    /// Returns the key of the value.
     pub fn field(&self) -> &'static str {
         match self {
             Self::Tap(_) | Self::SharedTap { .. } => "host_dev_name",
@@ -160,7 +159,7 @@ impl InterfaceFault {
 }
 
 impl NetworkInterface {
-    /// Everything that this cannot be, by itself and beside `others`; its id is not looked at.
+    /// Returns all invalid values, also in comparison with `others`. The id is not checked.
     pub fn faults<'a>(
         &self,
         others: impl Iterator<Item = &'a Self> + Clone,
@@ -173,7 +172,7 @@ impl NetworkInterface {
         );
         let bridge = self.bridge.as_deref().map(check_dev_name);
         faults.extend(bridge.and_then(Result::err).map(InterfaceFault::Bridge));
-        // 0 to 2 are the terminal's.
+        // 0 to 2 are the standard streams.
         let descriptor = self.tap_fd.is_some_and(|fd| fd < 3);
         for (is, fault) in [
             (
@@ -201,7 +200,7 @@ impl NetworkInterface {
             let name = self.host_dev_name.clone();
             faults.push(InterfaceFault::SharedTap { name, of });
         }
-        // Each is owned, and closed, by its interface.
+        // Each interface owns its descriptor and closes it.
         if let (Some(_), Some(of)) = (self.tap_fd, of(|a, b| a.tap_fd == b.tap_fd)) {
             faults.push(InterfaceFault::SharedDescriptor(of));
         }

@@ -1,4 +1,4 @@
-//! Persistent memory backed by a file.
+//! The `pmem` section: persistent memory backed by a file.
 
 use crate::check::problem::{Problem, check_id, check_unique};
 use crate::sections::rate_limiter::RateLimiter;
@@ -9,17 +9,17 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pmem {
-    /// Name of the device in the API: letters, digits and `_`.
+    /// Id of the device in the API: letters, digits and `_`.
     pub id: String,
-    /// The file.
+    /// Path of the file.
     pub path_on_host: PathBuf,
-    /// Whether the kernel's root file system is on it.
+    /// True if the device holds the root file system.
     #[serde(default)]
     pub root_device: bool,
-    /// The guest cannot write.
+    /// True if the guest must not write.
     #[serde(default)]
     pub read_only: bool,
-    /// Limits on flushes.
+    /// Limits of flushes.
     #[serde(default)]
     pub rate_limiter: Option<RateLimiter>,
 }

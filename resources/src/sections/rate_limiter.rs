@@ -1,27 +1,27 @@
-//! Token buckets as the configuration writes them.
+//! Token buckets in the configuration.
 
 use serde::{Deserialize, Serialize};
 
-/// One bucket. A size or a refill time of zero switches it off.
+/// A token bucket. A size or refill time of zero disables it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenBucket {
-    /// Bytes or operations the bucket holds.
+    /// Size in bytes or operations.
     pub size: u64,
-    /// Bytes or operations granted once, above the rate.
+    /// Additional bytes or operations, granted once.
     #[serde(default)]
     pub one_time_burst: Option<u64>,
-    /// Milliseconds in which an empty bucket fills.
+    /// Time in milliseconds in which an empty bucket refills.
     pub refill_time: u64,
 }
 
-/// Limits on one direction of a device.
+/// Limits of one direction of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimiter {
-    /// Limit in bytes.
+    /// Limit on bytes.
     #[serde(default)]
     pub bandwidth: Option<TokenBucket>,
-    /// Limit in operations.
+    /// Limit on operations.
     #[serde(default)]
     pub ops: Option<TokenBucket>,
 }

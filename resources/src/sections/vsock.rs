@@ -1,4 +1,4 @@
-//! The `vsock` section: sockets between guest and host.
+//! The `vsock` section: streams between guest and host.
 
 use crate::check::problem::Problem;
 use serde::{Deserialize, Serialize};
@@ -12,19 +12,19 @@ const MAX_UDS_PATH: usize = 107;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vsock {
-    /// Address of the guest, from 3 up; 2 is taken as compatible clients write it.
+    /// CID of the guest, at least 3. 2 is accepted because Firecracker's clients write it.
     pub guest_cid: u32,
-    /// The Unix socket on which the host reaches the guest. The guest reaches `<uds_path>_<port>`.
+    /// Path of the Unix socket at which host clients connect. The guest connects to `<uds_path>_<port>`.
     pub uds_path: PathBuf,
-    /// Deprecated: a guest has one such device. Accepted and not used.
+    /// Deprecated and ignored: a guest has one vsock device.
     #[serde(default, skip_serializing)]
     pub vsock_id: Option<String>,
 }
 
 impl Vsock {
-    /// Reports what cannot be used.
+    /// Reports invalid values.
     pub fn check(&self, problems: &mut Vec<Problem>) {
-        // Section 5.10.4 of Virtio 1.2 reserves these.
+        // Virtio 1.2, section 5.10.4, reserves these.
         if matches!(self.guest_cid, 0 | 1 | u32::MAX) {
             let message = "is reserved: use a number from 3 to 4294967294";
             problems.push(Problem::new("vsock.guest_cid", message));
@@ -35,7 +35,7 @@ impl Vsock {
             problems.push(Problem::new("vsock.uds_path", message));
         } else if len > MAX_UDS_PATH {
             let message = format!(
-                "is {len} bytes long, and the path of a Unix socket has at most {MAX_UDS_PATH}: use a shorter one"
+                "is {len} bytes long, but the path of a Unix socket has at most {MAX_UDS_PATH}: use a shorter one"
             );
             problems.push(Problem::new("vsock.uds_path", message));
         }

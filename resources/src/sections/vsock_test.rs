@@ -8,7 +8,7 @@ fn problems(json: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_compatible_clients_write_is_taken() {
+fn values_of_firecracker_clients_are_accepted() {
     for json in [
         r#"{"guest_cid": 3, "uds_path": "v.sock"}"#,
         r#"{"guest_cid": 2, "uds_path": "/run/v.sock", "vsock_id": "old"}"#,
