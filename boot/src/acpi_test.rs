@@ -71,7 +71,7 @@ fn the_rsdp_comes_first_and_both_its_checksums_hold() {
 }
 
 #[test]
-fn the_fadt_says_how_to_switch_off_and_what_is_absent() {
+fn the_fadt_has_power_off_and_absent_hardware() {
     let parsed = Parsed::new(1, 0, true);
     let fadt = parsed.find(b"FACP");
     assert_eq!((fadt.len(), fadt[8]), (276, 6));
@@ -195,7 +195,7 @@ fn the_largest_machine_fits() {
 }
 
 #[test]
-fn what_cannot_be_described_is_an_error() {
+fn too_many_devices_or_processors_are_an_error() {
     let high = VirtioMmioWindow {
         base: 1 << 32,
         len: 0x1000,

@@ -16,7 +16,7 @@ fn a_guest_without_low_memory_is_refused() {
 }
 
 #[test]
-fn nothing_is_written_unless_all_is_well() {
+fn a_refused_kernel_leaves_memory_unchanged() {
     let mem = memory(24);
     assert!(load_all(&mem, &bzimage(), Some(b""), "").is_err());
     assert!(load_all(&mem, &bzimage(), None, "a\nb").is_err());
@@ -27,13 +27,13 @@ fn nothing_is_written_unless_all_is_well() {
 }
 
 #[test]
-fn more_than_the_mmio_gap_works() {
+fn memory_beyond_the_mmio_gap_is_usable() {
     let plan = load_all(&memory(5 << 10), &elf(true), Some(&[1; 10]), "").unwrap();
     assert_eq!(plan.initrd, Some((layout::MMIO_GAP_START - 0x1000, 10)));
 }
 
 #[test]
-fn the_tables_are_in_place() {
+fn all_tables_are_written() {
     let mem = memory(24);
     load_kernel(&mem, &bzimage()).unwrap();
     let mut signature = [0; 8];

@@ -1,7 +1,7 @@
 //! bzImage kernels: a setup header, then a compressed kernel that unpacks itself.
 //!
-//! Called by `kernel` for files with the setup magic. Follows Documentation/x86/boot.rst; the 16-bit setup code is
-//! skipped and the 64-bit entry point used.
+//! `format` calls it for files with the setup magic. It follows Documentation/x86/boot.rst, skips the 16-bit setup code and
+//! uses the 64-bit entry point.
 
 use linux_loader::bootparam::setup_header;
 use vm_memory::ByteValued;
@@ -15,23 +15,23 @@ use crate::x86_64::Protocol;
 pub(crate) const MAGIC: &[u8; 4] = b"HdrS";
 pub(crate) const MAGIC_OFFSET: usize = 0x202;
 pub(crate) const BOOT_FLAG: u16 = 0xaa55;
-/// `loadflags`: the protected-mode code goes to 1 MiB.
+/// `loadflags`: the protected-mode code is loaded at 1 MiB.
 pub(crate) const LOADED_HIGH: u8 = 1;
-/// Boot protocol 2.12 (Linux 3.8) told 64-bit entry points apart with `xloadflags`.
+/// Boot protocol 2.12 (Linux 3.8), the first with `xloadflags`, which announces a 64-bit entry point.
 pub(crate) const MIN_VERSION: u16 = 0x020c;
 
 const HEADER_OFFSET: u64 = 0x1f1;
 const MAGIC_ADDRESS: u64 = 0x202;
-/// The byte that tells how far the header goes: the distance of a jump over it.
+/// Offset of the byte that holds the header's length, as the distance of a jump over it.
 const HEADER_LEN_OFFSET: u64 = 0x201;
-/// Protocol 2.06 brought `cmdline_size`; anything before is from 2007.
+/// Boot protocol 2.06, the first with `cmdline_size`.
 const OLDEST_VERSION: u16 = 0x0206;
 /// `xloadflags`: there is a 64-bit entry point.
 const XLF_KERNEL_64: u16 = 1;
-/// Where the 64-bit entry point is in the protected-mode code.
+/// Offset of the 64-bit entry point in the protected-mode code.
 const ENTRY_64: u64 = 0x200;
 const SECTOR: u64 = 512;
-/// What 0 in `setup_sects` stands for.
+/// Meaning of 0 in `setup_sects`.
 const DEFAULT_SETUP_SECTORS: u8 = 4;
 /// Unit of `syssize`.
 const PARAGRAPH: u64 = 16;
@@ -49,8 +49,8 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
     let payload_offset = (u64::from(sectors) + 1) * SECTOR;
     let payload_len = payload_len(image, &header, payload_offset)?;
 
-    // A relocatable kernel runs where it is put, but not below its preferred address: put low, it unpacks itself
-    // to there. A fixed one must be put there by us.
+    // A relocatable kernel runs where it is loaded, but unpacks itself to its preferred address if it is loaded below.
+    // Any other kernel must be loaded at that address.
     let relocatable = header.relocatable_kernel != 0;
     let load_addr = if relocatable || header.pref_address == 0 {
         layout::HIGH_RAM_START
@@ -84,7 +84,7 @@ pub(crate) fn inspect(image: &Image<'_>) -> Result<Kernel, KernelError> {
     })
 }
 
-/// Reads as much of the header as the kernel says it has, since what follows it in the file is code.
+/// Reads as much of the header as the kernel declares. Code follows it in the file.
 fn read_header(image: &Image<'_>) -> Result<setup_header, KernelError> {
     const WHAT: &str = "the setup header";
     let mut len = [0u8; 1];
@@ -125,7 +125,7 @@ fn check_header(header: &setup_header) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Bytes of protected-mode code. The file may have more after it (a signature).
+/// Returns the number of bytes of protected-mode code. The file may have a signature after it.
 fn payload_len(image: &Image<'_>, header: &setup_header, offset: u64) -> Result<u64, KernelError> {
     const WHAT: &str = "the compressed kernel";
     image.check_in_file(WHAT, offset, ENTRY_64 + PARAGRAPH)?;

@@ -1,54 +1,53 @@
-//! The kernel command line: checked, and with parameters appended where they belong.
+//! The kernel command line: checks it and appends parameters.
 //!
-//! [`crate::load`] checks the line it is given against the kernel's own limit. The monitor uses [`CommandLine`] to
-//! add parameters to what the user wrote: they must go before ` -- `, after which everything is init's.
+//! [`crate::load`] checks the line against the kernel's limit. The monitor uses [`CommandLine`] to add parameters to the
+//! user's line. They must precede ` -- `, because everything after it belongs to init.
 //!
 //! # `virtio_mmio.device=`
 //!
-//! Devices are described in ACPI, and [`crate::load`] adds nothing to the line. A kernel without ACPI needs one
-//! parameter per window ([`CommandLine::append_virtio_mmio`]). It must not be given to every kernel: one built with
-//! both ACPI and `CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES` makes two platform devices of each window, of which one fails
-//! with EBUSY and an error on the console (the compatible monitor gives it to every kernel, and documents the errors
-//! as a caveat); and since the number is taken as a Linux interrupt number, not as an I/O APIC pin, the twin would
-//! not work under hardware-reduced ACPI anyway. So: only when [`CommandLine::disables_acpi`]. A kernel that was built
-//! without ACPI does not know `acpi=off`, and passes over it: whoever boots one adds it.
+//! ACPI describes the devices, and [`crate::load`] adds nothing to the line. A kernel without ACPI needs one parameter
+//! per window ([`CommandLine::append_virtio_mmio`]). A kernel with ACPI must not get it: with
+//! `CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES` it would create two platform devices per window, one of which fails with EBUSY and
+//! an error on the console. (Firecracker passes the parameter to every kernel and documents the errors.) The second device
+//! could not work anyway: its number is a Linux interrupt number, not an I/O APIC pin. So the parameter is added only if
+//! [`CommandLine::disables_acpi`]. A kernel built without ACPI ignores `acpi=off`; its user adds it.
 
 use thiserror::Error;
 
 use crate::layout::{self, VirtioMmioWindow};
 
-/// Bytes a kernel that does not say otherwise takes, including the NUL: `COMMAND_LINE_SIZE` of x86 Linux.
+/// Largest command line of a kernel that declares no limit, in bytes with NUL: `COMMAND_LINE_SIZE` of x86 Linux.
 pub const DEFAULT_CAPACITY: usize = 2048;
 
-/// Bytes there is room for in guest memory, including the NUL, whatever the kernel says.
+/// Room for the command line in guest memory, in bytes with NUL.
 pub const MAX_CAPACITY: usize = 0x1_0000;
 const _: () = assert!(MAX_CAPACITY as u64 == layout::CMDLINE_ROOM);
 
-/// Why a command line cannot be used.
+/// The reason why a command line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CmdlineError {
-    /// Longer than the kernel takes.
+    /// The line exceeds the kernel's limit.
     #[error("it has {len} bytes, but the kernel takes at most {max}: shorten it")]
     TooLong {
-        /// Bytes of the line, without NUL.
+        /// Bytes of the line without NUL.
         len: usize,
-        /// Bytes the kernel takes, without NUL.
+        /// The kernel's limit without NUL.
         max: usize,
     },
-    /// A byte the kernel would not take as written.
+    /// The line has a character other than printable ASCII.
     #[error("byte {position} is {character:?}: only printable ASCII is allowed, on one line")]
     InvalidCharacter {
         /// Byte offset in the line.
         position: usize,
-        /// The character there.
+        /// The character.
         character: char,
     },
 }
 
-/// A checked command line that parameters can be appended to.
+/// A checked command line.
 ///
-/// linux-loader's builder is not used: it rewrites what the user wrote, and cannot put a line together that is
-/// nothing but init's arguments.
+/// linux-loader's builder is not used: it rewrites the user's text, and it cannot represent a line that consists of
+/// init's arguments only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     line: String,
@@ -62,7 +61,7 @@ impl CommandLine {
     ///
     /// # Errors
     ///
-    /// When it is too long or has a character that is not printable ASCII.
+    /// The line is too long, or has a character other than printable ASCII.
     pub fn new(line: &str) -> Result<Self, CmdlineError> {
         Self::with_capacity(line, DEFAULT_CAPACITY)
     }
@@ -99,7 +98,7 @@ impl CommandLine {
     ///
     /// # Errors
     ///
-    /// When there is no room, or `parameters` are not printable ASCII.
+    /// The line would become too long, or `parameters` are not printable ASCII.
     pub fn append(&mut self, parameters: &str) -> Result<(), CmdlineError> {
         let (before, after) = self
             .line
@@ -116,11 +115,11 @@ impl CommandLine {
         Ok(())
     }
 
-    /// Appends `virtio_mmio.device=` for `window`. See the module's text for when.
+    /// Appends `virtio_mmio.device=` for `window`. The module documentation says when.
     ///
     /// # Errors
     ///
-    /// When there is no room.
+    /// The line would become too long.
     pub fn append_virtio_mmio(&mut self, window: &VirtioMmioWindow) -> Result<(), CmdlineError> {
         let VirtioMmioWindow { base, len, gsi } = window;
         let size = if len.is_multiple_of(1024) {
@@ -131,13 +130,13 @@ impl CommandLine {
         self.append(&format!("virtio_mmio.device={size}@{base:#x}:{gsi}"))
     }
 
-    /// Whether the user switched ACPI off, so that devices must be named on the line.
+    /// Returns true if the user disabled ACPI, so that the line must name the devices.
     #[must_use]
     pub fn disables_acpi(&self) -> bool {
         words(self.parameters()).any(|(_, word)| matches!(word, "acpi=off" | "acpi=ht"))
     }
 
-    /// Whether a parameter (`pci=off`, or all with a name: `console=`) was given by the user.
+    /// Returns true if the line has `parameter`, e.g. `pci=off`, or any value of a name, e.g. `console=`.
     #[must_use]
     pub fn has(&self, parameter: &str) -> bool {
         words(self.parameters()).any(|(_, word)| {
@@ -145,7 +144,7 @@ impl CommandLine {
         })
     }
 
-    /// The line.
+    /// Returns the line.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.line
@@ -156,14 +155,14 @@ impl CommandLine {
     }
 }
 
-/// Where `--` stands as a word of its own, or the end of the line.
+/// Returns the offset of `--` as a separate word, or the end of the line.
 fn init_args_start(line: &str) -> usize {
     words(line)
         .find(|&(_, word)| word == "--")
         .map_or(line.len(), |(start, _)| start)
 }
 
-/// The words of a line and where they start. As in the kernel, a double quote keeps spaces inside a word.
+/// Returns the words of a line with their offsets. As in the kernel, a double quote keeps spaces inside a word.
 fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut quoted = false;
     let mut start = 0;

@@ -1,7 +1,7 @@
-//! ELF kernels: vmlinux, and any other 64-bit x86 executable that starts at a physical address or has a PVH note.
+//! ELF kernels: vmlinux, and any other 64-bit x86 executable with a physical entry address or a PVH note.
 //!
-//! Called by `kernel` for files with ELF magic. Reads program headers and notes; sections, symbols and relocations
-//! are of no interest here.
+//! `format` calls it for files with ELF magic. It reads program headers and notes, and ignores sections, symbols and
+//! relocations.
 
 use linux_loader::bootparam::setup_header;
 use linux_loader::elf::{Elf64_Ehdr, Elf64_Nhdr, Elf64_Phdr, PT_LOAD, PT_NOTE};
@@ -23,15 +23,15 @@ const TYPE_EXEC: u16 = 2;
 const TYPE_DYN: u16 = 3;
 const MACHINE_X86_64: u16 = 62;
 
-/// A Linux kernel has about five; a bound keeps a hostile file from making work.
+/// Largest number of program headers, to bound the work for a hostile file. A Linux kernel has about five.
 const MAX_PROGRAM_HEADERS: u16 = 128;
-/// Linux has a few hundred bytes of notes.
+/// Largest size of the notes in bytes. Linux has a few hundred bytes.
 const MAX_NOTES_LEN: u64 = 64 << 10;
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the PVH entry point (Xen public/elfnote.h).
 const NOTE_PHYS32_ENTRY: u32 = 18;
 const NOTE_OWNER: &[u8] = b"Xen\0";
-/// Name and descriptor of a note are padded to this.
+/// Alignment of a note's name and descriptor.
 const NOTE_ALIGN: usize = 4;
 
 /// Reads and checks an ELF kernel.
@@ -115,7 +115,7 @@ fn check_header(header: &Elf64_Ehdr) -> Result<(), KernelError> {
     }
     if header.e_type != TYPE_EXEC && header.e_type != TYPE_DYN {
         return Err(KernelError::Unsupported(
-            "an ELF file, but no executable (an object file or a kernel module?)",
+            "an ELF file, but not an executable (an object file or a kernel module?)",
         ));
     }
     if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
@@ -125,7 +125,7 @@ fn check_header(header: &Elf64_Ehdr) -> Result<(), KernelError> {
     }
     if header.e_phnum == 0 || header.e_phnum > MAX_PROGRAM_HEADERS {
         return Err(KernelError::Malformed(
-            "it has no ELF program headers, or absurdly many",
+            "it has no ELF program headers, or too many",
         ));
     }
     Ok(())
@@ -144,7 +144,7 @@ fn read_program_headers(
     Ok(headers)
 }
 
-/// Sorts by address. Segments that overlap would overwrite one another; no linker makes such.
+/// Sorts `extents` by address and checks that they do not overlap.
 fn check_disjoint(extents: &mut [(u64, u64)]) -> Result<(), KernelError> {
     extents.sort_unstable();
     let overlap = extents
@@ -159,7 +159,7 @@ fn check_disjoint(extents: &mut [(u64, u64)]) -> Result<(), KernelError> {
 
 fn read_notes(image: &Image<'_>, segment: &Elf64_Phdr) -> Result<Vec<u8>, KernelError> {
     if segment.p_filesz > MAX_NOTES_LEN {
-        return Err(KernelError::Malformed("its notes are absurdly long"));
+        return Err(KernelError::Malformed("its notes are too long"));
     }
     let len = usize::try_from(segment.p_filesz)
         .map_err(|_| KernelError::Malformed("its notes are too long"))?;
@@ -168,7 +168,7 @@ fn read_notes(image: &Image<'_>, segment: &Elf64_Phdr) -> Result<Vec<u8>, Kernel
     Ok(notes)
 }
 
-/// The descriptor of the PVH note, if there is one. Stops quietly where the notes stop making sense.
+/// Returns the descriptor of the PVH note, if there is one. Stops without an error at the first malformed note.
 fn find_pvh_entry(mut notes: &[u8]) -> Result<Option<u32>, KernelError> {
     while let Some((header, rest)) = notes.split_at_checked(size_of::<Elf64_Nhdr>()) {
         let mut note = Elf64_Nhdr::default();
@@ -196,14 +196,14 @@ fn find_pvh_entry(mut notes: &[u8]) -> Result<Option<u32>, KernelError> {
     Ok(None)
 }
 
-/// Splits off `len` bytes and the padding after them (which may be missing at the very end).
+/// Splits off `len` bytes and the padding after them, which may be missing at the end.
 fn split_padded(bytes: &[u8], len: usize) -> Option<(&[u8], &[u8])> {
     let field = bytes.get(..len)?;
     let padded = len.checked_next_multiple_of(NOTE_ALIGN)?;
     Some((field, bytes.get(padded..).unwrap_or_default()))
 }
 
-/// A vmlinux carries no setup header; this one says what the 64-bit protocol needs the kernel to know.
+/// Returns a setup header for a vmlinux, which has none, with the fields that the 64-bit protocol requires.
 fn synthetic_setup_header() -> setup_header {
     setup_header {
         boot_flag: bzimage::BOOT_FLAG,

@@ -7,7 +7,7 @@ use crate::kernel::file::regular_file_len;
 use crate::kernel::image::{Image, Kernel, KernelError};
 use crate::kernel::{bzimage, elf};
 
-/// Enough of a file to tell what it is.
+/// Bytes of a file that identify its format.
 const HEAD_LEN: usize = 0x400;
 
 /// Reads the headers of `file` and checks them against `low_ram` bytes of RAM from address 0. Nothing is placed.
@@ -33,7 +33,7 @@ pub(crate) fn inspect(file: &File, low_ram: u64) -> Result<Kernel, KernelError> 
     }
 }
 
-/// Magic numbers at the start of files that people pass by mistake.
+/// Magic numbers of files that users pass by mistake.
 const LOOKALIKES: &[(&[u8], &str)] = &[
     (
         b"\x1f\x8b",

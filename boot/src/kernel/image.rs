@@ -13,13 +13,13 @@ use crate::layout;
 use crate::memory_map::GuestMemory;
 use crate::x86_64::Protocol;
 
-/// Why a kernel file cannot be booted.
+/// The reason why a kernel file cannot be booted.
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The file has no bytes.
     #[error("the file is empty: pass an uncompressed ELF vmlinux or a bzImage")]
     Empty,
-    /// The file is something else.
+    /// The file is not a kernel.
     #[error("not a Linux kernel: {0}; pass an uncompressed ELF vmlinux or a bzImage")]
     Unrecognised(&'static str),
     /// The file ends too early.
@@ -27,34 +27,34 @@ pub enum KernelError {
         "the file is truncated: {what} ends at byte {needs}, the file at byte {has}; copy or build it again"
     )]
     Truncated {
-        /// The part that is not all there.
+        /// The incomplete part.
         what: &'static str,
-        /// Where that part ends.
+        /// End of that part in the file.
         needs: u64,
-        /// Bytes in the file.
+        /// Size of the file in bytes.
         has: u64,
     },
-    /// A kernel, but none this machine can start.
+    /// The file is a kernel that this machine cannot start.
     #[error("unsupported kernel: {0}")]
     Unsupported(&'static str),
-    /// The headers contradict themselves.
+    /// The headers are inconsistent.
     #[error("malformed kernel: {0}; build or fetch it again")]
     Malformed(&'static str),
-    /// Part of the kernel would lie where the boot structures are.
+    /// Part of the kernel would overlap the boot structures.
     #[error(
-        "the kernel wants memory at {start:#x}, below 1 MiB, where the boot structures are: link it higher"
+        "the kernel is linked at {start:#x}, below 1 MiB, where the boot structures are: link it higher"
     )]
     LowMemory {
-        /// First address asked for.
+        /// First address of the part.
         start: u64,
     },
-    /// The kernel does not fit in RAM.
+    /// The kernel does not fit into RAM.
     #[error(
         "the kernel needs memory from {start:#x} to {end:#x}, but low RAM ends at {ram_end:#x}: \
          give the guest at least {} MiB, or take a smaller kernel", end.div_ceil(1 << 20)
     )]
     OutsideMemory {
-        /// First address asked for.
+        /// First address of the kernel.
         start: u64,
         /// First address after it.
         end: u64,
@@ -66,26 +66,26 @@ pub enum KernelError {
     Io(#[from] io::Error),
 }
 
-/// A checked kernel file: what to place where, and how to enter it.
+/// A checked kernel: its entry point and the parts to place.
 #[derive(Debug)]
 pub(crate) struct Kernel {
     pub(crate) protocol: Protocol,
     /// First instruction, guest-physical.
     pub(crate) entry: u64,
-    /// File contents and their places, disjoint, in RAM above 1 MiB.
+    /// Disjoint parts of the file with their addresses in RAM above 1 MiB.
     pub(crate) segments: Vec<FileSegment>,
-    /// First byte after everything the kernel occupies before it knows its memory map.
+    /// First byte after the memory that the kernel uses before it reads the memory map.
     pub(crate) end: u64,
-    /// Bytes of command line it takes, including the NUL.
+    /// Largest command line in bytes with NUL.
     pub(crate) cmdline_capacity: usize,
-    /// Last address an initrd may occupy.
+    /// Last address that an initrd may occupy.
     pub(crate) initrd_addr_max: u64,
-    /// The setup header to hand back in the zero page.
+    /// The setup header for the zero page.
     pub(crate) setup_header: setup_header,
 }
 
 impl Kernel {
-    /// Where an initrd may lie: from, up to (exclusive).
+    /// Returns the range for an initrd: first address, and first address after it.
     pub(crate) fn initrd_range(&self, low_ram: u64) -> (u64, u64) {
         (
             self.end,
@@ -93,7 +93,7 @@ impl Kernel {
         )
     }
 
-    /// Brings the kernel into guest memory.
+    /// Copies or maps the kernel into guest memory.
     pub(crate) fn place(
         &self,
         mem: &GuestMemory,
@@ -115,14 +115,14 @@ pub(crate) struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// `file` has `len` bytes; the guest has `low_ram` bytes of RAM from address 0.
+    /// Creates an image of `len` bytes for a guest with `low_ram` bytes of RAM from address 0.
     pub(crate) fn new(file: &'a File, len: u64, low_ram: u64) -> Self {
         Self { file, len, low_ram }
     }
 }
 
 impl Image<'_> {
-    /// Checks that `[offset, offset + len)` is in the file, and returns its end.
+    /// Checks that `[offset, offset + len)` is within the file, and returns its end.
     pub(crate) fn check_in_file(
         &self,
         what: &'static str,
@@ -142,7 +142,7 @@ impl Image<'_> {
         Ok(end)
     }
 
-    /// The end of `[start, start + len)`, after checking that it stays clear of the boot structures.
+    /// Returns the end of `[start, start + len)`. Checks that the range is above the boot structures.
     pub(crate) fn extent_end(&self, start: u64, len: u64) -> Result<u64, KernelError> {
         if start < layout::HIGH_RAM_START {
             return Err(KernelError::LowMemory { start });
@@ -152,7 +152,7 @@ impl Image<'_> {
             .ok_or(KernelError::Malformed("an address is beyond 64 bits"))
     }
 
-    /// Checks that everything the kernel needs, from `start` to `end`, is RAM.
+    /// Checks that the range from `start` to `end` is RAM.
     pub(crate) fn check_in_memory(&self, start: u64, end: u64) -> Result<(), KernelError> {
         if end > self.low_ram {
             return Err(KernelError::OutsideMemory {

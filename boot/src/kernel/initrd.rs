@@ -1,6 +1,6 @@
-//! The initial RAM disk: as high in low RAM as the kernel allows, so that the kernel has room to unpack below it.
+//! The initial RAM disk. It is placed as high in low RAM as the kernel allows, so that the kernel has room to unpack.
 //!
-//! Called by [`crate::load_with`]. Its content is the guest's business and is not looked at.
+//! [`crate::load_with`] calls it. The content is not inspected.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use crate::kernel::placement::{FileSegment, Mapper};
 use crate::layout::PAGE_SIZE;
 use crate::memory_map::GuestMemory;
 
-/// Why an initrd cannot be loaded.
+/// The reason why an initrd cannot be loaded.
 #[derive(Debug, Error)]
 pub enum InitrdError {
     /// The file has no bytes.
@@ -26,7 +26,7 @@ pub enum InitrdError {
     DoesNotFit {
         /// Bytes of the initrd.
         len: u64,
-        /// Bytes there are for it.
+        /// Free bytes.
         room: u64,
     },
     /// Reading the file failed.
@@ -34,7 +34,7 @@ pub enum InitrdError {
     Io(#[from] io::Error),
 }
 
-/// A checked initrd and its place.
+/// A checked initrd with its address.
 #[derive(Debug)]
 pub(crate) struct Initrd {
     /// Guest-physical address, page-aligned.
@@ -44,7 +44,7 @@ pub(crate) struct Initrd {
 }
 
 impl Initrd {
-    /// Finds a place for `file` in `[from, to)`. Nothing is placed.
+    /// Chooses an address for `file` in `[from, to)`. Nothing is written.
     pub(crate) fn inspect(file: &File, (from, to): (u64, u64)) -> Result<Self, InitrdError> {
         let len = regular_file_len(file)?;
         if len == 0 {
@@ -60,7 +60,7 @@ impl Initrd {
         }
     }
 
-    /// Brings the initrd into guest memory.
+    /// Copies or maps the initrd into guest memory.
     pub(crate) fn place(
         &self,
         mem: &GuestMemory,

@@ -7,7 +7,7 @@ use super::*;
 use crate::fixtures::{bzimage, chain, elf, file, load_all, memory, proptest_config};
 
 #[test]
-fn it_lies_at_the_top_of_low_ram() {
+fn an_initrd_is_at_the_top_of_low_ram() {
     let mem = memory(64);
     let plan = load_all(&mem, &elf(true), Some(b"0707 initrd"), "").unwrap();
     assert_eq!(plan.initrd, Some(((64 << 20) - 0x1000, 11)));
@@ -18,7 +18,7 @@ fn it_lies_at_the_top_of_low_ram() {
 }
 
 #[test]
-fn it_stays_below_the_kernels_limit() {
+fn an_initrd_is_below_the_limit_of_the_kernel() {
     let mut kernel = bzimage();
     kernel[0x22c..0x230].copy_from_slice(&0x1ff_ffffu32.to_le_bytes());
     let plan = load_all(&memory(64), &kernel, Some(&[1; 5000]), "").unwrap();

@@ -1,8 +1,7 @@
-//! Brings pieces of a file into guest memory: mapped by the monitor where it wants to, copied otherwise.
+//! Brings parts of a file into guest memory: mapped if the monitor's mapper wants, else copied.
 //!
-//! Used by `kernel` and `initrd`, which have checked before that the destination is theirs. linux-loader's own
-//! loaders are not used for this: they can only copy the whole file, and check neither what a segment overlaps nor
-//! how long the file is. Copying is one read(2) per segment straight into guest memory, without a buffer between.
+//! The kernel and the initrd use it, after they checked the destination. linux-loader's own loaders can only copy whole
+//! files, and check neither overlaps nor the file's length. A copy is one read(2) per segment straight into guest memory.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -12,24 +11,24 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::layout::PAGE_SIZE;
 use crate::memory_map::GuestMemory;
 
-/// Whole pages of a file that may be mapped into guest memory instead of being read.
+/// Complete pages of a file that may be mapped into guest memory instead of being copied.
 #[derive(Debug, Clone, Copy)]
 pub struct FilePiece<'a> {
     /// The file.
     pub file: &'a File,
     /// First byte in the file, page-aligned.
     pub file_offset: u64,
-    /// Where it goes in guest memory, page-aligned; inside RAM.
+    /// Page-aligned address in guest RAM.
     pub guest_addr: u64,
-    /// Bytes: whole pages, all of them within the file.
+    /// Length in bytes: complete pages within the file.
     pub len: u64,
 }
 
-/// Maps a piece of a file (`MAP_PRIVATE`) over guest memory, and says whether it did. On `false` the piece is
-/// copied, so it must have left the memory there as it was.
+/// Maps a piece of a file (`MAP_PRIVATE`) over guest memory. Returns false if it did not, and then it must have left the
+/// memory unchanged.
 pub type Mapper<'m> = dyn FnMut(&FilePiece<'_>) -> bool + 'm;
 
-/// A stretch of a file and where it goes in guest memory.
+/// A range of a file with its address in guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileSegment {
     pub(crate) guest_addr: u64,
@@ -38,7 +37,7 @@ pub(crate) struct FileSegment {
 }
 
 impl FileSegment {
-    /// The whole pages inside the segment, if file and memory agree on where pages begin.
+    /// Returns the complete pages inside the segment, if page boundaries in file and memory agree.
     fn whole_pages(&self) -> Option<Self> {
         let head = self.guest_addr.next_multiple_of(PAGE_SIZE) - self.guest_addr;
         let len = self.len.checked_sub(head)? & !(PAGE_SIZE - 1);

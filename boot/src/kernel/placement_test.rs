@@ -29,7 +29,7 @@ fn only_whole_pages_are_offered() {
 }
 
 #[test]
-fn what_is_not_mapped_is_copied() {
+fn unmapped_pages_are_copied() {
     let mem = memory(1);
     let content: Vec<u8> = (0..0x4000usize)
         .map(|i| (i >> 4).to_le_bytes()[0] | 1)

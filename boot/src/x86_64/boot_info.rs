@@ -1,6 +1,6 @@
-//! What the kernel is handed at its first instruction: the zero page (Linux protocol) or the start info (PVH).
+//! The boot parameters: the zero page (Linux protocol) or the start info (PVH).
 //!
-//! Called by [`crate::load_with`] last, when everything these point at is in place.
+//! [`crate::load_with`] writes them last, when everything that they point at is in place.
 
 use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use linux_loader::configurator::linux::LinuxBootConfigurator;
@@ -18,17 +18,17 @@ const LOADER_UNDEFINED: u8 = 0xff;
 /// `vid_mode`: leave the mode as it is.
 const VIDEO_NORMAL: u16 = 0xffff;
 const PVH_MAGIC: u32 = 0x336e_c578;
-/// Version 1 has the memory map.
+/// PVH version 1 has the memory map.
 const PVH_VERSION: u32 = 1;
 
-/// What `boot_params` has room for, and as much as Linux takes from PVH. A machine has four.
+/// Largest memory map: the size in `boot_params`, and the limit of Linux for PVH. A machine has four entries.
 const MAX_MEMORY_MAP: usize = 128;
 const _: () = assert!(
     layout::PVH_MEMORY_MAP + (MAX_MEMORY_MAP * size_of::<hvm_memmap_table_entry>()) as u64
         <= layout::ZERO_PAGE
 );
 
-/// What both protocols tell the kernel.
+/// The parameters of both protocols.
 #[derive(Debug)]
 pub(crate) struct BootInfo {
     pub(crate) memory_map: Vec<Entry>,
@@ -37,7 +37,7 @@ pub(crate) struct BootInfo {
 }
 
 impl BootInfo {
-    /// Writes `boot_params`, with `header` as the kernel gave it.
+    /// Writes `boot_params` with the kernel's setup header.
     pub(crate) fn write_zero_page(
         &self,
         mem: &GuestMemory,
@@ -51,7 +51,7 @@ impl BootInfo {
                 cmd_line_ptr: low_half(layout::CMDLINE_START),
                 ramdisk_image: low_half(initrd),
                 ramdisk_size: low_half(initrd_len),
-                // A chain of further data; the file's value would be a pointer into nowhere.
+                // A pointer to further data. The value in the file would be invalid.
                 setup_data: 0,
                 ..header
             },
@@ -122,7 +122,7 @@ impl BootInfo {
     }
 }
 
-/// The low 32 bits, for fields that come in two halves or whose value is below 4 GiB by construction.
+/// Returns the low 32 bits, for fields that are split in halves or whose value is below 4 GiB by construction.
 fn low_half(value: u64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,

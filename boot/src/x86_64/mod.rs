@@ -1,8 +1,7 @@
-//! The state a vCPU starts in, as plain data: registers, segments, the GDT and the identity page tables they
-//! refer to.
+//! The initial state of a vCPU as plain data: registers, segments, GDT and identity page tables; and the boot parameters.
 //!
-//! Called by [`crate::load`]; the monitor copies an [`EntryState`] into `KVM_SET_REGS` and `KVM_SET_SREGS` of the
-//! boot processor. It knows no KVM type, and sets neither MSRs nor CPUID nor the local APIC.
+//! [`crate::load`] calls it. The monitor copies an [`EntryState`] into `KVM_SET_REGS` and `KVM_SET_SREGS` of the boot
+//! processor. This room knows no KVM type, and sets neither MSRs nor CPUID nor the local APIC.
 //!
 //! Two protocols: Linux 64-bit (Documentation/x86/boot.rst, "64-bit Boot Protocol": long mode, paging on, `rsi` at
 //! the zero page) and PVH (Xen docs/misc/pvh.pandoc, "x86/HVM direct boot ABI": 32-bit protected mode, paging off,
@@ -15,7 +14,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use crate::layout;
 use crate::memory_map::GuestMemory;
 
-/// What stands at [`layout::RESET_VECTOR`]: real-mode code that resets the machine.
+/// Real-mode code at [`layout::RESET_VECTOR`] that resets the machine.
 pub(crate) const RESET_CODE: [u8; 9] = {
     let [low, high] = layout::RESET_PORT.to_le_bytes();
     [
@@ -31,7 +30,7 @@ pub(crate) const RESET_CODE: [u8; 9] = {
     ]
 };
 
-/// Which contract kernel and monitor have about the first instruction.
+/// The boot protocol between monitor and kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// 64-bit long mode with paging, `rsi` = zero page.
@@ -40,7 +39,7 @@ pub enum Protocol {
     Pvh,
 }
 
-/// A segment register with its hidden part; the fields are those of `kvm_segment`.
+/// A segment register with its hidden part. The fields are those of `kvm_segment`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Segment {
     /// Base address.
@@ -78,7 +77,7 @@ pub struct DescriptorTable {
     pub limit: u16,
 }
 
-/// Everything the boot processor's registers must hold; general registers not named are zero.
+/// The registers of the boot processor. General registers that are not listed are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryState {
     /// First instruction, guest-physical.
@@ -103,7 +102,7 @@ pub struct EntryState {
     pub efer: u64,
     /// Global descriptor table.
     pub gdt: DescriptorTable,
-    /// Interrupt descriptor table: empty, so a fault before the kernel has its own ends the machine.
+    /// Interrupt descriptor table. It is empty, so a fault before the kernel sets its own resets the machine.
     pub idt: DescriptorTable,
     /// Code segment.
     pub cs: Segment,
@@ -121,7 +120,7 @@ pub struct EntryState {
     pub tr: Segment,
 }
 
-/// Selectors the Linux protocol demands: `__BOOT_CS` and `__BOOT_DS`.
+/// Selectors that the Linux protocol requires: `__BOOT_CS` and `__BOOT_DS`.
 const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 /// A 64-bit task-state descriptor takes two GDT entries.
@@ -142,7 +141,7 @@ const PAGE_DIRECTORIES: u64 = 4;
 const ENTRIES_PER_TABLE: u64 = 512;
 
 impl EntryState {
-    /// The state for `protocol`, starting at `entry`.
+    /// Returns the state for `protocol` with the entry point `entry`.
     #[must_use]
     pub(crate) fn new(protocol: Protocol, entry: u64) -> Self {
         let data = data_segment();
@@ -186,7 +185,7 @@ impl EntryState {
         }
     }
 
-    /// Writes the GDT and, when paging is on, the page tables that this state refers to.
+    /// Writes the GDT and, if paging is on, the page tables of this state.
     pub(crate) fn write_tables(&self, mem: &GuestMemory) -> Result<(), GuestMemoryError> {
         let mut gdt = Vec::with_capacity(GDT_ENTRIES * 8);
         for descriptor in [
