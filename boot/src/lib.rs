@@ -35,7 +35,7 @@ pub use layout::VirtioMmioWindow;
 pub use memory_map::GuestMemory;
 pub use x86_64::{DescriptorTable, EntryState, Protocol, Segment};
 
-/// What to boot, and which machine to describe to it.
+/// The kernel to boot and the machine to describe to it.
 #[derive(Debug, Clone, Copy)]
 pub struct BootSource<'a> {
     /// The kernel: an ELF vmlinux or a bzImage, open for reading.
@@ -54,7 +54,7 @@ pub struct BootSource<'a> {
     pub i8042: bool,
 }
 
-/// How the boot processor must start.
+/// The result of loading: the initial state of the boot processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootPlan {
     /// The boot protocol chosen for this kernel.
@@ -67,7 +67,7 @@ pub struct BootPlan {
     pub initrd: Option<(u64, u64)>,
 }
 
-/// Why a guest cannot be booted.
+/// The reason why a guest cannot be booted.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// The kernel file is unusable.
@@ -75,7 +75,7 @@ pub enum BootError {
     Kernel {
         /// The kernel file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the kernel file.
         #[source]
         source: KernelError,
     },
@@ -84,7 +84,7 @@ pub enum BootError {
     Initrd {
         /// The initrd file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the initrd file.
         #[source]
         source: InitrdError,
     },
@@ -94,7 +94,7 @@ pub enum BootError {
     /// The machine cannot be described.
     #[error("cannot describe the machine to the guest")]
     Acpi(#[from] AcpiError),
-    /// Guest memory has no room for the structures every boot needs.
+    /// Guest memory is too small for the boot structures.
     #[error(
         "guest memory is too small: {bytes} bytes of RAM start at address 0, at least {} are needed",
         layout::HIGH_RAM_START
@@ -109,28 +109,27 @@ pub enum BootError {
     /// Writing another boot structure failed.
     #[error("cannot write {what} to guest memory")]
     Write {
-        /// Which structure.
+        /// Name of the structure.
         what: &'static str,
-        /// What vm-memory said.
+        /// The error of vm-memory.
         #[source]
         source: GuestMemoryError,
     },
 }
 
-/// Places everything a guest needs in `mem`, copying the files.
+/// Loads everything that a guest needs into `mem`, copying the files.
 ///
-/// `mem` is laid out as [`layout::ram_ranges`] says and is still zero. Nothing is written before all of
-/// `source` has been checked.
+/// `mem` is laid out by [`layout::ram_ranges`] and zero. Nothing is written before all of `source` was checked.
 ///
 /// # Errors
 ///
-/// See [`BootError`]; each names the file or the setting and what to do about it.
+/// [`BootError`], which names the file or setting and the remedy.
 pub fn load(mem: &GuestMemory, source: &BootSource<'_>) -> Result<BootPlan, BootError> {
     load_with(mem, source, &mut |_| false)
 }
 
-/// [`load`], but offers the page-aligned inside of each file segment to `mapper` first, which may map the file
-/// there privately; what it does not map is copied.
+/// Like [`load`], but offers the complete pages of each file segment to `mapper` first, which may map them privately. Pages
+/// that it does not map are copied.
 ///
 /// # Errors
 ///

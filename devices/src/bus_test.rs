@@ -52,7 +52,7 @@ fn ranges_may_touch_but_not_overlap() {
     bus.insert(0xc, 4, register(2)).unwrap();
 }
 
-/// Every port device at once, close together, as a hostile guest would try them.
+/// All port devices at neighbouring addresses, as a hostile guest would try them.
 #[test]
 fn any_port_access_leaves_other_devices_alone() {
     use crate::platform::guest_event::GuestEvent;

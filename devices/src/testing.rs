@@ -1,5 +1,5 @@
-//! A guest's side for tests: a driver that talks to the bus, so that registers, negotiation, rings,
-//! worker and device run together, and an event loop to serve them.
+//! A guest for tests: a driver that accesses the bus, so that registers, negotiation, rings and worker run together, and an
+//! event loop that serves them.
 #![expect(clippy::expect_used, reason = "a test's failed step is a failed test")]
 
 use crate::GuestMemory;
@@ -19,34 +19,34 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend as _, GuestRegionMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Where the window of the device under test is.
+/// Address of the register window of the device under test.
 pub const WINDOW_BASE: u64 = 0xd000_0000;
 /// Bytes of guest memory.
 pub const MEM: usize = 1 << 20;
 /// First byte of the memory that [`Ring`]s do not use.
 pub const DATA: u64 = 0x4_0000;
-/// How long an answer may take before a test fails: only a hang takes that long.
+/// Time limit of an answer. Only a hang takes this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Events that devices reported.
+/// Events reported by devices.
 #[derive(Clone, Default)]
 pub struct RecordedEvents(Arc<Mutex<Vec<GuestEvent>>>);
 
 impl RecordedEvents {
-    /// Those since the last call.
+    /// Returns the events since the last call.
     pub fn take(&self) -> Vec<GuestEvent> {
         std::mem::take(&mut *lock(&self.0))
     }
 }
 
-/// A sink for a device under test, and what it got.
+/// Returns a sink for a device under test, and its recorder.
 pub fn recorded_events() -> (EventSink, RecordedEvents) {
     let events = RecordedEvents::default();
     let sink = events.clone();
     (Arc::new(move |event| lock(&sink.0).push(event)), events)
 }
 
-/// An event loop on a thread of its own.
+/// An event loop on its own thread.
 #[derive(Clone)]
 pub struct TestLoop {
     /// The loop.
@@ -73,24 +73,24 @@ impl TestLoop {
         Self { endpoint, turns }
     }
 
-    /// The loop that tests share which do not care.
+    /// Returns the loop that tests share which need none of their own.
     pub fn shared() -> Self {
         static LOOP: Mutex<Option<TestLoop>> = Mutex::new(None);
         lock(&LOOP).get_or_insert_with(Self::spawn).clone()
     }
 
-    /// Whether it still runs: a handler that panics ends it.
+    /// Returns true if the loop runs; a panicking handler ends it.
     pub fn is_alive(&self) -> bool {
         let nothing = |_: &mut dyn SubscriberOps<Subscriber = Subscriber>| {};
         self.endpoint.fire(nothing).is_ok()
     }
 
-    /// How often it woke: an idle loop's number stands still.
+    /// Returns the number of turns, which stays constant while the loop is idle.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether it comes to rest, sooner or later: a loop that spins does not.
+    /// Returns true if the loop becomes idle; a spinning loop does not.
     pub fn rests(&self) -> bool {
         (0..100).any(|_| {
             let before = self.turns();
@@ -106,8 +106,8 @@ impl TestLoop {
             .expect("an event loop");
     }
 
-    /// Waits until the loop has served everything that was ready before: the turn it is in may
-    /// have begun earlier, the next adds what was posted, the third serves that.
+    /// Waits until the loop has served everything that was ready before. The current turn may have begun earlier, the next
+    /// one adds posted subscribers, the third serves them.
     pub fn settle(&self) {
         for _ in 0..4 {
             let before = self.turns();
@@ -117,7 +117,7 @@ impl TestLoop {
     }
 }
 
-/// Waits until `done`.
+/// Waits until `done` returns true.
 fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     for tries in 0_u32.. {
@@ -125,7 +125,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
             return;
         }
         assert!(start.elapsed() < PATIENCE, "no {what}");
-        // An answer commonly takes less than a sleep.
+        // An answer usually takes less time than a sleep.
         if tries < 20 {
             std::thread::yield_now();
         } else {
@@ -134,8 +134,8 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// How property tests run: the same cases each time, as many as BANTAM_CASES says (of each
-/// property and device), and with no file of what failed before.
+/// Returns the runner of property tests: a fixed seed, BANTAM_CASES cases per property and device, and no regression
+/// files.
 #[cfg(test)]
 pub fn properties() -> proptest::test_runner::TestRunner {
     let cases = std::env::var("BANTAM_CASES").map_or(150, |n| n.parse().expect("BANTAM_CASES"));
@@ -148,12 +148,12 @@ pub fn properties() -> proptest::test_runner::TestRunner {
     })
 }
 
-/// Empty guest memory.
+/// Returns zeroed guest memory.
 pub fn memory() -> GuestMemory {
     memory_of(&[(0, MEM)], false)
 }
 
-/// Empty guest memory of these addresses and lengths, which notes what is written to it if `tracked`.
+/// Returns zeroed guest memory of these addresses and lengths, with a dirty bitmap if `tracked`.
 pub fn memory_of(ranges: &[(u64, usize)], tracked: bool) -> GuestMemory {
     let region = |&(start, len): &(u64, usize)| {
         let mapping =
@@ -167,7 +167,7 @@ pub fn memory_of(ranges: &[(u64, usize)], tracked: bool) -> GuestMemory {
     GuestMemory::from_regions(ranges.iter().map(region).collect()).expect("memory")
 }
 
-/// Pages that were noted as written since the last call, by number; from memory of one region.
+/// Returns the pages that were marked dirty since the last call, by number. The memory has one region.
 pub fn take_dirty(mem: &GuestMemory) -> Vec<u64> {
     let region = mem.iter().next().expect("a region");
     let Some(bitmap) = (**region).bitmap() else {
@@ -200,7 +200,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Queue `index` with `size` entries.
+    /// Creates ring `index` with `size` entries.
     pub fn new(index: u32, size: u16) -> Self {
         let base = 0x1000 + u64::from(index) * 0x4000;
         Self {
@@ -215,7 +215,7 @@ impl Ring {
         }
     }
 
-    /// Goes on from `position` in the available and the used ring.
+    /// Moves to `position` in the available and the used ring.
     pub fn seek(&mut self, mem: &GuestMemory, position: u16) {
         (self.next_avail, self.next_used) = (position, position);
         self.set_avail_index(mem, position);
@@ -223,7 +223,7 @@ impl Ring {
             .expect("a used ring");
     }
 
-    /// Makes a chain of `(address, length, device may write)` available; returns its head.
+    /// Makes a chain of `(address, length, device may write)` available. Returns its head.
     pub fn add(&mut self, mem: &GuestMemory, buffers: &[(u64, u32, bool)]) -> u16 {
         let head = self.next_desc;
         for (i, (address, len, writable)) in buffers.iter().enumerate() {
@@ -262,7 +262,7 @@ impl Ring {
             .expect("an available ring");
     }
 
-    /// The next used entry, `(head, bytes written)`, if there is one.
+    /// Returns the next used entry, `(head, bytes written)`.
     pub fn take_used(&mut self, mem: &GuestMemory) -> Option<(u32, u32)> {
         let index = GuestAddress(self.used + 2);
         let index: u16 = mem.load(index, Ordering::Acquire).expect("a used ring");
@@ -277,11 +277,11 @@ impl Ring {
     }
 }
 
-/// A guest with one virtio device, reached only over the bus.
+/// A guest with one virtio device, which it accesses over the bus only.
 pub struct FakeGuest {
     /// The bus.
     pub bus: Bus,
-    /// The device's transport, to pause, save and restore it.
+    /// Transport of the device, to pause, save and restore it.
     pub transport: Arc<Mutex<MmioTransport>>,
     /// Guest memory.
     pub mem: GuestMemory,
@@ -290,12 +290,12 @@ pub struct FakeGuest {
 }
 
 impl FakeGuest {
-    /// A guest with `device` and memory of its own.
+    /// Creates a guest with `device` and its own memory.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         Self::with(device, memory(), TestLoop::shared())
     }
 
-    /// A guest with `device`, the memory of another, and a loop.
+    /// Creates a guest with `device`, existing memory and a loop.
     pub fn with(device: Box<dyn VirtioDevice>, mem: GuestMemory, event_loop: TestLoop) -> Self {
         let eventfd = || EventFd::new(EFD_NONBLOCK).expect("an eventfd");
         let irq = eventfd();
@@ -336,7 +336,7 @@ impl FakeGuest {
         u32::from_le_bytes(bytes)
     }
 
-    /// The features the device offers.
+    /// Returns the features that the device offers.
     pub fn offered(&self) -> u64 {
         self.write(0x14, 1);
         let high = self.read(0x10);
@@ -344,7 +344,7 @@ impl FakeGuest {
         u64::from(high) << 32 | u64::from(self.read(0x10))
     }
 
-    /// Steps 1 to 6 of section 3.1.1, accepting `features`; returns the status register.
+    /// Performs steps 1 to 6 of section 3.1.1 with `features`. Returns the status register.
     pub fn negotiate(&self, features: u64) -> u32 {
         self.write(0x70, 0);
         self.write(0x70, 1);
@@ -368,13 +368,13 @@ impl FakeGuest {
         self.write(0x44, 1);
     }
 
-    /// The driver is ready; returns the status register.
+    /// Sets DRIVER_OK. Returns the status register.
     pub fn driver_ok(&self) -> u32 {
         self.write(0x70, 15);
         self.read(0x70)
     }
 
-    /// Resets, negotiates `features` and enables all queues with at most `size` entries.
+    /// Resets the device, negotiates `features`, and enables all queues with at most `size` entries.
     pub fn start(&self, features: u64, size: u16) -> Vec<Ring> {
         assert_eq!(
             self.negotiate(features),
@@ -414,7 +414,7 @@ impl FakeGuest {
         used.expect("waited for")
     }
 
-    /// Makes a chain available, kicks, and waits for it; returns the bytes written.
+    /// Makes a chain available, kicks, and waits for it. Returns the bytes written.
     pub fn request(&self, ring: &mut Ring, buffers: &[(u64, u32, bool)]) -> u32 {
         let head = ring.add(&self.mem, buffers);
         self.kick(ring.index);
@@ -423,13 +423,13 @@ impl FakeGuest {
         len
     }
 
-    /// Whether the device interrupted since the last call.
+    /// Returns true if the device interrupted since the last call.
     pub fn interrupted(&self) -> bool {
         self.irq.read().is_ok()
     }
 
-    /// Waits until the loop has served everything that was kicked before, start-up
-    /// included, except what a device left for its next turn.
+    /// Waits until the loop has served every earlier kick and the start of the device, except work that a device left for
+    /// its next turn.
     pub fn settle(&self) {
         self.event_loop.settle();
     }
@@ -437,7 +437,7 @@ impl FakeGuest {
 
 impl Drop for FakeGuest {
     fn drop(&mut self) {
-        // The loop outlives the guest, and would keep its device.
+        // The loop outlives the guest and would keep its device.
         lock(&self.transport).pause();
     }
 }

@@ -13,7 +13,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestRegion
 const VERSION_1: u64 = 1 << 32;
 const INDIRECT: u64 = 1 << 28;
 const PAGE: u64 = 4096;
-/// A page of the memory under test; the guest's requests are in the pages of DATA.
+/// First page of the memory under test. The guest's requests are in the pages of DATA.
 const FIRST: u32 = 0x80;
 const SPARE: u64 = FIRST as u64 * PAGE;
 const INFLATE: usize = 0;
@@ -32,7 +32,7 @@ fn plain() -> resources::Balloon {
     resources::Balloon::default()
 }
 
-/// A guest of which the spare memory is in use.
+/// A guest with used spare memory.
 struct Bench {
     guest: FakeGuest,
     rings: Vec<Ring>,
@@ -90,7 +90,7 @@ impl Bench {
         self.request(INFLATE, &[(DATA, len, false)]);
     }
 
-    /// Which of the spare pages are gone, by number.
+    /// Returns the released spare pages by number.
     fn gone(&self) -> Vec<u32> {
         let last = u32::try_from(MEM as u64 / PAGE).unwrap();
         let mut page = [0; 4096];
@@ -131,12 +131,12 @@ impl Bench {
         self.report().statistics.unwrap()
     }
 
-    /// Word `n` of the configuration space.
+    /// Returns word `n` of the configuration space.
     fn config(&self, n: u32) -> u32 {
         self.guest.read(0x100 + 4 * n)
     }
 
-    /// Whether the configuration changed since the last call.
+    /// Returns true if the configuration changed since the last call.
     fn told_of_config(&self) -> bool {
         self.guest.settle();
         let told = self.guest.read(0x60) & 2 != 0;
@@ -144,7 +144,7 @@ impl Bench {
         told
     }
 
-    /// Tells statistics; the buffer stays with the device.
+    /// Sends statistics; the device keeps the buffer.
     fn tell(&mut self, pairs: &[(u16, u64)]) {
         let bytes: Vec<u8> = pairs
             .iter()
@@ -179,7 +179,7 @@ fn inflated_pages_are_released() {
     expected.extend(FIRST + 8..FIRST + 20);
     expected.push(0xff);
     assert_eq!(bench.gone(), expected);
-    // The guest takes one back by using it.
+    // The guest takes a page back by touching it.
     bench.put_words(DATA, &[FIRST + 2]);
     bench.request(1, &[(DATA, 4, false)]);
     bench.put(SPARE + 2 * PAGE, &[1; 4096]);
@@ -189,7 +189,7 @@ fn inflated_pages_are_released() {
     assert_eq!(bench.count("event_fails"), 0);
 }
 
-/// Memory that shares `file`, noted as a guest's that can be copied.
+/// Returns memory that maps `file` shared, as that of a forkable guest.
 fn sharing(file: &std::fs::File) -> GuestMemory {
     file.set_len(MEM as u64).unwrap();
     let bitmap = vm_memory::bitmap::NewBitmap::with_len(MEM);
@@ -231,14 +231,14 @@ fn a_forkable_guest_releases_file_pages_until_its_first_fork() {
     let mut bench = Bench::with(&config, sharing(&file));
     bench.restart(bench.guest.offered());
     let pages: Vec<u32> = (FIRST..FIRST + 16).collect();
-    // The request's own pages are there after the first.
+    // The request's own pages exist after the first request.
     bench.inflate(&[]);
     bench.inflate(&pages[..1]);
     bench.put(SPARE, &[1; 4096]);
     let before = blocks();
     bench.inflate(&pages);
     assert_eq!(bench.gone(), pages);
-    // To look for them made those of them that were read.
+    // Reading the pages to check them has allocated some.
     bench.inflate(&pages);
     assert_eq!(blocks(), before - 16);
     bench.request(2, &[(SPARE + 16 * PAGE, 8 * 4096, true)]);
@@ -255,7 +255,7 @@ fn a_forkable_guest_releases_file_pages_until_its_first_fork() {
     bench.put(u64::from(changed) * PAGE, &[7; 4096]);
     let before = blocks();
     bench.inflate(&[kept, changed]);
-    // Nothing of what copies share has gone, and what is found again is what they have there, and counts as written.
+    // No shared page was released. Released private pages have the shared content again and are marked dirty.
     assert_eq!(blocks(), before);
     let mut found = [0; 4096];
     let at = GuestAddress(u64::from(changed) * PAGE);
@@ -287,7 +287,7 @@ fn pages_outside_guest_memory_are_ignored() {
 fn page_lists_of_any_shape_are_read_to_their_limit() {
     let mut bench = Bench::new(&plain());
     bench.put_words(DATA, &[FIRST, FIRST + 1, FIRST + 2]);
-    // Cut anywhere, and with a piece of a number at the end.
+    // Split anywhere, with part of a number at the end.
     bench.request(
         INFLATE,
         &[
@@ -309,7 +309,7 @@ fn page_lists_of_any_shape_are_read_to_their_limit() {
     }
     assert_eq!(bench.gone(), [FIRST, FIRST + 1]);
     assert_eq!(bench.count("event_fails"), 4);
-    // Longer than is looked at: page 0x5a5a5a5a is none of the guest's.
+    // Longer than the device reads; page 0x5a5a5a5a is outside memory.
     let len = u32::try_from(MEM as u64 - SPARE).unwrap();
     bench.request(INFLATE, &[(SPARE, len, false)]);
     bench.still_runs();
@@ -330,7 +330,7 @@ fn queues_are_numbered_by_negotiated_features() {
     }
     let mut bench = Bench::unstarted(&all());
     assert_eq!(bench.guest.offered() & 0xff, every | F_DEFLATE_ON_OOM);
-    // A driver that knows but reports.
+    // A driver that negotiates reporting only.
     bench.restart(VERSION_1 | F_PAGE_REPORTING);
     assert_eq!(bench.rings.len(), 5);
     bench.request(2, &[(SPARE, 4096, true)]);
@@ -393,7 +393,7 @@ fn a_new_size_is_requested_and_the_reached_size_reported() {
     assert_eq!((target_pages, actual_pages), (768, 300));
     assert_eq!((target_mib, actual_mib), (3, 1));
     assert_eq!(bench.report().config.amount_mib, 3);
-    // What the driver wrote itself is not told to it.
+    // The driver is not notified of its own write.
     bench.told_of_config();
     bench
         .update(DeviceUpdate::StatisticsInterval { seconds: 9 })
@@ -435,14 +435,14 @@ fn statistics_are_requested_at_each_interval() {
     };
     assert_eq!(stats, expected);
     for free in [1, 2] {
-        // A second later.
+        // After a second.
         assert_eq!(bench.guest.wait_used(&mut bench.rings[2]).1, 0);
         bench.tell(&[(4, free)]);
         assert_eq!(bench.statistics().free_memory, Some(free));
         assert_eq!(bench.statistics().swap_in, None, "not told this time");
     }
     assert_eq!(bench.count("stats_updates_count"), 3);
-    // The alarm goes off with nothing to give back, too.
+    // The timer expires without a buffer, too.
     bench.guest.wait_used(&mut bench.rings[2]);
     std::thread::sleep(Duration::from_millis(1100));
     bench.still_runs();
@@ -461,7 +461,7 @@ fn statistics_cannot_be_switched_after_activation() {
         error,
         "Statistics cannot be enabled/disabled after activation."
     );
-    // The change itself gives the buffer back.
+    // The change itself returns the buffer.
     bench.returned(2);
     bench.tell(&[(4, 1)]);
     assert_eq!(bench.returned(2), 0);
@@ -489,7 +489,7 @@ fn invalid_statistics_are_ignored() {
     let mut bench = Bench::new(&slow);
     bench.tell(&[(99, 1), (4, 1), (u16::MAX, 2), (4, 7)]);
     assert_eq!(bench.statistics().free_memory, Some(7));
-    // Of two buffers the first comes back; pausing gives the other back.
+    // The first of two buffers is returned; a pause returns the other.
     bench.tell(&[(5, 8)]);
     assert_eq!(bench.returned(2), 1);
     lock(&bench.guest.transport).pause();
@@ -579,7 +579,7 @@ fn a_run_that_is_not_acknowledged_waits_for_its_stop() {
     bench.update(DeviceUpdate::HintingStop).unwrap();
     assert!(bench.told_of_config());
     assert_eq!(bench.status(), (1, Some(0)));
-    // The hints of a run that the host has replaced are not for it.
+    // Hints of a run that the host has replaced are ignored.
     let first = bench.start_run(true);
     bench.say_command(first);
     let second = bench.start_run(true);
@@ -618,7 +618,7 @@ fn invalid_hints_are_counted() {
     ] {
         bench.request(HINTS, buffers);
     }
-    // The last is not even one whole page.
+    // The last range has no complete page.
     assert_eq!(bench.count("free_page_hint_fails"), 4);
     assert!(bench.gone().is_empty());
     bench.still_runs();
@@ -636,7 +636,7 @@ fn a_restored_balloon_has_its_size_and_statistics() {
     lock(&bench.guest.transport).pause();
     let (report, config) = (bench.report(), [0, 1, 2].map(|n| bench.config(n)));
     assert_eq!(report.statistics.unwrap().free_memory, Some(1 << 20));
-    // The buffer of the statistics went back.
+    // The statistics buffer was returned.
     assert_eq!(bench.returned(2), 1);
 
     let state = lock(&bench.guest.transport).save();
@@ -679,7 +679,7 @@ fn reported_pages_are_released_as_whole_pages() {
     assert_eq!(bench.gone(), expected);
     assert_eq!(bench.count("free_page_report_freed"), 4 * PAGE);
     assert_eq!(bench.count("free_page_report_fails"), 1);
-    // What the guest only lets be read is not reported.
+    // A device-readable buffer reports nothing.
     bench.request(2, &[(SPARE, 4096, false)]);
     assert_eq!(bench.gone(), expected);
 }
@@ -691,7 +691,7 @@ fn a_ring_full_of_all_memory_is_served_in_turns() {
         ..plain()
     });
     bench.restart(VERSION_1 | INDIRECT | F_PAGE_REPORTING);
-    // A table of 1024 times the spare memory, and itself in memory that stays.
+    // A table with 1024 times the spare memory; the table itself is elsewhere.
     let table = DATA;
     let len = u32::try_from(MEM as u64 - SPARE).unwrap();
     let mut entries = Ring::new(0, 1024);

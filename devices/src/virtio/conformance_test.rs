@@ -1,4 +1,4 @@
-//! What every virtio device does alike, checked on each of them through its registers.
+//! Conformance suite: behaviour that every virtio device shares, checked on each of them through its registers.
 
 use super::state::StateError;
 use super::subjects::{Case, SUBJECTS, bytes, through_json};
@@ -57,7 +57,7 @@ fn features_are_negotiated_or_refused() {
         for bit in (0..64).filter(|bit| offered & 1 << bit == 0) {
             assert_eq!(guest.negotiate(offered | 1 << bit), 3, "feature {bit}");
         }
-        // Refused, and then better without a reset.
+        // Refused features can be corrected without a reset.
         for (select, half) in [(1, 1), (0, 0), (2, u32::MAX)] {
             guest.write(0x24, select);
             guest.write(0x20, half);
@@ -420,7 +420,7 @@ fn a_state_that_does_not_fit_is_refused() {
         );
         assert_eq!(transport.save(), good, "and leaves no trace");
 
-        // Well-formed, but not in this guest's memory: as if its driver had done it.
+        // Well-formed, but outside guest memory, as if the driver had chosen so.
         let mut state = good;
         (state.status, state.features) = (15, VERSION_1);
         state.queues[0].ready = true;
@@ -492,7 +492,7 @@ fn a_device_with_nothing_to_do_does_not_wake_the_loop() {
         let case = Case::with(subject, memory(), event_loop.clone());
         let mut rings = case.start();
         case.request(&mut rings);
-        // A packet for which there is no buffer stays in the tap.
+        // A packet without a buffer stays in the tap.
         case.stimulate();
         assert!(event_loop.rests(), "{} runs", subject.name);
         case.pause();
@@ -553,7 +553,7 @@ fn the_event_index_selects_interrupts_and_kicks() {
             case.request(&mut rings);
             guest.settle();
             assert_eq!(guest.interrupted(), interrupted, "after {served}");
-            // Only who has a packet and no buffer wants to hear of one.
+            // A device asks for a kick only if it has a packet and no buffer.
             let event: u16 = guest.mem.read_obj(avail_event).unwrap();
             if !case.subject.receives {
                 assert_eq!(event, served, "wants to hear of the next");
@@ -575,7 +575,7 @@ fn descriptors_stay_bounded_under_fast_resets() {
         case.guest.negotiate(case.guest.offered());
         refused += u32::from(case.guest.driver_ok() & NEEDS_RESET != 0);
     }
-    // Other tests of the process have theirs, too.
+    // Other tests of the process have descriptors, too.
     assert!(
         descriptors() < before + 500,
         "{} descriptors",

@@ -1,5 +1,5 @@
-//! What a hostile guest may try on any device. Whatever it does: nothing panics (the loop would die of
-//! it), the loop turns, memory it did not offer stays as it is, and a reset device serves.
+//! Property tests of hostile guests on every device. Nothing panics (which would end the loop), the loop keeps turning,
+//! memory that was not offered stays unchanged, and a reset device serves again.
 
 use super::subjects::{Case, SECTORS, SUBJECTS, Subject, bytes};
 use crate::testing::*;
@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 
-/// Tables for indirect descriptors: four of a page each.
+/// Indirect descriptor tables: four of a page each.
 const TABLES: u64 = 0x1_0000;
 /// Headers of block requests, 16 bytes each.
 const HEADERS: u64 = 0x1_8000;
-/// Memory that may be written: here and in the last page.
+/// Memory that devices may write, besides the last page.
 const OFFERED: std::ops::Range<u64> = DATA..0x6_0000;
 const LAST_PAGE: u64 = MEM as u64 - 0x1000;
-/// Memory that no device has business with.
+/// Memory that no device may write.
 const CANARIES: [std::ops::Range<u64>; 2] = [0x2_0000..OFFERED.start, OFFERED.end..LAST_PAGE];
-/// As a descriptor, at any alignment, it is a writable buffer outside memory.
+/// Fill byte of the canaries. As a descriptor, at any alignment, it names a writable buffer outside memory.
 const CANARY: u8 = 0x5a;
 
 type Descriptor = (u64, u32, u16, u16);
@@ -29,31 +29,31 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// Something a guest does.
+/// An action of the guest.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An access of the window: offset, width, and the value to write.
+    /// An access to the register window: offset, width, and the value to write.
     Access(u64, usize, Option<u64>),
-    /// A register with a value that means something.
+    /// A write of a meaningful value to a register.
     Register(u32, u32),
-    /// Descriptor of the queue under test.
+    /// A descriptor of the queue under test.
     Descriptor(u16, Descriptor),
-    /// Descriptor of an indirect table.
+    /// A descriptor of an indirect table.
     Indirect(u64, u16, Descriptor),
     Publish(u16),
     AvailIndex(u16),
     /// The flags of the available ring and its used_event.
     Suppress(u16, u16),
-    /// Bytes anywhere in memory.
+    /// A write to any address of memory.
     Poke(u64, u64),
     Kick(u32),
     Stimulate,
-    /// What a driver with something to do does: the outside's part, and a kick of the right queue.
+    /// The action of a busy driver: the peer's part, and a kick of the right queue.
     Push,
     Pause,
     Resume,
     Settle,
-    /// Starts anew, with some features and a size.
+    /// A reset and new start with some features and a queue size.
     Start(u64, u16),
 }
 
@@ -94,7 +94,7 @@ fn value() -> impl Strategy<Value = u32> {
     prop_oneof![4 => proptest::sample::select(telling.to_vec()), 1 => any::<u32>()]
 }
 
-/// The status values of a driver that means well come often enough to get somewhere.
+/// Status values of a correct driver, frequent enough to complete the initialization.
 fn status() -> impl Strategy<Value = Step> {
     proptest::sample::select(&[0, 1, 3, 11, 15][..]).prop_map(|s| Step::Register(0x70, s))
 }
@@ -141,7 +141,7 @@ fn len() -> impl Strategy<Value = u32> {
     prop_oneof![3 => proptest::sample::select(telling.to_vec()), 1 => any::<u32>()]
 }
 
-/// A descriptor that lets the device write nowhere but where [`CANARIES`] are not.
+/// A descriptor that lets the device write outside [`CANARIES`] only.
 fn honest_descriptor() -> impl Strategy<Value = Descriptor> {
     let offered = (OFFERED, len()).prop_map(|(at, len)| {
         let room = u32::try_from(OFFERED.end - at).unwrap();
@@ -172,7 +172,7 @@ fn honest_descriptor() -> impl Strategy<Value = Descriptor> {
     (one, more, next).prop_map(|((at, len, flags), more, next)| (at, len, flags | more, next))
 }
 
-/// What no device goes on after.
+/// A step after which every device stops.
 fn broken() -> impl Strategy<Value = Step> {
     prop_oneof![
         (16_u16..300).prop_map(Step::Publish),
@@ -203,7 +203,7 @@ fn honest_steps() -> impl Strategy<Value = Vec<Step>> {
     after_start(step)
 }
 
-/// Anything at all: rings over rings, tables in rings, values of no sense.
+/// Any steps: overlapping rings, tables in rings, meaningless values.
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
     let flags = prop_oneof![0_u16..8, any::<u16>()];
     let at = prop_oneof![0_u64..0xa000, 0_u64..MEM as u64 + 64, any::<u64>()];
@@ -244,7 +244,7 @@ struct Attack {
     ring: Ring,
     /// The device used a buffer.
     served: bool,
-    /// It asked for a reset.
+    /// The device requested a reset.
     broken: bool,
 }
 
@@ -314,7 +314,7 @@ impl Attack {
                 let at = ring.avail + 4 + 2 * u64::from(ring.size);
                 mem.write_obj(event, GuestAddress(at)).unwrap();
             }
-            // Partly or wholly outside memory it has no effect.
+            // A write partly or completely outside memory has no effect.
             Step::Poke(at, value) => drop(mem.write_obj(value, GuestAddress(at))),
             Step::Kick(queue) => guest.kick(queue),
             Step::Stimulate => self.case.stimulate(),
@@ -329,7 +329,7 @@ impl Attack {
                 let needs = self.case.subject.needs;
                 let rings = guest.start(guest.offered() & features | 1 << 32 | needs, size);
                 self.ring = rings[self.case.subject.queue].clone();
-                // Until a step says otherwise, a buffer that a device can fill.
+                // Unless a step changes it, each descriptor is a writable buffer.
                 for (index, at) in (0..16).zip(OFFERED.step_by(0x1000)) {
                     self.ring.set_descriptor(mem, index, (at, 2048, WRITE, 0));
                 }
@@ -338,14 +338,14 @@ impl Attack {
     }
 }
 
-/// Runs `steps` on each device, `BANTAM_CASES` times; `canaries` must survive.
+/// Runs `steps` on each device, `BANTAM_CASES` times. `canaries` must survive.
 fn attack<S: Strategy<Value = Vec<Step>>>(steps: impl Fn() -> S, canaries: bool) {
     let event_loop = RefCell::new(TestLoop::spawn());
     for subject in &SUBJECTS {
         let [cases, served, broken] = [0_u32; 3].map(Cell::new);
         let run = |steps: Vec<Step>| {
             if !event_loop.borrow().is_alive() {
-                // The case before killed it; this one is a smaller one.
+                // The previous case ended the loop; this one is a smaller variant of it.
                 *event_loop.borrow_mut() = TestLoop::spawn();
             }
             let mut attack = Attack::new(subject, &event_loop.borrow());
@@ -365,7 +365,7 @@ fn attack<S: Strategy<Value = Vec<Step>>>(steps: impl Fn() -> S, canaries: bool)
                 let len = image.as_file().metadata().unwrap().len();
                 assert_eq!(len, 512 * u64::from(SECTORS), "size of the image");
             }
-            // Paused, it is left to the next start.
+            // A paused transport is left to the next start.
             attack.case.recovers();
             Ok(())
         };
@@ -435,7 +435,7 @@ fn an_index_that_another_vcpu_changes_is_survived() {
     }
 }
 
-/// The most work a full ring of the longest chains can be.
+/// The largest work of a full ring of the longest chains.
 #[test]
 fn a_ring_full_of_the_longest_chains_is_served_in_time() {
     for subject in &SUBJECTS {
@@ -443,7 +443,7 @@ fn a_ring_full_of_the_longest_chains_is_served_in_time() {
         let mem = case.guest.mem.clone();
         let mut rings = case.start();
         let ring = &mut rings[subject.queue];
-        // A table of 65535 entries, each the whole of itself again, of buffers of no bytes.
+        // A table of 65535 entries, each of which is the whole table again, of empty buffers.
         for at in (0x1_0000_u64..0x10_0000).step_by(16) {
             let next = (at - 0x1_0000) / 16 + 1;
             mem.write_obj(

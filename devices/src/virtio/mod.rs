@@ -1,5 +1,8 @@
-//! What all virtio devices share: the device contract, queues, the mmio transport and the
-//! worker that serves queues on an event loop. Section numbers are those of Virtio 1.2.
+//! The parts that all virtio devices share: the device contract, queues, the mmio transport, and the worker that serves
+//! queues on an event loop. Section numbers are those of Virtio 1.2.
+//!
+//! Devices implement the contract; the monitor's machine builder creates a transport per device. No file here knows a
+//! particular device.
 
 pub mod buffers;
 pub mod device;

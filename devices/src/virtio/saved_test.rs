@@ -1,4 +1,4 @@
-//! What each device is when it was saved and restored, and what it makes of a state that somebody made up.
+//! Every device after save and restore, and with saved states that are made up.
 
 use super::device::VirtioDevice;
 use super::state::{DeviceState, SavedQueue, Selectors, StateError, VirtioState};
@@ -23,7 +23,7 @@ fn state_of(case: &Case) -> VirtioState {
     through_json(&lock(&case.guest.transport).save())
 }
 
-/// A device in use that has served.
+/// Returns a device in use that has served a request.
 fn used(subject: &'static Subject) -> (Case, Vec<Ring>) {
     let case = Case::new(subject);
     let mut rings = case.start();
@@ -64,7 +64,7 @@ fn a_changed_configuration_is_signalled_with_a_new_generation() {
         same.resume();
         assert_eq!((same.guest.read(0x60), same.guest.read(0xfc)), (0, 7));
         same.pause();
-        // As of a version that did not save it.
+        // As from a version that did not save the configuration.
         let mut unknown = state.clone();
         unknown.config.clear();
         let again = case.restored(&unknown);
@@ -157,7 +157,7 @@ fn limits(size: u64) -> resources::RateLimiter {
     }
 }
 
-/// A disk of `sectors` that serves 4 requests in a thousand seconds, and 2 once.
+/// A disk of `sectors` with a limit of 4 requests per thousand seconds and a burst of 2.
 fn limited_disk(sectors: usize) -> (Box<dyn VirtioDevice>, tempfile::NamedTempFile) {
     let mut image = tempfile::NamedTempFile::new().unwrap();
     image.write_all(&vec![7; 512 * sectors]).unwrap();
@@ -169,7 +169,7 @@ fn limited_disk(sectors: usize) -> (Box<dyn VirtioDevice>, tempfile::NamedTempFi
     (Box::new(Block::new(backing, options)), image)
 }
 
-/// Puts `count` reads into the ring; how many were served.
+/// Makes `count` reads available. Returns the number of served ones.
 fn read_sectors(guest: &FakeGuest, ring: &mut Ring, count: usize) -> usize {
     guest.mem.write_slice(&[0; 16], GuestAddress(DATA)).unwrap();
     for _ in 0..count {
@@ -224,7 +224,7 @@ fn a_changed_disk_size_is_signalled() {
     assert_eq!((again.read(0x60), again.read(0x100)), (CONFIG, 16));
 }
 
-/// Bytes of the state of a device: its own with changes, or any.
+/// Device-specific state: valid with changes, or arbitrary.
 fn device_state(good: DeviceState) -> impl Strategy<Value = DeviceState> {
     let (version, bytes) = (good.version, good.bytes);
     let (good, len) = (bytes.clone(), bytes.len());
@@ -270,7 +270,7 @@ fn queue() -> impl Strategy<Value = SavedQueue> {
         )
 }
 
-/// `good` as somebody would change it.
+/// `good` with arbitrary changes.
 fn hostile(good: VirtioState) -> impl Strategy<Value = VirtioState> {
     let other = proptest::sample::select(vec![11, 3, 0, 79, 143, 8, u32::MAX]);
     let status = prop_oneof![4 => Just(15), 1 => other];
@@ -336,7 +336,7 @@ fn any_saved_state_is_survived() {
             case.guest.settle();
             assert!(event_loop.is_alive(), "the loop died");
             ran.set(ran.get() + u32::from(case.guest.read(0x70) == 15));
-            // What it became can be saved and loaded again.
+            // The resulting state can be saved and loaded again.
             case.restored(&state_of(&case));
             case.recovers();
             Ok(())

@@ -1,5 +1,5 @@
-//! The devices that the conformance and the hostile suite put through the same checks: how to make
-//! each, and a request that shows it to work.
+//! The devices under test of the conformance and the hostile suite: how to create each, and a request that proves that
+//! it works.
 
 use crate::balloon::Balloon;
 use crate::block::backing::Backing;
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use vm_memory::{Bytes, GuestAddress};
 
-/// What is behind a device: kept, and looked at.
+/// The host resources behind a device.
 #[derive(Default)]
 pub struct Outside {
     /// The other end of a network card's tap.
@@ -38,9 +38,9 @@ pub struct Outside {
 /// Clients and a server of a socket device.
 pub struct Sockets {
     dir: tempfile::TempDir,
-    /// Kept, so that the device does not see them go.
+    /// Kept open, so that the device does not see them close.
     clients: RefCell<Vec<UnixStream>>,
-    /// Where the guest's requests arrive.
+    /// Listener for the guest's requests.
     server: UnixListener,
 }
 
@@ -53,7 +53,7 @@ impl Outside {
         self.sockets.as_ref().unwrap()
     }
 
-    /// Takes what came out, until there is no more.
+    /// Drains the host side.
     pub fn empty(&self) {
         while self.peer.is_some() && self.received().is_some() {}
         if let Some(Sockets { server, .. }) = &self.sockets {
@@ -61,7 +61,7 @@ impl Outside {
         }
     }
 
-    /// The next packet that came out of the tap.
+    /// Returns the next packet that the tap received.
     pub fn received(&self) -> Option<Vec<u8>> {
         let mut packet = vec![0; 0x2_0000];
         let len = self.peer().read(&mut packet).ok()?;
@@ -81,21 +81,21 @@ pub struct Subject {
     /// Bytes of the configuration space.
     pub config: usize,
     pub make: fn() -> (Box<dyn VirtioDevice>, Outside),
-    /// Queue of the request.
+    /// Index of the request queue.
     pub queue: usize,
-    /// The request is a buffer for what comes from outside: no kick is asked for until something waits.
+    /// True if the request is a receive buffer: no kick is wanted until a packet waits.
     pub receives: bool,
-    /// Features without which the request is not served.
+    /// Features that the request needs.
     pub needs: u64,
     /// Bytes of the configuration space that a driver may write.
     pub writable: Range<usize>,
-    /// Requests name memory that is then emptied, without offering it as a buffer.
+    /// True if requests name memory that is released without being offered as a buffer.
     pub frees: bool,
-    /// Prepares a request in the 16 KiB at an address; its buffers.
+    /// Prepares a request in the 16 KiB at an address. Returns its buffers.
     request: fn(&GuestMemory, u64) -> Buffers,
-    /// Makes the outside do its part.
+    /// Performs the host's part of a request.
     stimulate: fn(&Outside),
-    /// Panics unless the answer, of a length, is right.
+    /// Checks the answer of a length.
     check: fn(&GuestMemory, u64, u32, &Outside),
 }
 
@@ -214,7 +214,7 @@ pub static SUBJECTS: [Subject; 10] = [
         needs: 0,
         writable: 0..0,
         frees: false,
-        // Asks for a connection, from another port each time.
+        // Requests a connection, from another port each time.
         request: |mem, at| {
             static PORT: AtomicU32 = AtomicU32::new(0);
             let port = PORT.fetch_add(1, Ordering::Relaxed);
@@ -317,7 +317,7 @@ pub static SUBJECTS: [Subject; 10] = [
         needs: 1 << 3,
         writable: 4..8,
         frees: false,
-        // A page for which nobody asked.
+        // A page that was not requested.
         request: |mem, at| vec![(at, 4, false), (used_page(mem, at), 4096, true)],
         stimulate: nothing,
         check: |mem, at, len, _| {
@@ -331,7 +331,7 @@ fn balloon(config: resources::Balloon) -> (Box<dyn VirtioDevice>, Outside) {
     (Box::new(Balloon::new(&config).unwrap()), Outside::default())
 }
 
-/// The page of a request that the host is to have.
+/// Returns the page of a request that the device must release.
 fn used_page(mem: &GuestMemory, at: u64) -> u64 {
     let page = at + 0x1000;
     mem.write_slice(&[0x5a; 4096], GuestAddress(page)).unwrap();
@@ -402,7 +402,7 @@ fn disk(read_only: bool) -> (Box<dyn VirtioDevice>, Outside) {
     (Box::new(Block::new(backing, options)), outside)
 }
 
-/// A tap of which the test has the other end.
+/// A tap whose other end the test has.
 pub fn tap() -> (Tap, File) {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let (ours, peer): (OwnedFd, OwnedFd) =
@@ -451,7 +451,7 @@ pub fn bytes(mem: &GuestMemory, at: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// `state` as it is stored and loaded.
+/// Returns `state` after serialization and parsing.
 pub fn through_json(state: &VirtioState) -> VirtioState {
     let text = serde_json::to_string(state).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -478,14 +478,14 @@ impl Case {
         }
     }
 
-    /// A fresh device with the memory of this one, in `state`, which it must accept.
+    /// Returns a new device with the same memory and with `state`, which it must accept.
     pub fn restored(&self, state: &VirtioState) -> Self {
         let again = Self::with(self.subject, self.guest.mem.clone(), TestLoop::shared());
         lock(&again.guest.transport).restore(state).unwrap();
         again
     }
 
-    /// Resets and starts with all that is offered.
+    /// Resets the device and starts it with all offered features.
     pub fn start(&self) -> Vec<Ring> {
         self.guest.start(self.guest.offered(), 16)
     }
@@ -496,7 +496,7 @@ impl Case {
         rings[self.subject.queue].add(&self.guest.mem, &buffers);
     }
 
-    /// Makes the outside do its part of one request.
+    /// Performs the host's part of one request.
     pub fn stimulate(&self) {
         (self.subject.stimulate)(&self.outside);
     }
@@ -511,7 +511,7 @@ impl Case {
         (self.subject.check)(&self.guest.mem, DATA + n * 0x4000, len, &self.outside);
     }
 
-    /// A request that must be served.
+    /// Makes a request that must be served.
     pub fn request(&self, rings: &mut [Ring]) {
         self.add(rings, 0);
         self.stimulate();
@@ -519,7 +519,7 @@ impl Case {
         self.answered(rings, 0);
     }
 
-    /// After whatever the guest did: the loop turns, and a reset device serves.
+    /// Checks, after any guest behaviour, that the loop turns and that the device serves after a reset.
     pub fn recovers(&self) {
         self.guest.settle();
         self.guest.write(0x70, 0);
@@ -527,7 +527,7 @@ impl Case {
         if let Some(image) = &self.outside.image {
             image.as_file().write_all_at(&[7; 512], 7 * 512).unwrap();
         }
-        // What came out before, and what did not get in.
+        // Earlier packets in both directions.
         self.outside.empty();
         let mut rings = self.start();
         if self.subject.name == "net, receiving" {
@@ -538,7 +538,7 @@ impl Case {
         assert_eq!(status, 15, "{}: status", self.subject.name);
     }
 
-    /// Takes what earlier stimuli left in the tap.
+    /// Drains packets of earlier stimuli.
     fn empty_tap(&self, rx: &mut Ring) {
         let mut last = PACKET;
         last[12] = 0x44;

@@ -1,5 +1,5 @@
-//! Packets in any order with any numbers, from a guest whose host does as it likes: the loop turns,
-//! nothing grows, and a new connection works.
+//! Property test: any packets in any order, with a host that behaves as it likes. The loop keeps turning, memory stays
+//! bounded, and a new connection works.
 
 use super::vsock_test::*;
 use proptest::collection::vec;
@@ -7,19 +7,18 @@ use proptest::prelude::*;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-/// Ports of the test: two where somebody listens, one where nobody does, two that the host had.
+/// Host ports: two with a listener, one without, two of host clients.
 const HOST_PORTS: [u32; 5] = [1, 2, 3, 1 << 30, (1 << 30) + 1];
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A packet of an operation with a port of each side, flags, what it says of its length and of
-    /// credit, and how long it really is.
+    /// A packet with an operation, a port of each side, flags, announced length and credit, and its real length.
     Say(u16, usize, u32, u32, (u32, u32, u32), u32),
-    /// The same, but with another type or address.
+    /// The same with another type or address.
     Odd(u16, u16, u64, u64),
-    /// A client of the host says this.
+    /// A request of a host client.
     Client(&'static str),
-    /// The last socket of the host does something.
+    /// The latest host socket writes.
     Write(usize),
     Read(usize),
     Close,
@@ -35,7 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let len = prop_oneof![Just(0_u32), 1_u32..100, Just(65536), Just(4096)];
     let say = (op(), 0..HOST_PORTS.len(), 0_u32..3, 0_u32..5, credit, len);
     let say = say.prop_map(|(op, host, guest, flags, credit, len)| {
-        // Mostly what is meant.
+        // Mostly valid values.
         let (said, alloc, used) = credit;
         let said = if said % 4 == 0 { said } else { len };
         Step::Say(op, host, guest, flags, (said, alloc, used), len)
@@ -111,7 +110,7 @@ impl Attack {
                 client.write_all(line.as_bytes()).unwrap();
                 self.sockets.push(client);
             }
-            // Whether it may is the device's affair.
+            // The write may fail; that is up to the device.
             Step::Write(len) => drop(last.map(|mut s| s.write(&vec![0x66; len]))),
             Step::Read(len) => drop(last.map(|mut s| s.read(&mut vec![0; len]))),
             Step::End => drop(last.map(|s| s.shutdown(std::net::Shutdown::Write))),

@@ -1,11 +1,11 @@
-//! A guest that was saved and goes on: its connections are gone, and it is told.
+//! A restored guest: its connections are closed, and it is notified.
 
 use super::vsock_test::*;
 use super::*;
 use std::io::{Read as _, Write as _};
 use vm_memory::{Bytes as _, GuestAddress};
 
-/// Where the guest has buffers for events.
+/// Address of the guest's event buffers.
 const EVENT: u64 = 0x9_0000;
 
 impl Bench {
@@ -50,7 +50,7 @@ fn a_restored_guest_is_notified_once_that_its_connections_are_closed() {
     bench.resume();
     bench.no_event();
 
-    // What it still sends there is refused, and a new client gets a port that is not an old one's.
+    // A late packet of an old connection is refused, and a new client gets a port that no old connection had.
     bench.say(data(ports, b"late"), b"late");
     bench.hears(op::RST);
     let (others, mut client) = bench.asked_by_host();
@@ -62,7 +62,7 @@ fn a_restored_guest_is_notified_once_that_its_connections_are_closed() {
     client.write_all(b"back").unwrap();
     assert_eq!(bench.hear().1, b"back");
 
-    // Saved again, it is told again.
+    // After another save and restore it is notified again.
     let mut bench = bench.restored();
     bench.resume();
     bench.is_told();

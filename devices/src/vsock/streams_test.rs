@@ -1,4 +1,4 @@
-//! Bytes on established connections: credit, half closes, and what outlives what.
+//! Established connections: credit, half closes and resets.
 
 use super::vsock_test::*;
 use crate::lock;
@@ -7,11 +7,11 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// More than any buffer on the way holds.
+/// More bytes than all buffers of the path hold.
 const MUCH: usize = 3 << 20;
 const BUFFER: usize = super::connection::BUFFER;
 
-/// Bytes that tell when one is lost.
+/// Bytes with a pattern that shows a loss.
 fn pattern(len: usize) -> Vec<u8> {
     (0_u8..251).cycle().take(len).collect()
 }
@@ -38,7 +38,7 @@ fn a_slow_guest_gets_all_bytes_within_its_credit() {
         let (header, payload) = bench.hear();
         match header.op {
             op::RW => got.extend(payload),
-            // The guest reads, at last, what it has.
+            // The guest's application reads at last.
             op::CREDIT_REQUEST => {
                 asked += 1;
                 assert_eq!(got.len() - used, GUEST_ROOM as usize);
@@ -75,7 +75,7 @@ fn a_slow_host_gets_all_bytes_of_a_guest_that_respects_the_credit() {
             bench.say(data(ports, piece), piece);
             sent += len;
         } else {
-            // The host is stuck; others are not.
+            // A stuck host does not delay other connections.
             bench.say(data(other_ports, b"x"), b"x");
             other.read_exact(&mut [0]).unwrap();
             let mut some = vec![0; 100_000];
@@ -97,7 +97,7 @@ fn a_slow_host_gets_all_bytes_of_a_guest_that_respects_the_credit() {
     assert!(got == all, "bytes were lost");
 }
 
-/// Fills the socket until bytes stay in our buffer; how many the guest sent.
+/// Fills the socket until bytes stay in the device's buffer. Returns the number of bytes sent.
 fn fill(bench: &mut Bench, ports: Ports) -> usize {
     let piece = [0x5a; INBOX as usize];
     let (mut sent, mut forwarded) = (0, 0);
@@ -126,7 +126,7 @@ fn a_guest_that_exceeds_its_credit_loses_the_connection() {
     let mut got = Vec::new();
     client.read_to_end(&mut got).unwrap();
     assert!(got.len() <= sent);
-    // At once, and from a header alone.
+    // In one packet, and by a header alone.
     let (ports, mut client) = bench.asked_by_host();
     let too_much = vec![0; BUFFER + 1];
     bench.say(data(ports, &too_much), &too_much);
@@ -202,7 +202,7 @@ fn a_guest_that_shut_down_receiving_gets_no_data() {
     client.read_exact(&mut more).unwrap();
     drop(client);
     assert_eq!(bench.hears(op::SHUTDOWN).flags, NEITHER);
-    // Bytes after its own end are a mistake.
+    // Data after the guest shut down sending is a protocol violation.
     bench.say(shutdown(ports, NO_SEND), &[]);
     bench.hears(op::RST);
 }
@@ -252,7 +252,7 @@ fn all_data_of_a_guest_that_resets_is_delivered() {
     client.read_to_end(&mut all).unwrap();
     assert!(all == vec![0x5a; sent], "{} of {sent}", all.len());
     bench.hear_nothing();
-    // One that cuts amid its bytes is gone at once.
+    // A connection that is reset by a protocol violation is closed at once.
     fill(&mut bench, other_ports);
     bench.say(packet(other_ports, op::RST), &[]);
     other.read_to_end(&mut all).unwrap();
@@ -289,7 +289,7 @@ fn the_guest_learns_of_a_closed_host_socket_after_its_data() {
     };
     assert_eq!(flags, (op::SHUTDOWN, NEITHER));
     assert!(got == pattern(100_000));
-    // What is on its way meanwhile is nobody's.
+    // Bytes that arrive meanwhile are dropped.
     for _ in 0..20 {
         bench.say(data(ports, &[1; 4096]), &[1; 4096]);
         bench.guest.settle();
@@ -331,7 +331,7 @@ fn a_device_reset_closes_all_connections() {
     bench.guest.write(0x70, 0);
     ends(&mut client);
     ends(&mut silent);
-    // Who comes now waits for the next driver.
+    // A client that connects now waits for the next driver.
     let mut early = bench.connect();
     early.write_all(b"CONNECT 3\n").unwrap();
     bench.restart();
@@ -395,7 +395,7 @@ fn connections_take_turns() {
     bench.hear();
     brief.write_all(b"x").unwrap();
     bench.guest.settle();
-    // The buffers offered before are full of the busy one's.
+    // The buffers offered earlier hold packets of the busy connection.
     let turns: Vec<_> = (0..12).map(|_| bench.hear().0.src_port).collect();
     assert!(turns.contains(&first.host) && turns.contains(&second.host));
 }

@@ -1,4 +1,4 @@
-//! The guest's side of the protocol, played by the test, and the rules of making connections.
+//! Tests of connection set-up, with the test as the guest's driver.
 
 pub(super) use super::packet::*;
 use super::router::{MAX_CLIENTS, MAX_CONNECTIONS, MAX_REFUSALS};
@@ -12,11 +12,11 @@ use vm_memory::{Bytes, GuestAddress};
 
 const VERSION_1: u64 = 1 << 32;
 const CID: u32 = 3;
-/// Where the guest writes its packets; before it are the buffers for ours.
+/// Address of the guest's packets. The buffers for the device's packets are before it.
 const OUTBOX: u64 = 0x8_0000;
-/// Bytes of a buffer for our packets, as Linux makes them.
+/// Bytes of a receive buffer, as in Linux.
 pub const INBOX: u32 = 4096;
-/// What the guest says it has room for.
+/// Buffer size that the guest announces.
 pub const GUEST_ROOM: u32 = 256 << 10;
 
 /// A guest with a socket device, and the directory of its sockets.
@@ -27,11 +27,11 @@ pub struct Bench {
     rx: Ring,
     tx: Ring,
     pub events: Ring,
-    /// Buffers so far.
+    /// Receive buffers offered so far.
     offered: u32,
 }
 
-/// Where the buffer of a descriptor is.
+/// Returns the buffer address of a descriptor.
 fn inbox(head: u32) -> u64 {
     DATA + u64::from(head * INBOX)
 }
@@ -45,7 +45,7 @@ pub fn config(dir: &tempfile::TempDir) -> resources::Vsock {
 }
 
 impl Bench {
-    /// With buffers for our packets.
+    /// Creates a guest that has offered receive buffers.
     pub fn new() -> Self {
         Self::on(TestLoop::spawn())
     }
@@ -85,8 +85,7 @@ impl Bench {
         self.offered = 0;
     }
 
-    /// The guest as it goes on where it was saved: with a fresh device, which is paused, and the memory and the
-    /// rings of this one.
+    /// Returns the guest after save and restore: with a new device, which is paused, and the same memory and rings.
     pub fn restored(self) -> Self {
         lock(&self.guest.transport).pause();
         let state = lock(&self.guest.transport).save();
@@ -102,7 +101,7 @@ impl Bench {
         lock(&self.guest.transport).resume();
     }
 
-    /// Offers one more buffer for a packet of ours.
+    /// Offers one more receive buffer.
     pub fn offer(&mut self) {
         let at = inbox(self.offered % 16);
         let head = self.rx.add(&self.guest.mem, &[(at, INBOX, true)]);
@@ -121,7 +120,7 @@ impl Bench {
         (header, payload)
     }
 
-    /// Waits for a packet of ours.
+    /// Waits for a packet from the device.
     pub fn hear(&mut self) -> (Header, Vec<u8>) {
         let used = self.guest.wait_used(&mut self.rx);
         let packet = self.inbox(used);
@@ -129,7 +128,7 @@ impl Bench {
         packet
     }
 
-    /// A packet of ours that is there already.
+    /// Returns the next packet from the device, which must be there already.
     pub fn hear_now(&mut self) -> Option<(Header, Vec<u8>)> {
         let used = self.rx.take_used(&self.guest.mem)?;
         let packet = self.inbox(used);
@@ -143,14 +142,14 @@ impl Bench {
         assert_eq!(self.guest.read(0x70), 15);
     }
 
-    /// Waits for a packet of an operation that carries nothing.
+    /// Waits for a packet without payload.
     pub fn hears(&mut self, op: u16) -> Header {
         let (header, payload) = self.hear();
         assert_eq!((header.op, payload.len()), (op, 0), "{header:?}");
         header
     }
 
-    /// Makes a packet available, whatever it says; it is not waited for.
+    /// Makes a packet available without waiting for the device. The packet may be invalid.
     pub fn post(&mut self, header: Header, payload: &[u8]) {
         let mut packet = header.to_bytes();
         packet.extend(payload);
@@ -163,7 +162,7 @@ impl Bench {
         self.guest.kick(1);
     }
 
-    /// Sends a packet, whatever it says.
+    /// Sends a packet, which may be invalid, and waits for the device.
     pub fn say(&mut self, header: Header, payload: &[u8]) {
         self.post(header, payload);
         assert_eq!(self.guest.wait_used(&mut self.tx).1, 0);
@@ -190,7 +189,7 @@ impl Bench {
         UnixListener::bind(self.dir.path().join(format!("v_{port}"))).unwrap()
     }
 
-    /// A connection a client of the host made to port 80.
+    /// Returns an established connection from a host client to port 80.
     pub fn asked_by_host(&mut self) -> (Ports, UnixStream) {
         let mut client = self.connect();
         client.write_all(b"CONNECT 80\n").unwrap();
@@ -206,7 +205,7 @@ impl Bench {
         (ports, client)
     }
 
-    /// A connection the guest made to a port.
+    /// Returns an established connection from the guest to a port.
     pub fn asked_by_guest(&mut self, ports: Ports) -> UnixStream {
         let listener = self.listen(ports.host);
         self.say(packet(ports, op::REQUEST), &[]);
@@ -220,7 +219,7 @@ impl Bench {
     }
 }
 
-/// A packet of the guest that says it has used nothing yet.
+/// Returns a packet from the guest, which has consumed nothing yet.
 pub fn packet(ports: Ports, op: u16) -> Header {
     Header {
         src_cid: CID.into(),
@@ -234,7 +233,7 @@ pub fn packet(ports: Ports, op: u16) -> Header {
     }
 }
 
-/// A packet of the guest that carries `payload`.
+/// Returns a packet from the guest with a payload.
 pub fn data(ports: Ports, payload: &[u8]) -> Header {
     Header {
         len: u32::try_from(payload.len()).unwrap(),
@@ -242,7 +241,7 @@ pub fn data(ports: Ports, payload: &[u8]) -> Header {
     }
 }
 
-/// Reads the end.
+/// Reads the end of the stream.
 pub fn ends(stream: &mut UnixStream) {
     match stream.read(&mut [0; 16]) {
         Ok(0) => {}
@@ -318,7 +317,7 @@ fn a_guest_is_refused_without_a_listener() {
     bench.say(packet(nobody, op::REQUEST), &[]);
     let reset = bench.hears(op::RST);
     assert_eq!((reset.src_port, reset.dst_port), (u32::MAX, 1));
-    // A file that nobody listens at any more, and one that is no socket.
+    // A stale socket file, and a file that is not a socket.
     drop(bench.listen(5));
     std::fs::write(bench.dir.path().join("v_6"), "").unwrap();
     for host in [5, 6] {
@@ -339,7 +338,7 @@ fn a_client_is_closed_if_the_guest_refuses() {
     };
     bench.say(packet(ports, op::RST), &[]);
     ends(&mut client);
-    // Who goes before an answer is told to the guest.
+    // The guest learns that a client closed before the answer.
     let mut client = bench.connect();
     client.write_all(b"CONNECT 7\n").unwrap();
     bench.hears(op::REQUEST);
@@ -442,7 +441,7 @@ fn invalid_packets_are_refused() {
         assert_eq!((reset.src_port, reset.dst_port), (1, 2));
         bench.say(Header { op: op::RST, ..bad }, &[]);
     }
-    // Those from which nothing can be told.
+    // Packets too short to be answered.
     bench.say_raw(&[(OUTBOX, 43, false)]);
     bench.say_raw(&[(OUTBOX, 44, true)]);
     bench.say_raw(&[(MEM as u64 - 4, 44, false)]);
@@ -467,7 +466,7 @@ fn a_protocol_violation_closes_the_connection() {
         assert_eq!(reset.src_port, ports.host);
         ends(&mut client);
     }
-    // A payload that is not in memory.
+    // A payload outside guest memory.
     let (ports, mut client) = bench.asked_by_host();
     let header = data(ports, b"four").to_bytes();
     let mem = bench.guest.mem.clone();
@@ -531,7 +530,7 @@ fn buffers_that_are_too_small_are_returned_empty() {
     assert_eq!(bench.guest.read(0x70), 15);
 }
 
-/// A thousand sockets with both ends in this process need more than it commonly may have.
+/// Raises the limit for a thousand sockets with both ends in this process.
 fn more_descriptors() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();

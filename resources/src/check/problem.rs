@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Problem {
     /// Path of the key, e.g. `drives[1].path_on_host`.
     pub key: String,
-    /// What is wrong, and how to mend it.
+    /// The problem and its remedy.
     pub message: String,
 }
 
