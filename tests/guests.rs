@@ -22,7 +22,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use world::{World, contains, expect, jailer, links};
+use world::{World, contains, expect, bantamctl, links};
 
 /// How long a boot to the first answer may take.
 const BOOT: Duration = Duration::from_secs(120);
@@ -37,7 +37,7 @@ sync; poweroff -f; sleep 60";
 
 fn run(words: &[&str]) -> String {
     // A guest takes as long as it takes: what is bounded is the commands' own business.
-    let output = Command::new(jailer())
+    let output = Command::new(bantamctl())
         .args(words)
         .stdin(Stdio::null())
         .output();
@@ -48,10 +48,10 @@ fn run(words: &[&str]) -> String {
 
 /// What the guest wrote, for who looks for a failure.
 fn console() -> String {
-    let jailer = jailer();
+    let bantamctl = bantamctl();
     sh(&format!(
         "cat /var/log/bantam/web1.log; timeout 3 {} console web1 </dev/null 2>&1 || true",
-        jailer.display()
+        bantamctl.display()
     ))
 }
 
@@ -94,7 +94,7 @@ struct Ended(&'static [&'static str]);
 impl Drop for Ended {
     fn drop(&mut self) {
         for name in self.0 {
-            let _ = Command::new(jailer()).args(["destroy", name]).output();
+            let _ = Command::new(bantamctl()).args(["destroy", name]).output();
         }
     }
 }

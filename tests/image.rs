@@ -20,7 +20,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use world::{World, contains, expect, jailer};
+use world::{World, contains, expect, bantamctl};
 
 /// How long a boot to the first login may take.
 const BOOT: Duration = Duration::from_secs(300);
@@ -49,9 +49,9 @@ impl Host {
         self.world.path(name)
     }
 
-    /// `jailer WORDS`, which must work; what it printed.
-    fn jailer(&self, words: &str) -> String {
-        let mut command = Command::new(jailer());
+    /// `bantamctl WORDS`, which must work; what it printed.
+    fn bantamctl(&self, words: &str) -> String {
+        let mut command = Command::new(bantamctl());
         let output = command.args(words.split_whitespace());
         let output = output.stdin(Stdio::null()).output().unwrap();
         expect(&output, 0);
@@ -117,10 +117,10 @@ impl Host {
 
     /// What the guest wrote, for who looks for a failure.
     fn console(&self) -> String {
-        let jailer = jailer();
+        let bantamctl = bantamctl();
         sh(&format!(
             "cat /var/log/bantam/web1.log; timeout 3 {} console web1 </dev/null 2>&1 || true",
-            jailer.display()
+            bantamctl.display()
         ))
     }
 }
@@ -128,7 +128,7 @@ impl Host {
 /// Ends the guest whatever becomes of the test.
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = Command::new(jailer()).args(["destroy", "web1"]).output();
+        let _ = Command::new(bantamctl()).args(["destroy", "web1"]).output();
     }
 }
 
@@ -138,12 +138,12 @@ fn debians_own_disk_is_a_guest_by_one_command() {
     announce("a disk image of Debian");
     let host = Host::new();
     let volumes = host.path("volumes");
-    host.jailer(&format!(
+    host.bantamctl(&format!(
         "pool define vms --type dir --target {}",
         volumes.display()
     ));
-    host.jailer("pool start vms");
-    let said = host.jailer(&format!(
+    host.bantamctl("pool start vms");
+    let said = host.bantamctl(&format!(
         "create --name web1 --hostname web1.example.org --ram 512 --image {} --disk pool=vms,size=2 \
          --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,guard=on \
          --ssh-key {} --exec-file {}",
@@ -173,11 +173,11 @@ fn debians_own_disk_is_a_guest_by_one_command() {
         "echo 'GRUB_CMDLINE_LINUX_DEFAULT=\"quiet its.own=1\"' | sudo tee /etc/default/grub.d/90_own.cfg >/dev/null
          sudo update-grub 2>&1",
     );
-    contains(&host.jailer("list"), &["web1", "running"]);
-    contains(&host.jailer("stop web1"), &["web1 is stopped"]);
-    contains(&host.jailer("list"), &["web1", "stopped"]);
+    contains(&host.bantamctl("list"), &["web1", "running"]);
+    contains(&host.bantamctl("stop web1"), &["web1 is stopped"]);
+    contains(&host.bantamctl("list"), &["web1", "stopped"]);
 
-    host.jailer("start web1");
+    host.bantamctl("start web1");
     host.login();
     let state = host.guest(
         "cat data /proc/cmdline; hostname; sudo journalctl -b -1 -o cat | grep -e '^Power key' -e '^Reached target power'",
@@ -193,7 +193,7 @@ fn debians_own_disk_is_a_guest_by_one_command() {
             "Reached target poweroff.target",
         ],
     );
-    host.jailer("stop web1");
-    host.jailer("undefine web1 --remove-all-storage");
+    host.bantamctl("stop web1");
+    host.bantamctl("undefine web1 --remove-all-storage");
     assert_eq!(fs::read_dir(&volumes).unwrap().count(), 0);
 }

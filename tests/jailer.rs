@@ -262,7 +262,7 @@ fn everything_wrong_is_told_at_once_and_nothing_made() {
     contains(
         &text,
         &[
-            "nothing was made",
+            "problems:\n",
             "--exec-file: cannot open /nonexistent/bantam",
             &format!(
                 "vm.json: boot-source.kernel_image_path: {}",

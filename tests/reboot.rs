@@ -31,11 +31,11 @@ echo button >>/root/log; sync; poweroff -f; sleep 60";
 /// What both scripts begin with. `log N` waits until the small guest has counted N lines, and shows them.
 const TOOLS: &str = r#"
 set -eu
-trap 'status=$?; [ $status = 0 ] || { journalctl -b --no-pager -u "bantam*" | tail -n 60; jailer list; } >&2' EXIT
+trap 'status=$?; [ $status = 0 ] || { journalctl -b --no-pager -u "bantam*" | tail -n 60; bantamctl list; } >&2' EXIT
 say() { echo "$(cut -d' ' -f1 /proc/uptime) s: $*"; }
 is() { say "$1"; [ "$1" = "$2" ] || { echo "expected: $2" >&2; exit 1; }; }
-# A line of `jailer list` without the process's number.
-listed() { jailer list | awk -v name="$1" '$1 == name { print $1, $2, $6 }'; }
+# A line of `bantamctl list` without the process's number.
+listed() { bantamctl list | awk -v name="$1" '$1 == name { print $1, $2, $6 }'; }
 ask() { timeout 5 bash -c 'exec 3<>/dev/tcp/10.88.0.5/8080; printf "GET /log HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null; }
 log() {
     for _ in $(seq 240); do
@@ -49,15 +49,19 @@ log() {
 /// The first time: everything is made, tried under systemd, and left running.
 const BEFORE: &str = r#"
 growpart /dev/vda 1 >/dev/null; resize2fs /dev/vda1 >/dev/null 2>&1
-install -m 755 "$JAILER" "$BANTAM" /usr/local/bin
+# As the package installs them.
+install -m 755 "$PROGRAMS/bantam" "$PROGRAMS/bantamctl" /usr/bin
+install -D -m 755 "$PROGRAMS/bantam-image-reader" /usr/libexec/bantam/bantam-image-reader
+install -m 644 "$UNITS"/* /usr/lib/systemd/system
+systemctl daemon-reload
 mkdir /srv/boot
 cp "$KERNEL" "$INITRD" "$ROOT" /srv/boot
 ssh-keygen -q -t ed25519 -N '' -f /root/key
 
-jailer pool define vms --type dir --target /srv/vms
-jailer pool start vms --build
-jailer pool autostart vms
-jailer create --name small --ram 192 --kernel "/srv/boot/${KERNEL##*/}" --initrd "/srv/boot/${INITRD##*/}" \
+bantamctl pool define vms --type dir --target /srv/vms
+bantamctl pool start vms --build
+bantamctl pool autostart vms
+bantamctl create --name small --ram 192 --kernel "/srv/boot/${KERNEL##*/}" --initrd "/srv/boot/${INITRD##*/}" \
     --boot-args "console=ttyS0 quiet bantam.ip=10.88.0.5/24 bantam.script=$SCRIPT" \
     --disk "pool=vms,size=1,template=/srv/boot/${ROOT##*/}" \
     --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,guard=on --autostart >/dev/null
@@ -81,24 +85,24 @@ kill -KILL "$(systemctl show bantam@small --property=MainPID --value)"
 is "$(log 4)" "started button started started "
 is "$(systemctl show bantam@small --property=NRestarts)" "NRestarts=1"
 
-# The jailer's own words for it.
-jailer stop small
+# bantamctl's own commands.
+bantamctl stop small
 is "$(systemctl is-active bantam@small)" inactive
-jailer start small
+bantamctl start small
 is "$(log 6)" "started button started started button started "
 
 # Debian's own disk is there too, and will come up with the host; another guest is not to.
-jailer create --name debian --ram 512 --no-start --image "$IMAGE" --disk pool=vms,size=2 --ssh-key /root/key.pub \
+bantamctl create --name debian --ram 512 --no-start --image "$IMAGE" --disk pool=vms,size=2 --ssh-key /root/key.pub \
     --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.6/24,guard=on --autostart >/dev/null 2>&1
-jailer create --name idle --no-start --kernel "/srv/boot/${KERNEL##*/}" --disk pool=vms,size=1 >/dev/null
-jailer list
+bantamctl create --name idle --no-start --kernel "/srv/boot/${KERNEL##*/}" --disk pool=vms,size=1 >/dev/null
+bantamctl list
 say "the host goes down"
 "#;
 
 /// After the reboot.
 const AFTER: &str = r#"
-jailer list
-jailer pool list
+bantamctl list
+bantamctl pool list
 # The host's end was a button, too.
 is "$(log 8)" "started button started started button started button started "
 is "$(systemctl is-active bantam-pools.target bantam-pool@vms bantam@small bantam@debian | tr '\n' ' ')" \
@@ -120,20 +124,21 @@ if [ "$SOAK" = 1 ]; then
     is "$(guest 'hostname; systemctl is-active ssh' | tr '\n' ' ')" "debian active "
     systemctl stop bantam@debian
 else
-    jailer destroy debian
+    bantamctl destroy debian
 fi
 is "$(listed debian)" "debian stopped yes"
-jailer stop small
-for name in small debian idle; do jailer undefine $name --remove-all-storage; done
-jailer pool autostart vms --disable
-jailer pool stop vms
-is "$(jailer list | wc -l) $(ls /srv/vms) $(find /etc/systemd/system -name 'bantam*@?*.service' -type l)" "1  "
+bantamctl stop small
+for name in small debian idle; do bantamctl undefine $name --remove-all-storage; done
+bantamctl pool autostart vms --disable
+bantamctl pool stop vms
+is "$(bantamctl list | wc -l) $(ls /srv/vms) $(find /etc/systemd/system -name 'bantam*@?*.service' -type l)" "1  "
 "#;
 
 /// Boots the host with `disk`, runs `script`, and reboots it; what the script said.
 fn host(dir: &Path, disk: &Path, script: &str) -> String {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/kvm-host.sh");
-    let jailer = PathBuf::from(bantam()).with_file_name("jailer");
+    let programs = Path::new(bantam()).parent().unwrap();
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/systemd");
     std::fs::write(dir.join("guest"), GUEST).unwrap();
     let guest = sh(&format!("base64 -w 0 {}", dir.join("guest").display()));
     let mut command = Command::new(harness);
@@ -144,8 +149,8 @@ fn host(dir: &Path, disk: &Path, script: &str) -> String {
         .arg(dir)
         .args(["--", "bash", "-c", &format!("{TOOLS}{script}")]);
     for (name, value) in [
-        ("JAILER", jailer.canonicalize().unwrap()),
-        ("BANTAM", bantam().into()),
+        ("PROGRAMS", programs.canonicalize().unwrap()),
+        ("UNITS", units.canonicalize().unwrap()),
         ("KERNEL", image("vmlinuz-cloud")),
         ("INITRD", image("initrd-cloud.img")),
         ("ROOT", image("rootfs-cloud.ext4")),

@@ -99,7 +99,7 @@ fn a_pool_is_defined_started_listed_and_forgotten() {
     );
     contains(
         &host.fails("volume create --pool web a --size 1", 152),
-        &["jailer pool start web"],
+        &["bantamctl pool start web"],
     );
     host.ok("pool start web --build");
     contains(&host.ok("pool start web"), &["already"]);
@@ -117,7 +117,7 @@ fn a_pool_is_defined_started_listed_and_forgotten() {
     host.ok("pool autostart web");
     let unit =
         fs::read_to_string("/etc/systemd/system/bantam-pools.target.wants/bantam-pool@web.service");
-    let start = format!("ExecStart={} pool start %i", world::jailer().display());
+    let start = format!("ExecStart={} pool start %i", world::bantamctl().display());
     contains(&unit.unwrap(), &[&start, "Before=bantam-pools.target"]);
     assert_eq!(host.json("pool list")[0]["autostart"], true);
     host.ok("pool autostart web --disable");
@@ -125,7 +125,7 @@ fn a_pool_is_defined_started_listed_and_forgotten() {
 
     contains(
         &host.fails("pool undefine web", 152),
-        &["jailer pool stop web"],
+        &["bantamctl pool stop web"],
     );
     host.ok("pool stop web");
     host.ok("pool undefine web");
@@ -284,7 +284,7 @@ fn commands_at_once_lose_nothing_and_double_nothing() {
     let host = Host::new();
     host.dir_pool("web", &host.world.path("images"));
     let started = |words: String| {
-        let mut command = Command::new(world::jailer());
+        let mut command = Command::new(world::bantamctl());
         command.args(words.split_whitespace()).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
@@ -373,7 +373,7 @@ fn a_guest_gets_its_volume_and_nobody_else_does() {
     host.ok("pool stop web");
     contains(
         &expect(&world.run("g1"), 152),
-        &["drives[0].pool", "jailer pool start web"],
+        &["drives[0].pool", "bantamctl pool start web"],
     );
 
     // The monitor alone knows no pools.
@@ -404,7 +404,7 @@ fn a_qcow2_image_is_imported_by_nobody() {
         .args(["-f", "-e", "trace=execve,setresuid", "-o"])
         .arg(&trace);
     strace
-        .arg(world::jailer())
+        .arg(world::bantamctl())
         .args(["volume", "import", "--pool", "web", "deb"]);
     strace.arg("--from").arg(host.world.path("good.qcow2"));
     expect(&output(strace.stdin(Stdio::null())), 0);

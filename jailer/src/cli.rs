@@ -1,95 +1,40 @@
-//! The command line of `jailer`: Firecracker's flags, and `--config-file`. If it begins with a word
-//! instead, that is a command and [`crate::commands`]'s.
+//! The command line of `jailer`: Firecracker's flags, `--config-file`, and the command `clean`.
 
 use argh::FromArgs;
+use jailer::jail::options::{DEFAULT_BASE, Limits, Options, Process, check_id, exec_name};
+use jailer::jail::{cgroup, uids};
+use jailer::sys::dir::Owner;
 use nix::unistd::{Gid, Uid};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
-use crate::cgroup;
-use crate::commands::{self, Command};
-use crate::dir::Owner;
-use crate::uids;
+use std::path::PathBuf;
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Start a guest.
     Start(Box<Options>),
-    /// Do this.
-    Command(Box<Command>),
-    /// Print this and end with status 0.
+    /// Remove what an ended guest left.
+    Clean(Jail),
+    /// Print this text, and exit with status 0.
     Print(String),
 }
 
-/// A guest to start, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The guest's name: letters, digits and `-`.
-    pub id: String,
-    /// The VMM.
-    pub exec_file: PathBuf,
-    /// Name of the VMM's file, which names its jails.
-    pub exec_name: String,
-    /// Whom the VMM runs as.
-    pub owner: Owner,
-    /// Where to take [`Self::owner`] from instead, if it is to be one that no other guest has.
-    pub allot: Option<uids::Range>,
-    /// Where jails are.
+/// The jail of a guest.
+#[derive(Debug)]
+pub struct Jail {
+    /// Directory of jails.
     pub base: PathBuf,
-    /// Whether the user named [`Self::base`]: the default is created if absent.
-    pub base_given: bool,
-    /// Network namespace to start in.
-    pub netns: Option<PathBuf>,
-    /// The guest's JSON file.
-    pub config_file: Option<PathBuf>,
-    /// The guest in a jail beside it of which this one is to be a copy.
-    pub copy_of: Option<String>,
-    /// Limits of the VMM's process.
-    pub limits: Limits,
-    /// Control groups of the VMM's process.
-    pub cgroup: cgroup::Wish,
-    /// How the VMM's process is related to the jailer's.
-    pub process: Process,
-    /// Arguments of the VMM, untouched.
-    pub pass_through: Vec<OsString>,
+    /// Name of the monitor's file.
+    pub exec_name: String,
+    /// The guest's id.
+    pub id: String,
 }
 
-/// How the VMM's process is related to the jailer's, which it is if nothing here is set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Process {
-    /// In a session of its own, without a terminal, while the jailer ends.
-    pub daemonize: bool,
-    /// The first process of a new PID namespace.
-    pub new_pid_ns: bool,
-    /// The superuser of a new user namespace, who is [`Options::owner`] outside.
-    pub new_user_ns: bool,
-    /// File of the messages of a VMM without a terminal, written anew at each start.
-    pub messages: Option<PathBuf>,
-    /// Standard input is a lifeline of a VMM that waits for its guest (see `guests::making`).
-    pub lifeline: bool,
-}
-
-/// Limits of the VMM's process (setrlimit(2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Number of open files.
-    pub no_file: u64,
-    /// Largest file it may write, in bytes.
-    pub fsize: Option<u64>,
-}
-
-/// Where jails are if nothing else is said.
-pub const DEFAULT_BASE: &str = "/srv/jailer";
-const DEFAULT_NO_FILE: u64 = 2048;
-/// Limits if nothing else is said.
-pub const DEFAULT_LIMITS: Limits = Limits {
-    no_file: DEFAULT_NO_FILE,
-    fsize: None,
-};
-
-/// Names that the jail itself uses in its root.
-pub const RESERVED: [&str; 6] = ["dev", "drives", "initrd", "kernel", "run", "vm.json"];
+/// Commands of `bantamctl`, which `jailer` had before.
+const MOVED: [&str; 12] = [
+    "create", "start", "stop", "destroy", "list", "show", "console", "fork", "undefine", "run",
+    "pool", "volume",
+];
 
 /// Prepares a guest on this host, as root, and becomes its VMM without any privilege: creates missing
 /// disk images, the bridge and the taps, locks the process into a directory of its own, and
@@ -157,10 +102,29 @@ struct Arguments {
     version: bool,
 }
 
-/// Reads the command line, the program's name first.
+/// Remove what an ended guest left on the host: control groups, packet filter rules, its bridge
+/// if the jailer made it and no guest uses it, and the jailer's files in its jail. Logs and other
+/// files stay. A running guest is not touched; a jail that is not there is no error.
+#[derive(FromArgs)]
+#[argh(
+    example = "jailer clean --id web1\njailer clean --id 551e7604 --exec-file /usr/bin/firecracker --chroot-base-dir /srv/jailer"
+)]
+struct Clean {
+    /// name of the guest
+    #[argh(option)]
+    id: Option<String>,
+    /// the monitor it was started with (default: bantam)
+    #[argh(option, default = "\"bantam\".into()")]
+    exec_file: PathBuf,
+    /// directory of jails (default: /srv/jailer)
+    #[argh(option, default = "DEFAULT_BASE.into()")]
+    chroot_base_dir: PathBuf,
+}
+
+/// Reads the command line, of which the first word is the program's name.
 ///
 /// # Errors
-/// What to print for the user, who gets status 153.
+/// The message for the user; the exit status is 153.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String> {
     let failed = |message: String| format!("jailer: error: {message}");
     let mut arguments = arguments.skip(1);
@@ -181,20 +145,44 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
         )));
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if words.first().is_some_and(|word| !word.starts_with('-')) {
-        return match commands::parse(&words).map_err(failed)? {
-            commands::Parsed::Run(command) => Ok(Action::Command(command)),
-            commands::Parsed::Print(text) => Ok(Action::Print(text)),
-        };
-    }
-    match Arguments::from_args(&["jailer"], &words) {
-        Ok(read) => read.check(arguments.collect()).map_err(failed),
-        Err(early) if early.status.is_ok() => Ok(Action::Print(format!(
-            "{}\n{}",
-            early.output,
-            commands::list()
+    match words.split_first() {
+        Some((&"clean", rest)) => match Clean::from_args(&["jailer", "clean"], rest) {
+            Ok(clean) => clean.check().map(Action::Clean).map_err(failed),
+            Err(early) => ended(early).map_err(failed),
+        },
+        Some((word, _)) if MOVED.contains(word) => Err(failed(format!(
+            "`{word}` is a command of bantamctl: `bantamctl {word} ...`"
         ))),
-        Err(early) => Err(failed(early.output.trim_end().into())),
+        Some((word, _)) if !word.starts_with('-') && *word != "help" => Err(failed(format!(
+            "there is no command `{word}`: jailer has `clean`, and flags (see --help)"
+        ))),
+        _ => match Arguments::from_args(&["jailer"], &words) {
+            Ok(read) => read.check(arguments.collect()).map_err(failed),
+            Err(early) => ended(early).map_err(failed),
+        },
+    }
+}
+
+/// Returns the help that the command line asked for, or what is wrong with it.
+fn ended(early: argh::EarlyExit) -> Result<Action, String> {
+    match early.status {
+        Ok(()) => Ok(Action::Print(early.output)),
+        Err(()) => Err(early.output.trim_end().into()),
+    }
+}
+
+impl Clean {
+    fn check(self) -> Result<Jail, String> {
+        let id = self.id.ok_or(
+            "--id is missing: `jailer clean --id ID` cleans up after a guest, `bantamctl clean` after an \
+             interrupted `bantamctl fork`",
+        )?;
+        check_id(&id)?;
+        Ok(Jail {
+            base: self.chroot_base_dir,
+            exec_name: exec_name(&self.exec_file)?,
+            id,
+        })
     }
 }
 
@@ -216,7 +204,7 @@ impl Arguments {
                     .into(),
             );
         }
-        let cgroup = cgroup::Wish::parse(
+        let cgroup = cgroup::Request::parse(
             &self.cgroup,
             self.cgroup_version.as_deref(),
             self.parent_cgroup.as_deref(),
@@ -247,34 +235,6 @@ impl Arguments {
             pass_through,
         })))
     }
-}
-
-/// Whether `id` can name a guest.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_id(id: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
-        return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
-    }
-    Ok(())
-}
-
-/// The name of the VMM `path`, which names its jails.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn exec_name(path: &Path) -> Result<String, String> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.unwrap_or_default();
-    if name.is_empty() || RESERVED.contains(&name) {
-        return Err(format!(
-            "--exec-file {}: its name cannot name a jail: rename the file",
-            path.display()
-        ));
-    }
-    Ok(name.to_owned())
 }
 
 /// The user, the group, and where to take them from instead.
@@ -314,27 +274,6 @@ fn needed<T>(flag: &str, value: Option<T>) -> Result<T, String> {
              [--config-file vm.json] [-- ARGUMENTS] (see --help)"
         )
     })
-}
-
-impl Limits {
-    fn parse(words: &[String]) -> Result<Self, String> {
-        let mut limits = DEFAULT_LIMITS;
-        for word in words {
-            let parsed = word
-                .split_once('=')
-                .and_then(|(name, value)| Some((name, value.parse::<u64>().ok()?)));
-            match parsed {
-                Some(("no-file", number)) => limits.no_file = number,
-                Some(("fsize", number)) => limits.fsize = Some(number),
-                _ => {
-                    return Err(format!(
-                        "--resource-limit {word}: write no-file=N or fsize=N"
-                    ));
-                }
-            }
-        }
-        Ok(limits)
-    }
 }
 
 #[cfg(test)]

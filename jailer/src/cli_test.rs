@@ -76,7 +76,7 @@ fn every_supported_flag_is_taken() {
     assert_eq!(options.limits.fsize, Some(100));
     let process = options.process;
     assert!(process.daemonize && process.new_pid_ns && process.new_user_ns);
-    assert_ne!(options.cgroup, cgroup::Wish::default());
+    assert_ne!(options.cgroup, cgroup::Request::default());
 }
 
 #[test]

@@ -1,72 +1,37 @@
-//! `jailer`: prepares a guest on the host as root, takes every privilege away from itself and becomes the
-//! guest's VMM by exec, so that its process id is the guest's from the start.
-//!
-//! Flags start a guest as Firecracker's jailer does ([`start`]); words are commands ([`commands`]).
-//! No daemon stays.
+//! `jailer`: prepares a guest on the host as root, drops every privilege and becomes the guest's monitor by exec, so
+//! that its process id is the guest's from the start. No daemon stays behind.
 
-mod cgroup;
-mod check;
-mod chroot;
-mod clean;
 mod cli;
-mod commands;
-mod detach;
-mod dir;
-mod error;
-mod exec_file;
-mod guardian;
-mod guests;
-mod image;
-mod jail_config;
-mod landlocked;
-mod namespaces;
-mod network;
-mod privileges;
-mod progress;
-mod record;
-mod seed;
-mod signals;
-mod start;
-mod state;
-mod storage;
-mod terminal;
-mod tool;
-mod uids;
-mod undo;
-mod units;
-mod vmm;
 
+use cli::Action;
+use jailer::error::{BAD_ARGUMENTS, Error, report};
+use jailer::jail::clean::clean;
+use jailer::jail::{Started, close_inherited, start};
 use std::process::ExitCode;
-use vmm::Started;
 
 fn main() -> ExitCode {
     let started = Started::now();
-    let options = match cli::parse(std::env::args_os()) {
-        Ok(cli::Action::Start(options)) => *options,
-        Ok(cli::Action::Command(command)) => return run(*command),
-        Ok(cli::Action::Print(text)) => {
+    let ended = match cli::parse(std::env::args_os()) {
+        Ok(Action::Start(options)) => {
+            let Err(error) = start::start(*options, started);
+            Err(error)
+        }
+        Ok(Action::Clean(jail)) => {
+            close_inherited().and_then(|()| clean(&jail.base, &jail.exec_name, &jail.id))
+        }
+        Ok(Action::Print(text)) => {
             print!("{text}");
-            return ExitCode::SUCCESS;
+            Ok(())
         }
         Err(message) => {
             eprintln!("{message}");
-            return ExitCode::from(error::BAD_ARGUMENTS);
+            return ExitCode::from(BAD_ARGUMENTS);
         }
     };
-    let Err(error) = start::start(options, started);
-    eprintln!("jailer: error: {}", error::chain(&error));
-    ExitCode::from(error.status())
+    ended.map_or_else(failed, |()| ExitCode::SUCCESS)
 }
 
-/// Does what is no start by flags.
-fn run(command: commands::Command) -> ExitCode {
-    // Who reads our lists may have had enough.
-    signals::restore_pipe();
-    match vmm::close_inherited().and_then(|()| command.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("jailer: error: {}", error::chain(&error));
-            ExitCode::from(error.status())
-        }
-    }
+fn failed(error: Error) -> ExitCode {
+    report(&error);
+    ExitCode::from(error.status())
 }

@@ -4,7 +4,7 @@ use crate::harness::chance::Chance;
 use crate::harness::{bantam, http, mount_btrfs, rounds, sh};
 use crate::image;
 use crate::snapshot::chatty;
-use crate::world::{PATIENCE, World, contains, expect, jailer, links, output, tree};
+use crate::world::{PATIENCE, World, contains, expect, bantamctl, links, output, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -50,7 +50,7 @@ impl Drop for Guests {
 }
 
 fn run(words: &[&str]) -> Output {
-    output(Command::new(jailer()).args(words).stdin(Stdio::null()))
+    output(Command::new(bantamctl()).args(words).stdin(Stdio::null()))
 }
 
 fn said(output: &Output) -> String {
@@ -271,7 +271,7 @@ fn what_cannot_be_copied_is_told_before_anything_is_made() {
     said(&run(&["destroy", "web1"]));
     contains(
         &expect(&run(&["fork", "web1"]), 152),
-        &["jailer start web1"],
+        &["guest web1 is not running"],
     );
 }
 
@@ -338,7 +338,7 @@ fn a_fork_that_ends_early_leaves_nothing() {
         for round in 0..rounds {
             let moment = all.mul_f64(1.1 * chance.below(1000) as f64 / 1000.0);
             let context = format!("{signal}, round {round}, after {moment:?}");
-            let mut command = Command::new(jailer());
+            let mut command = Command::new(bantamctl());
             command.args(fork).stdin(Stdio::null());
             command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
@@ -372,7 +372,7 @@ fn what_others_make_is_not_removed_as_if_it_were_left() {
     said(&guests.create("busy", &["--forkable", "--network", "bridge=br0"]));
     goes_on("busy");
     let forks = ["one", "two", "three"].map(|prefix| {
-        let mut command = Command::new(jailer());
+        let mut command = Command::new(bantamctl());
         command.args(["fork", "busy", "--count", "3", "--prefix", prefix]);
         command
             .stdin(Stdio::null())

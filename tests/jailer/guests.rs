@@ -1,7 +1,7 @@
 //! Guests by name: made by one command, started, looked at, ended, forgotten.
 
 use crate::harness::{bantam, sh};
-use crate::world::{PATIENCE, World, contains, expect, jailer, links, output};
+use crate::world::{PATIENCE, World, contains, expect, bantamctl, links, output};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -24,7 +24,7 @@ impl Drop for Guests<'_> {
 }
 
 fn run(words: &[&str]) -> Output {
-    output(Command::new(jailer()).args(words).stdin(Stdio::null()))
+    output(Command::new(bantamctl()).args(words).stdin(Stdio::null()))
 }
 
 fn said(output: &Output) -> String {
@@ -98,7 +98,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
     contains(&expect(&run(&["start", "web1"]), 152), &["runs already"]);
     contains(
         &expect(&run(&["undefine", "web1"]), 152),
-        &["jailer destroy web1"],
+        &["bantamctl destroy web1"],
     );
     contains(
         &expect(&run(&["volume", "delete", "--pool", "vms", "web1"]), 152),
@@ -108,7 +108,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
     // What it printed before anybody looked.
     let started = Instant::now();
     loop {
-        let mut console = Command::new(jailer());
+        let mut console = Command::new(bantamctl());
         console
             .args(["console", "web1"])
             .stdin(Stdio::piped())
@@ -126,7 +126,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
 
     // It is no kernel, so it has no power button.
     let text = expect(&run(&["stop", "web1", "--timeout", "0"]), 1);
-    contains(&text, &["jailer destroy web1"]);
+    contains(&text, &["bantamctl destroy web1"]);
     said(&run(&["stop", "web1", "--timeout", "0", "--force"]));
     assert!(!links().join("\n").contains("br0"));
     assert_eq!(show("web1")["state"], "stopped");
@@ -135,7 +135,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
     said(&run(&["destroy", "web1"]));
     contains(
         &expect(&run(&["destroy", "web1"]), 152),
-        &["jailer start web1"],
+        &["guest web1 is not running"],
     );
     assert!(world.path("volumes/web1").exists());
     said(&run(&["undefine", "web1", "--remove-all-storage"]));
@@ -168,7 +168,7 @@ fn a_dry_run_shows_everything_and_makes_nothing() {
     assert_eq!(world.state(), before);
     contains(
         &expect(&run(&["start", "web1"]), 152),
-        &["jailer create --name web1"],
+        &["bantamctl create --name web1"],
     );
 }
 

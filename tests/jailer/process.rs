@@ -376,7 +376,7 @@ fn users_are_allotted_one_to_a_guest() {
     assert_ne!(users[0], users[1]);
     contains(
         &expect(&allotted("g3"), 1),
-        &["64300 to 64301", "--uid-range"],
+        &["between 64300 and 64301", "--uid-range"],
     );
     assert!(!world.root("g3").exists());
     guests.remove(0).end();

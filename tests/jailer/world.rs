@@ -36,10 +36,12 @@ impl World {
         let path = dir.path().display();
         sh(&format!(
             "mount --make-rprivate /; mount -t tmpfs -o mode=755 tmpfs {path}; mkdir {path}/base; \
-             for own in /run/bantam /run/netns /etc/bantam /var/log/bantam /srv/jailer /etc/systemd/system; do \
+             for own in /run/bantam /run/netns /run/systemd /etc/bantam /var/log/bantam /srv/jailer \
+                 /etc/systemd/system; do \
                  mkdir -p $own; mount -t tmpfs -o mode=755 tmpfs $own; \
              done"
         ));
+        install_units();
         let world = Self { dir };
         // Prints that it is up, and halts until it is killed.
         let up = [payload::print("up\n"), vec![0xf4, 0xeb, 0xfd]].concat();
@@ -156,13 +158,32 @@ impl Drop for Running {
 }
 
 pub fn jailer() -> PathBuf {
-    let path = Path::new(bantam()).with_file_name("jailer");
+    beside("jailer")
+}
+
+pub fn bantamctl() -> PathBuf {
+    beside("bantamctl")
+}
+
+/// A program of the crate `jailer`, beside the monitor.
+fn beside(name: &str) -> PathBuf {
+    let path = Path::new(bantam()).with_file_name(name);
     let shown = path.display();
     assert!(
         path.exists(),
         "{shown} is missing: run `cargo build -p jailer`"
     );
     path
+}
+
+/// Installs the units as the package does, with the program under test in place of the installed one.
+pub fn install_units() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/systemd");
+    sh(&format!(
+        "cd {}; for unit in *; do sed 's|/usr/bin/bantamctl|{}|' $unit >/etc/systemd/system/$unit; done",
+        units.display(),
+        bantamctl().display()
+    ));
 }
 
 /// Runs `command` to its end, bounded in time.

@@ -2,7 +2,7 @@
 //! own too, and the devices that file systems and volume groups are made on.
 
 use crate::harness::sh;
-use crate::world::{World, expect, jailer, output};
+use crate::world::{World, expect, bantamctl, install_units, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -31,6 +31,7 @@ impl Host {
             ));
             undo.push(format!("umount -l {path}"));
         }
+        install_units();
         Self { world, undo }
     }
 
@@ -39,26 +40,26 @@ impl Host {
         self.undo.push(command.into());
     }
 
-    /// `jailer WORDS`; what it said with its status.
+    /// `bantamctl WORDS`; what it said with its status.
     pub fn run(&self, words: &str) -> Output {
-        let mut command = Command::new(jailer());
+        let mut command = Command::new(bantamctl());
         command.args(words.split_whitespace()).stdin(Stdio::null());
         output(&mut command)
     }
 
-    /// `jailer WORDS`, which must work; what it printed.
+    /// `bantamctl WORDS`, which must work; what it printed.
     pub fn ok(&self, words: &str) -> String {
         let output = self.run(words);
         let said = expect(&output, 0);
         format!("{}{said}", String::from_utf8_lossy(&output.stdout))
     }
 
-    /// `jailer WORDS`, which must end with `status`; what it said.
+    /// `bantamctl WORDS`, which must end with `status`; what it said.
     pub fn fails(&self, words: &str, status: i32) -> String {
         expect(&self.run(words), status)
     }
 
-    /// What `jailer WORDS --json` says.
+    /// What `bantamctl WORDS --json` says.
     pub fn json(&self, words: &str) -> Value {
         serde_json::from_str(&self.ok(&format!("{words} --json"))).unwrap()
     }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Guest, announce, image, journal, needs_kvm, sh};
 use crate::host::Host;
-use crate::world::{GID, UID, contains, jailer};
+use crate::world::{GID, UID, contains, bantamctl};
 use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
@@ -225,7 +225,7 @@ fn an_interrupted_mount_leaves_nothing() {
         ip addr add 192.0.2.1/24 dev d0; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev d0",
     );
     host.ok("pool define gone --type netfs --source-host 192.0.2.9 --source-path /images");
-    let mut command = Command::new(jailer());
+    let mut command = Command::new(bantamctl());
     command.args(["pool", "start", "gone"]).stdin(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(3));

@@ -1,9 +1,18 @@
 //! What the helper says through its pipe: frames of a mark, a length and as many bytes, in a fixed order. The
 //! reader trusts nothing: lengths, order and sums are checked.
 
-use crate::image::{MAX_COMMAND_LINE, MAX_INITRD, MAX_KERNEL};
 use std::io::{self, Write};
 
+/// Longest command line in an image, in bytes: x86-64 kernels take 2 KiB (COMMAND_LINE_SIZE).
+pub const MAX_COMMAND_LINE: usize = 2048;
+/// Largest kernel, in bytes.
+pub const MAX_KERNEL: u64 = 256 << 20;
+/// Largest initrd, in bytes.
+pub const MAX_INITRD: u64 = 1 << 30;
+/// Exit status of a reader that read nothing, because it could not be confined.
+pub const CANNOT_CONFINE: i32 = 2;
+/// Why a reader breaks off.
+pub const DAMAGED: &str = "it is damaged, or made to do harm";
 /// Longest frame, in bytes.
 pub const MAX_FRAME: usize = 1 << 18;
 /// Longest message, in bytes.

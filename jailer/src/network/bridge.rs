@@ -4,11 +4,11 @@
 //! `/run/bantam/bridges`, in files that are also the locks that keep a guest from joining a bridge
 //! that another is removing.
 
-use super::device::Control;
-use super::{netlink, rules};
 use crate::error::{Error, warn};
-use crate::state;
+use crate::network::device::Control;
+use crate::network::{netlink, rules};
 use crate::undo::Undo;
+use crate::undo::state;
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, stat};
@@ -28,9 +28,6 @@ pub struct Held {
 
 impl Held {
     /// Waits for the bridge `name`.
-    ///
-    /// # Errors
-    /// [`Error`], naming the lock.
     pub fn new(name: &str) -> Result<Self, Error> {
         let directory = state::directory("bridges")?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -48,9 +45,6 @@ impl Held {
 
     /// Makes sure that there is the bridge and that it is on; one that is created gets `addresses`. `key`
     /// is its interface's; `nat` tells whether its networks are going to be translated.
-    ///
-    /// # Errors
-    /// [`Error`], naming the bridge and the key.
     pub fn ensure(
         &mut self,
         control: Control,
@@ -99,9 +93,6 @@ impl Held {
     }
 
     /// Removes the bridge and its table, if a jailer created it and nothing is on it.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn remove_unused(&mut self, control: &Control) -> Result<(), Error> {
         let name = self.name.clone();
         let failed = || Error::step::<io::Error>(format!("remove the bridge {name}"));
@@ -111,7 +102,7 @@ impl Held {
         if !unused.map_err(failed())? {
             return Ok(());
         }
-        self.remove(control, crate::tool::find("nft").is_some())
+        self.remove(control, crate::sys::tool::find("nft").is_some())
     }
 
     fn remove(&mut self, control: &Control, nat: bool) -> Result<(), Error> {
@@ -151,9 +142,6 @@ impl Held {
 
 /// Makes sure that there is the bridge `name`, with `addresses`, in a network namespace that is one guest's alone: it goes
 /// with that. `key` is its interface's.
-///
-/// # Errors
-/// [`Error`], naming the bridge and the key.
 pub fn make_own(
     control: &Control,
     key: &str,

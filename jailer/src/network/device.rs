@@ -45,9 +45,6 @@ pub fn request(name: &str) -> io::Result<libc::ifreq> {
 
 impl Control {
     /// Opens the socket.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn open() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let family = AddressFamily::Unix;
@@ -56,9 +53,6 @@ impl Control {
 
     /// The kind of the device `name` as its driver calls it, e.g. `tun` or `bridge`; `None` if
     /// there is no such device.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn driver(&self, name: &str) -> io::Result<Option<String>> {
         let mut info = DriverInfo {
             cmd: ETHTOOL_GDRVINFO,
@@ -80,9 +74,6 @@ impl Control {
     }
 
     /// Switches the device on or off.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn set_up(&self, name: &str, up: bool) -> io::Result<()> {
         let mut request = request(name)?;
         self.call(libc::SIOCGIFFLAGS, &mut request)?;
@@ -93,9 +84,6 @@ impl Control {
     }
 
     /// Sets the largest packet, in bytes.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn set_mtu(&self, name: &str, mtu: u16) -> io::Result<()> {
         let mut request = request(name)?;
         request.ifr_ifru.ifru_mtu = mtu.into();
@@ -104,9 +92,6 @@ impl Control {
 
     /// Makes the device's Ethernet address its own for good. A bridge otherwise takes the
     /// lowest address of its ports, so that it changes as guests come and go.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn fix_address(&self, name: &str) -> io::Result<()> {
         let mut request = request(name)?;
         self.call(libc::SIOCGIFHWADDR, &mut request)?;
@@ -114,9 +99,6 @@ impl Control {
     }
 
     /// The device's number; `None` if there is no such device.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn index(&self, name: &str) -> io::Result<Option<libc::c_int>> {
         let mut request = request(name)?;
         match self.call(libc::SIOCGIFINDEX, &mut request) {
@@ -127,25 +109,16 @@ impl Control {
     }
 
     /// Creates a bridge.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn add_bridge(&self, name: &str) -> io::Result<()> {
         self.call(SIOCBRADDBR, &mut request(name)?)
     }
 
     /// Removes a bridge, which is off.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn delete_bridge(&self, name: &str) -> io::Result<()> {
         self.call(SIOCBRDELBR, &mut request(name)?)
     }
 
     /// Puts the device with number `index` on the bridge `name`.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn add_port(&self, name: &str, index: libc::c_int) -> io::Result<()> {
         let mut request = request(name)?;
         request.ifr_ifru.ifru_ifindex = index;
@@ -153,9 +126,6 @@ impl Control {
     }
 
     /// Number of devices on the bridge `name`.
-    ///
-    /// # Errors
-    /// What the host says.
     pub fn ports(&self, name: &str) -> io::Result<usize> {
         let mut indices: [libc::c_int; MAX_PORTS] = [0; MAX_PORTS];
         let mut arguments = [

@@ -41,9 +41,6 @@ pub fn add_address(index: u32, net: IpNet) -> io::Result<()> {
 }
 
 /// Keeps the bridge port with number `index` from all other isolated ports of its bridge.
-///
-/// # Errors
-/// What the kernel says.
 pub fn isolate(index: u32) -> io::Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = index;

@@ -5,7 +5,7 @@
 //! for rules.
 
 use crate::error::Error;
-use crate::tool::Tool;
+use crate::sys::tool::Tool;
 use crate::undo::Undo;
 use ipnet::IpNet;
 use resources::MacAddress;

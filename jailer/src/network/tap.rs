@@ -1,8 +1,8 @@
 //! The tap: made for one guest, gone with the last descriptor of it.
 
-use super::device::{Control, request};
-use super::netlink;
 use crate::error::Error;
+use crate::network::device::{Control, request};
+use crate::network::netlink;
 use nix::unistd::Uid;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -45,9 +45,6 @@ pub fn explain(name: &str, error: &io::Error) -> String {
 }
 
 /// Creates the tap `name` for `owner`.
-///
-/// # Errors
-/// [`Error`], naming the tap and `key`.
 pub fn create(key: &str, name: &str, owner: Uid) -> Result<OwnedFd, Error> {
     let made = open(name, DIALECT | EXCLUSIVE).and_then(|tap| {
         own(&tap, owner)?;
@@ -63,9 +60,6 @@ pub fn create(key: &str, name: &str, owner: Uid) -> Result<OwnedFd, Error> {
 }
 
 /// Puts the tap on the bridge, and switches it on.
-///
-/// # Errors
-/// [`Error`], naming both and `key`.
 pub fn join(
     key: &str,
     name: &str,

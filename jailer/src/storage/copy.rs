@@ -2,7 +2,7 @@
 //! and a signal is looked for on the way.
 
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::sys::progress::Progress;
 use crate::undo::Undo;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
@@ -41,9 +41,6 @@ pub struct Source {
 
 impl Source {
     /// Opens `path`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn open(path: &Path) -> Result<Self, String> {
         // A FIFO in its place must not hang the start.
         let mut options = OpenOptions::new();
@@ -54,9 +51,6 @@ impl Source {
     }
 
     /// `file`, which was opened as `path`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn new(mut file: File, path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let failed = |e: io::Error| format!("cannot open {shown}: {e}");

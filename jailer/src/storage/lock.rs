@@ -1,7 +1,7 @@
 //! Locks on images: those that a guest's VMM holds for as long as it runs, and ours while we change one. They
 //! are of the open file (OFD), end with it however that ends, and hold between the clients of an NFS server.
 
-use crate::dir::by_descriptor;
+use crate::sys::dir::by_descriptor;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{File, OpenOptions};
@@ -41,9 +41,6 @@ pub fn in_use(fd: &impl AsFd, shared: bool) -> bool {
 
 /// Locks `file` as the VMM would: shared, for which it must be open for reading, or alone, for which it must
 /// be open for writing. `false` if another's lock is in the way.
-///
-/// # Errors
-/// What the host says.
 pub fn lock(file: &File, shared: bool) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind(shared))?)) {
         Ok(_) => Ok(true),

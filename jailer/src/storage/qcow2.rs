@@ -1,13 +1,13 @@
 //! qcow2 images, made raw by qemu-img in a [`sandbox`]: someone else wrote them, and the format can name other
 //! files to read. The header is looked at in the sandbox too; all that comes out is a number and raw bytes.
 
+use crate::confine::privileges;
+use crate::confine::sandbox::{self, NOBODY};
 use crate::error::Error;
-use crate::privileges;
-use crate::progress::Progress;
 use crate::storage::copy::Source;
-use crate::storage::definitions;
-use crate::storage::sandbox::{self, NOBODY};
-use crate::tool::Tool;
+use crate::storage::pools::definitions;
+use crate::sys::progress::Progress;
+use crate::sys::tool::Tool;
 use crate::undo::Undo;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::fchown;
@@ -43,7 +43,7 @@ pub enum Target<'a> {
 /// # Errors
 /// [`Error::Problems`].
 pub fn check(source: &Source) -> Result<(), Error> {
-    crate::tool::need("qemu-img", "qemu-utils")?;
+    crate::sys::tool::need("qemu-img", "qemu-utils")?;
     let shown = source.path.display();
     match privileges::may_open(&source.file, NOBODY, false) {
         Ok(true) => Ok(()),

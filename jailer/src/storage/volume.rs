@@ -4,12 +4,12 @@
 //! It appears under its name only when it is whole, so that a jailer killed on the way leaves no
 //! half of one, and never in place of a file that came there meanwhile.
 
-use crate::dir::{Dir, Owner, by_descriptor};
 use crate::error::Error;
-use crate::record::Image;
 use crate::storage::copy::Source;
 use crate::storage::{lock, qcow2};
+use crate::sys::dir::{Dir, Owner, by_descriptor};
 use crate::undo::Undo;
+use crate::undo::record::Image;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::{Mode, fchmod, fstat};
@@ -169,9 +169,6 @@ impl NewVolume {
     }
 
     /// Makes it: mode 0600, `owner`'s, on the disk when this returns.
-    ///
-    /// # Errors
-    /// [`Error`], naming the key and the image.
     pub fn create(self, owner: Owner, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let shown = self.path.display();
         let failed =

@@ -1,0 +1,100 @@
+//! Connections to sockets in a guest's jail. They belong to the guest's user, who may have put anything in their place
+//! and answers as it likes, so the socket is checked and every answer is bounded.
+
+use crate::guests::guest::Guest;
+use jailer::jail::layout::{API, RUN};
+use jailer::sys::dir::{by_descriptor, kind};
+use nix::sys::stat::{SFlag, fstat};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: u64 = 1 << 16;
+
+/// Connects to the socket `name`, which must be one and the guest's own.
+pub fn connect(guest: &Guest, name: &str) -> io::Result<UnixStream> {
+    let root = guest.root()?;
+    let owner = root.own_stat()?.st_uid;
+    let socket = root.enter(RUN)?.handle(name)?;
+    let stat = fstat(&socket)?;
+    if kind(&stat) != SFlag::S_IFSOCK || stat.st_uid != owner {
+        return Err(io::Error::other("it is no socket of the guest's"));
+    }
+    // By the descriptor: what the name leads to may have changed meanwhile.
+    UnixStream::connect(by_descriptor(&socket))
+}
+
+/// Asks the guest's VMM for an action of the API.
+///
+/// # Errors
+/// What the host says, or what the VMM answers.
+pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
+    let body = serde_json::json!({"action_type": action}).to_string();
+    put(guest, "/actions", &body, PATIENCE).map(drop)
+}
+
+/// Asks the guest's VMM for something; the body of its answer.
+///
+/// # Errors
+/// What the host says, or what the VMM answers.
+pub fn put(guest: &Guest, path: &str, body: &str, patience: Duration) -> io::Result<String> {
+    let answer = ask(guest, &format!("PUT {path}"), body, patience)?;
+    let status = answer.split(' ').nth(1).unwrap_or_default();
+    if matches!(status, "200" | "204") {
+        let body = answer.split_once("\r\n\r\n").unwrap_or_default().1;
+        return Ok(body.to_owned());
+    }
+    let text = answer.lines().last().unwrap_or_default();
+    let text: String = text.chars().take(300).collect();
+    let text = text.replace(char::is_control, "?");
+    Err(io::Error::other(format!("it answered {status:.3}: {text}")))
+}
+
+/// Whether the guest's VMM has built the guest and lets it run: its images are locked by then.
+///
+/// # Errors
+/// What the host says: it does not listen yet, or no longer.
+pub fn is_up(guest: &Guest) -> io::Result<bool> {
+    Ok(ask(guest, "GET /", "", PATIENCE)?.contains("\"Running\""))
+}
+
+/// The answer to a request, with its head.
+fn ask(guest: &Guest, request: &str, body: &str, patience: Duration) -> io::Result<String> {
+    let mut stream = connect(guest, API)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{request} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    read_answer(&mut stream)
+}
+
+/// Reads until the answer has ended; the VMM keeps the connection open.
+fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 1024];
+    let mut stream = stream.take(MAX_ANSWER);
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let mut lines = head.lines();
+            let length = lines.find_map(|line| {
+                let (key, value) = line.split_once(':')?;
+                let ours = key.eq_ignore_ascii_case("content-length");
+                ours.then(|| value.trim().parse::<usize>().ok())?
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Ok(text);
+            }
+        }
+        match stream.read(&mut part)? {
+            0 => return Ok(text),
+            len => bytes.extend_from_slice(part.get(..len).unwrap_or_default()),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What a boot loader would load.
+
+/// What a boot loader would load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: String,
+    /// The command line's words.
+    pub arguments: Vec<String>,
+    /// Files that make up the initrd.
+    pub initrds: Vec<String>,
+}

@@ -1,0 +1,9 @@
+//! Takes rights away from this process: namespaces, privileges, Landlock, seccomp and resource limits.
+//! The start of a guest calls it last, and so do the sandboxes of programs that read untrusted images.
+//! It makes nothing on the host's disks and knows no guest.
+
+pub mod landlock;
+pub mod namespaces;
+pub mod privileges;
+pub mod sandbox;
+pub mod terminal;

@@ -1,0 +1,107 @@
+//! The configuration as the guest's VMM reads it in its jail: paths are the jail's, taps are
+//! descriptors, and what the jailer has done is left out.
+
+use crate::image::Found;
+use crate::jail::layout::{DRIVES, INITRD, KERNEL};
+use crate::jail::seed;
+use resources::{BootSource, Drive, NetworkInterface, VmConfig};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// Rewrites `config`, whose interfaces have the open taps `taps`, in order, and in whose image `found` was found.
+pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConfig {
+    // Named one by one, so that a new section is thought about here.
+    let VmConfig {
+        balloon,
+        drives,
+        boot_source,
+        cpu_config,
+        logger,
+        machine_config,
+        metrics,
+        mmds_config,
+        network_interfaces,
+        vsock,
+        entropy,
+        pmem,
+        memory_hotplug,
+        serial,
+        host,
+    } = config;
+    let BootSource {
+        kernel_image_path: _,
+        initrd_path,
+        boot_args,
+        image_drive: _,
+    } = boot_source;
+    let initrd = found.map_or(initrd_path.is_some(), |found| found.initrd);
+    let mut drives: Vec<_> = drives.into_iter().map(drive).collect();
+    if found.is_some_and(Found::names_root) {
+        // The image says what its root is. A root device stays the first of the disks.
+        drives.sort_by_key(|drive| !drive.is_root_device);
+        for drive in &mut drives {
+            (drive.is_root_device, drive.partuuid) = (false, None);
+        }
+    }
+    if host.is_some_and(|host| host.seed.is_some()) {
+        drives.push(Drive {
+            drive_id: seed::DRIVE.into(),
+            path_on_host: Some(in_root(DRIVES).join(seed::DRIVE)),
+            is_read_only: true,
+            ..Drive::default()
+        });
+    }
+    VmConfig {
+        boot_source: BootSource {
+            kernel_image_path: in_root(KERNEL),
+            initrd_path: initrd.then(|| in_root(INITRD)),
+            boot_args: match found {
+                Some(found) => Some(found.with(boot_args.as_deref())),
+                None => boot_args,
+            },
+            image_drive: None,
+        },
+        drives,
+        machine_config,
+        network_interfaces: network_interfaces
+            .into_iter()
+            .zip(taps)
+            .map(|(interface, tap)| NetworkInterface {
+                bridge: None,
+                host: None,
+                tap_fd: Some(*tap),
+                ..interface
+            })
+            .collect(),
+        entropy,
+        balloon,
+        mmds_config,
+        cpu_config,
+        pmem,
+        memory_hotplug,
+        // What the VMM makes itself it makes in its jail: these paths are the jail's already.
+        logger,
+        metrics,
+        vsock,
+        serial,
+        host: None,
+    }
+}
+
+fn drive(drive: Drive) -> Drive {
+    Drive {
+        path_on_host: Some(in_root(DRIVES).join(&drive.drive_id)),
+        size_mib: None,
+        template: None,
+        pool: None,
+        ..drive
+    }
+}
+
+fn in_root(name: &str) -> PathBuf {
+    PathBuf::from("/").join(name)
+}
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod config_test;

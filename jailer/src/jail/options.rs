@@ -1,0 +1,140 @@
+//! What a start is asked for: the guest, its monitor, and how the monitor's process is set up.
+
+use crate::jail::cgroup;
+use crate::jail::layout::RESERVED;
+use crate::jail::uids;
+use crate::sys::dir::Owner;
+use nix::sys::resource::{Resource, setrlimit};
+use resources::VmConfig;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A guest to start, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The guest's name: letters, digits and `-`.
+    pub id: String,
+    /// The VMM.
+    pub exec_file: PathBuf,
+    /// Name of the VMM's file, which names its jails.
+    pub exec_name: String,
+    /// Whom the VMM runs as.
+    pub owner: Owner,
+    /// Where to take [`Self::owner`] from instead, if it is to be one that no other guest has.
+    pub allot: Option<uids::Range>,
+    /// Where jails are.
+    pub base: PathBuf,
+    /// Whether the user named [`Self::base`]: the default is created if absent.
+    pub base_given: bool,
+    /// Network namespace to start in.
+    pub netns: Option<PathBuf>,
+    /// The guest's JSON file.
+    pub config_file: Option<PathBuf>,
+    /// The guest in a jail beside it of which this one is to be a copy.
+    pub copy_of: Option<String>,
+    /// Limits of the VMM's process.
+    pub limits: Limits,
+    /// Control groups of the VMM's process.
+    pub cgroup: cgroup::Request,
+    /// How the VMM's process is related to the jailer's.
+    pub process: Process,
+    /// Arguments of the VMM, untouched.
+    pub pass_through: Vec<OsString>,
+}
+
+/// How the VMM's process is related to the jailer's, which it is if nothing here is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// In a session of its own, without a terminal, while the jailer ends.
+    pub daemonize: bool,
+    /// The first process of a new PID namespace.
+    pub new_pid_ns: bool,
+    /// The superuser of a new user namespace, who is [`Options::owner`] outside.
+    pub new_user_ns: bool,
+    /// File of the messages of a VMM without a terminal, written anew at each start.
+    pub messages: Option<PathBuf>,
+    /// Standard input is a lifeline of a VMM that waits for its guest (see `guests::making`).
+    pub lifeline: bool,
+}
+
+/// Limits of the VMM's process (setrlimit(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Number of open files.
+    pub no_file: u64,
+    /// Largest file it may write, in bytes.
+    pub fsize: Option<u64>,
+}
+
+/// Where jails are if nothing else is said.
+pub const DEFAULT_BASE: &str = "/srv/jailer";
+const DEFAULT_NO_FILE: u64 = 2048;
+/// Limits if nothing else is said.
+pub const DEFAULT_LIMITS: Limits = Limits {
+    no_file: DEFAULT_NO_FILE,
+    fsize: None,
+};
+
+impl Limits {
+    /// Reads the values of `--resource-limit`.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        let mut limits = DEFAULT_LIMITS;
+        for word in words {
+            let parsed = word
+                .split_once('=')
+                .and_then(|(name, value)| Some((name, value.parse::<u64>().ok()?)));
+            match parsed {
+                Some(("no-file", number)) => limits.no_file = number,
+                Some(("fsize", number)) => limits.fsize = Some(number),
+                _ => {
+                    return Err(format!(
+                        "--resource-limit {word}: write no-file=N or fsize=N"
+                    ));
+                }
+            }
+        }
+        Ok(limits)
+    }
+
+    /// Sets the limits of this process.
+    pub fn apply(self) -> io::Result<()> {
+        setrlimit(Resource::RLIMIT_NOFILE, self.no_file, self.no_file)?;
+        if let Some(bytes) = self.fsize {
+            setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `id` can name a guest.
+pub fn check_id(id: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
+        return Err(format!("--id {id}: use 1 to 64 letters, digits and `-`"));
+    }
+    Ok(())
+}
+
+/// The name of the VMM `path`, which names its jails.
+pub fn exec_name(path: &Path) -> Result<String, String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or_default();
+    if name.is_empty() || RESERVED.contains(&name) {
+        return Err(format!(
+            "--exec-file {}: its name cannot name a jail: rename the file",
+            path.display()
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// Returns the directory of jails and the name of the monitor of the guest that `config` defines.
+pub fn place(config: &VmConfig) -> (&'static Path, String) {
+    let named = config
+        .host
+        .as_ref()
+        .and_then(|host| host.exec_file.as_ref());
+    let name = named.and_then(|path| exec_name(path).ok());
+    (Path::new(DEFAULT_BASE), name.unwrap_or("bantam".into()))
+}

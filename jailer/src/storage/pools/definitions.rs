@@ -1,0 +1,164 @@
+//! Where pools are written down: definitions in `/etc/bantam/pools`, which last, and in `/run/bantam/pools` what
+//! is true until the host goes down: a marker for each pool that was started, and a lock for who changes one.
+
+use crate::error::Error;
+use crate::sys::dir::{Dir, ROOT};
+use crate::undo::{Undo, shared_directories};
+use nix::fcntl::{Flock, FlockArg};
+use resources::{ConfigError, PoolDefinition, Problem};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Where definitions are.
+pub const DEFINITIONS: &str = "/etc/bantam/pools";
+const RUNTIME: &str = "/run/bantam/pools";
+/// How long another command on the same pool is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pool `name`.
+///
+/// # Errors
+/// What is wrong with the name, that there is no such pool, or what is wrong with its definition.
+pub fn load(name: &str) -> Result<PoolDefinition, Vec<Problem>> {
+    let wrong = |message: String| vec![Problem::new("pool", message)];
+    resources::check_pool_name(name).map_err(wrong)?;
+    let path = path(name);
+    PoolDefinition::from_file(&path, name).map_err(|error| match error {
+        ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            wrong(format!(
+                "there is no pool `{name}`: `jailer pool list` shows which there are, `jailer pool define \
+                 {name} ...` makes one"
+            ))
+        }
+        other => wrong(crate::error::chain(&other)),
+    })
+}
+
+/// The names of all pools.
+pub fn names() -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(DEFINITIONS) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let file = entry?.file_name();
+        let name = file.to_str().and_then(|name| name.strip_suffix(".json"));
+        names.extend(
+            name.filter(|n| resources::check_pool_name(n).is_ok())
+                .map(str::to_owned),
+        );
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Writes a new definition: whole or not at all.
+///
+/// # Errors
+/// There is a pool of that name, or what the host says.
+pub fn save(definition: &PoolDefinition) -> Result<(), Error> {
+    let name = &definition.name;
+    let (file, temporary) = (format!("{name}.json"), format!(".{name}.json.new"));
+    let dir = shared_directories(Path::new(DEFINITIONS), 0o755)?;
+    let mut text = serde_json::to_vec_pretty(definition)
+        .map_err(|e| Error::step("write the definition")(io::Error::other(e)))?;
+    text.push(b'\n');
+    let written = dir.write_whole(&file, &temporary, 0o644, &text, false);
+    written.map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => clash(name),
+        _ => Error::step(format!("write {}", path(name).display()))(e),
+    })?;
+    dir.sync()
+        .map_err(Error::step(format!("write {DEFINITIONS}")))
+}
+
+/// What to say if there is a pool of that name.
+pub fn clash(name: &str) -> Error {
+    let message = format!(
+        "there is a pool `{name}` already ({}): `jailer pool undefine {name}` first, or choose another name",
+        path(name).display()
+    );
+    Error::Problems(vec![Problem::new("pool", message)])
+}
+
+/// Forgets a definition.
+pub fn remove(name: &str) -> Result<(), Error> {
+    let path = path(name);
+    let removed = || {
+        std::fs::remove_file(&path)?;
+        File::open(DEFINITIONS)?.sync_all()
+    };
+    removed().map_err(Error::step(format!("remove {}", path.display())))
+}
+
+/// Where the definition of `name` is.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(DEFINITIONS).join(format!("{name}.json"))
+}
+
+/// The directory of markers and locks.
+pub fn runtime() -> Result<Dir, Error> {
+    shared_directories(Path::new(RUNTIME), 0o755)
+}
+
+/// Whether `name` was started since the host is up.
+pub fn is_marked(name: &str) -> bool {
+    Path::new(RUNTIME).join(name).symlink_metadata().is_ok()
+}
+
+/// Notes that `name` is started.
+pub fn mark(name: &str, undo: &mut Undo) -> Result<(), Error> {
+    runtime()?.make_file(undo, name, 0o644, ROOT, |_| Ok(()))
+}
+
+/// Notes that `name` is started no longer.
+pub fn unmark(name: &str) -> Result<(), Error> {
+    runtime()?.remove_leftover(name)
+}
+
+/// The lock of a pool: no other command starts, stops or changes the pool while this lives.
+#[derive(Debug)]
+pub struct PoolLock {
+    _lock: Flock<File>,
+}
+
+/// Waits for the lock of the pool `name`. With `shared`, other commands that only add volumes may hold it as well.
+///
+/// # Errors
+/// [`Error`], if another command holds it too long, or a signal asks this one to stop.
+pub fn lock(name: &str, shared: bool, undo: &mut Undo) -> Result<PoolLock, Error> {
+    let path = runtime()?.path().join(format!(".{name}.lock"));
+    let failed = || format!("lock {}", path.display());
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let mut file = options
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(Error::step(failed()))?;
+    let how = match shared {
+        true => FlockArg::LockSharedNonblock,
+        false => FlockArg::LockExclusiveNonblock,
+    };
+    let started = Instant::now();
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(PoolLock { _lock: lock }),
+            Err((_, e)) if e != nix::errno::Errno::EWOULDBLOCK => {
+                return Err(Error::step(failed())(e));
+            }
+            Err((unlocked, _)) if started.elapsed() < PATIENCE => file = unlocked,
+            Err(_) => {
+                let message = "another command is at work on it: try again when that has ended";
+                return Err(Error::step(format!("use the pool {name}"))(
+                    io::Error::other(message),
+                ));
+            }
+        }
+        undo.checkpoint()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

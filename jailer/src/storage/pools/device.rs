@@ -1,0 +1,82 @@
+//! New volumes that are block devices: what was there before is overwritten before a guest gets to see it.
+
+use crate::error::Error;
+use crate::storage::copy::zero;
+use crate::storage::lock;
+use crate::storage::qcow2;
+use crate::storage::volume::{Content, Wanted};
+use crate::sys::dir::by_descriptor;
+use crate::undo::Undo;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// Whether `name` can be that of a `kind` of device, which takes `most` bytes: what the host's programs and
+/// directories of devices read as a name and nothing more.
+pub fn check_name(name: &str, most: usize, kind: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
+    match name.len() <= most && name.chars().all(plain) {
+        true => Ok(()),
+        false => Err(format!(
+            "`{name}` cannot name a {kind}: use at most {most} letters, digits, `+`, `_`, `.`, `-`"
+        )),
+    }
+}
+
+/// Size of a device in bytes.
+pub fn size(device: &File) -> Result<u64, Error> {
+    let mut device = device;
+    let size = device.seek(SeekFrom::End(0));
+    size.map_err(Error::step("measure the volume"))
+}
+
+/// Makes all of the new volume `device` what is wanted; it is on the disk when this returns.
+pub fn fill(device: &File, wanted: &Wanted, undo: &mut Undo) -> Result<(), Error> {
+    let failed = || Error::step::<io::Error>(format!("fill the volume ({})", wanted.key));
+    if !lock::lock(device, false).map_err(failed())? {
+        return Err(failed()(io::Error::other("somebody uses it already")));
+    }
+    let size = size(device)?;
+    match &wanted.content {
+        Content::Empty => zero(device, 0, size, undo)?.map_err(failed())?,
+        Content::Copy(source) => {
+            source
+                .copy_to_device(device, size, undo)?
+                .map_err(failed())?;
+        }
+        Content::Qcow2(source) => {
+            zero(device, source.size, size, undo)?.map_err(failed())?;
+            qcow2::convert(source, qcow2::Target::Device(device), undo)?;
+        }
+    }
+    device.sync_all().map_err(failed())
+}
+
+/// Zeroes what a volume has gained beyond its `former` size.
+pub fn zero_beyond(device: &File, former: u64, undo: &mut Undo) -> Result<(), Error> {
+    let now = size(device)?;
+    let failed = "zero what the volume has gained";
+    zero(device, former.min(now), now, undo)?.map_err(Error::step(failed))?;
+    device.sync_all().map_err(Error::step(failed))
+}
+
+/// Opens the block device at `path`, which only the superuser can have laid; `NotFound` if it is none.
+pub fn open_device(path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let look = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    if !look.metadata()?.file_type().is_block_device() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    if flags.contains(OFlag::O_PATH) {
+        return Ok(look.into());
+    }
+    let flags = flags | OFlag::O_CLOEXEC;
+    let mode = Mode::empty();
+    Ok(nix::fcntl::open(&by_descriptor(&look), flags, mode)?)
+}

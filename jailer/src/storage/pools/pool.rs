@@ -1,0 +1,141 @@
+//! A storage pool: what every type of pool can do ([`Backend`], a file for each type), and what is the same for
+//! all: whether it is active, its names, its locks. Used by `jailer pool`, by `jailer volume` and by the start
+//! of a guest whose drive names a pool.
+
+use crate::error::Error;
+use crate::storage::lock;
+use crate::storage::pools::backend::Backend;
+use crate::storage::pools::definitions;
+use crate::storage::pools::directory::Directory;
+use crate::storage::pools::disk::Disk;
+use crate::storage::pools::logical::Logical;
+use nix::fcntl::OFlag;
+use resources::{PoolDefinition, PoolType, Problem};
+use std::fs::File;
+use std::io;
+
+/// A pool that is defined.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its definition.
+    pub definition: PoolDefinition,
+    /// What it is made of.
+    pub backend: Box<dyn Backend>,
+}
+
+impl Pool {
+    /// The pool `name`.
+    ///
+    /// # Errors
+    /// There is none, or its definition is wrong.
+    pub fn load(name: &str) -> Result<Self, Vec<Problem>> {
+        definitions::load(name).map(Self::new)
+    }
+
+    /// The pool that `definition` defines.
+    pub fn new(definition: PoolDefinition) -> Self {
+        let backend: Box<dyn Backend> = match definition.kind {
+            PoolType::Dir | PoolType::Netfs => Box::new(Directory::new(&definition)),
+            PoolType::Logical => Box::new(Logical::new(&definition)),
+            PoolType::Disk => Box::new(Disk::new(&definition)),
+        };
+        Self {
+            definition,
+            backend,
+        }
+    }
+
+    /// The active pool `name`.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and that it is not active.
+    pub fn active(name: &str) -> Result<Self, Vec<Problem>> {
+        let pool = Self::load(name)?;
+        if pool.is_active() {
+            return Ok(pool);
+        }
+        let message = format!("`{name}` is not active: `jailer pool start {name}`");
+        Err(vec![Problem::new("pool", message)])
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// Whether it was started, and what that made is there.
+    pub fn is_active(&self) -> bool {
+        definitions::is_marked(self.name()) && self.backend.is_there()
+    }
+
+    /// Whether a volume here can be called `name`.
+    pub fn check_name(&self, name: &str) -> Result<(), String> {
+        resources::check_volume_name(name)?;
+        self.backend.check_name(name)
+    }
+
+    /// The volumes that guests use.
+    pub fn in_use(&self) -> Result<Vec<String>, Error> {
+        let volumes = self.backend.volumes()?.into_iter();
+        let used = volumes.filter(|volume| {
+            let opened = self.backend.open(&volume.name, OFlag::O_PATH);
+            opened.is_ok_and(|fd| lock::in_use(&fd, false))
+        });
+        Ok(used.map(|volume| volume.name).collect())
+    }
+
+    /// Opens the volume `name`, and locks it as the VMM would: shared for reading, alone for writing.
+    ///
+    /// # Errors
+    /// There is none, it is in use, or what the host says.
+    pub fn lock(&self, name: &str, write: bool) -> Result<File, Error> {
+        let flags = if write {
+            OFlag::O_RDWR
+        } else {
+            OFlag::O_RDONLY
+        };
+        let file = self.open(name, flags)?;
+        let pool = self.name();
+        match lock::lock(&file, !write) {
+            Ok(true) => Ok(file),
+            Ok(false) => Err(in_use(pool, name)),
+            Err(e) => Err(Error::step(format!("lock the volume {name} of {pool}"))(e)),
+        }
+    }
+
+    /// Opens the volume `name`.
+    ///
+    /// # Errors
+    /// There is none, or what the host says.
+    pub fn open(&self, name: &str, flags: OFlag) -> Result<File, Error> {
+        let pool = self.name();
+        match self.backend.open(name, flags) {
+            Ok(fd) => Ok(fd.into()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let message = format!(
+                    "there is no volume `{name}` in {pool}: `jailer volume list --pool {pool}` shows which \
+                     there are"
+                );
+                Err(Error::Problems(vec![Problem::new("volume", message)]))
+            }
+            Err(e) => {
+                let hint = match (self.definition.kind, e.kind()) {
+                    (PoolType::Netfs, io::ErrorKind::PermissionDenied) => {
+                        "; the server must export it with no_root_squash"
+                    }
+                    _ => "",
+                };
+                Err(Error::step(format!(
+                    "open the volume {name} of {pool}{hint}"
+                ))(e))
+            }
+        }
+    }
+}
+
+/// What to say if a guest uses the volume.
+pub fn in_use(pool: &str, name: &str) -> Error {
+    let message =
+        format!("`{name}` of {pool} is in use by a guest or another command: stop that first");
+    Error::Problems(vec![Problem::new("volume", message)])
+}
