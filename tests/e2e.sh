@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 harness=tests/harness
 out=$PWD/target/e2e
-suites="boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp"
+suites="boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp documents"
 # Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
 known="$suites jailer"
 
@@ -37,7 +37,7 @@ usage() {
     cat <<'END'
 usage: tests/e2e.sh [--soak] [--after ACTION]... [SUITE[::TEST-PATTERN]]...
 
-Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp), or those named, on real KVM.
+Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp documents), or those named, on real KVM.
 Without any it runs a third of boot's, all of the others', and a few again after each ACTION.
 
   --soak          the full counts that take hours on an emulated host, all of boot's, and all that can be after each ACTION
