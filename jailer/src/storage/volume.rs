@@ -1,5 +1,5 @@
 //! A volume that does not exist yet: an image in a directory, empty or from another image. Made for a guest's
-//! drive when it starts, and by `jailer volume`.
+//! drive when it starts, and by `bantamctl volume`.
 //!
 //! It appears under its name only when it is whole, so that a jailer killed on the way leaves no
 //! half of one, and never in place of a file that came there meanwhile.

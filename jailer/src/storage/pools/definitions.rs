@@ -29,7 +29,7 @@ pub fn load(name: &str) -> Result<PoolDefinition, Vec<Problem>> {
     PoolDefinition::from_file(&path, name).map_err(|error| match error {
         ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             wrong(format!(
-                "there is no pool `{name}`: `jailer pool list` shows which there are, `jailer pool define \
+                "there is no pool `{name}`: `bantamctl pool list` shows which there are, `bantamctl pool define \
                  {name} ...` makes one"
             ))
         }
@@ -79,7 +79,7 @@ pub fn save(definition: &PoolDefinition) -> Result<(), Error> {
 /// What to say if there is a pool of that name.
 pub fn clash(name: &str) -> Error {
     let message = format!(
-        "there is a pool `{name}` already ({}): `jailer pool undefine {name}` first, or choose another name",
+        "there is a pool `{name}` already ({}): `bantamctl pool undefine {name}` first, or choose another name",
         path(name).display()
     );
     Error::Problems(vec![Problem::new("pool", message)])

@@ -1,5 +1,5 @@
 //! A storage pool: what every type of pool can do ([`Backend`], a file for each type), and what is the same for
-//! all: whether it is active, its names, its locks. Used by `jailer pool`, by `jailer volume` and by the start
+//! all: whether it is active, its names, its locks. Used by `bantamctl pool`, by `bantamctl volume` and by the start
 //! of a guest whose drive names a pool.
 
 use crate::error::Error;
@@ -54,7 +54,7 @@ impl Pool {
         if pool.is_active() {
             return Ok(pool);
         }
-        let message = format!("`{name}` is not active: `jailer pool start {name}`");
+        let message = format!("`{name}` is not active: `bantamctl pool start {name}`");
         Err(vec![Problem::new("pool", message)])
     }
 
@@ -113,7 +113,7 @@ impl Pool {
             Ok(fd) => Ok(fd.into()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let message = format!(
-                    "there is no volume `{name}` in {pool}: `jailer volume list --pool {pool}` shows which \
+                    "there is no volume `{name}` in {pool}: `bantamctl volume list --pool {pool}` shows which \
                      there are"
                 );
                 Err(Error::Problems(vec![Problem::new("volume", message)]))
