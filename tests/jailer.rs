@@ -176,7 +176,7 @@ fn one_guest_to_an_id_and_a_bridge_for_many() {
     let text = expect(&world.run("g1"), 152);
     contains(
         &text,
-        &["--id", "choose another --id", "tap0 exists already"],
+        &["--id", "choose another --id", "there is a device tap0 already"],
     );
     assert_eq!(world.state(), before);
 
@@ -281,7 +281,7 @@ fn everything_wrong_is_told_at_once_and_nothing_made() {
             "drives[5].path_on_host",
             "neither a file nor a block device",
             "network-interfaces[0].host_dev_name: there is no tap tap0",
-            "network-interfaces[1].host_dev_name: a device plain exists already",
+            "network-interfaces[1].host_dev_name: there is a device plain already",
             "network-interfaces[2].bridge: other is a device of kind `veth`",
             "network-interfaces[3].host_dev_name: dummy0 is a device of kind `bridge`",
         ],
@@ -457,7 +457,7 @@ fn what_a_guest_left_in_its_jail_leads_nowhere() {
     fs::remove_dir_all(root.join("dev")).unwrap();
     symlink(world.path("victims"), root.join("dev")).unwrap();
     let text = expect(&world.run("g1"), 1);
-    contains(&text, &["root/dev", "remove what is there"]);
+    contains(&text, &["root/dev", "remove the file in its place"]);
     assert_eq!(tree(&world.path("victims")), before);
 }
 
@@ -535,7 +535,7 @@ fn a_tap_of_the_operator_s_is_handed_over() {
     world.config("up", &json!({"network-interfaces": network}));
     let guest = world.start("g1");
     let text = expect(&world.run("g2"), 152);
-    contains(&text, &["the tap tap7 is taken by another process"]);
+    contains(&text, &["another process uses the tap tap7"]);
     guest.terminate();
     contains(&links().join("\n"), &["tap7 up=true"]);
 }

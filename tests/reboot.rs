@@ -17,7 +17,7 @@
 mod harness;
 
 use harness::{bantam, image, rounds, sh};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What the small guest does: counts its starts, serves what it counted, and heeds the power button.

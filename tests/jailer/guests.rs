@@ -189,6 +189,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
         ],
     ));
     assert_eq!(show("web1")["autostart"], true);
+    let uid = show("web1")["config"]["host"]["uid"].to_string();
     sh("ip link add plain type veth peer name other");
     let before = world.state();
     let long = "n".repeat(4096);
@@ -240,7 +241,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
         ),
         (
             "w",
-            vec!["--uid", "64200"],
+            vec!["--uid", &uid],
             152,
             vec!["--uid", "another guest's"],
         ),

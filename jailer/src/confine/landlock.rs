@@ -1,5 +1,5 @@
-//! Landlock (landlock(7)), where the kernel has it: rules on this thread that it cannot lift, under the
-//! jail and the missing capabilities. They hold also against what a way out of the jail would reach.
+//! Landlock (landlock(7)), where the kernel has it: a second wall behind the jail and the dropped capabilities, which also
+//! holds outside the jail.
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
@@ -10,14 +10,11 @@ use nix::sys::stat::Mode;
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The newest rules that are asked for; an older kernel takes those that it knows.
+/// The newest ABI that is requested; an older kernel applies the rules that it knows.
 const NEWEST: ABI = ABI::V6;
 
-/// Lets this thread reach nothing outside its root, execute nothing but `program`, make no device node,
-/// and neither use TCP nor signal, trace or connect to processes outside.
-///
-/// # Errors
-/// What the host says; a kernel without Landlock is none.
+/// Restricts this thread to files below its root. It can execute `program` alone, make no device node, use no TCP, and not
+/// signal, trace or connect to processes outside. A kernel without Landlock is no error.
 pub fn restrict(program: &str) -> io::Result<()> {
     let (root, program) = (open("/")?, open(program)?);
     apply(root, program).map_err(io::Error::other)

@@ -1,4 +1,4 @@
-//! Namespaces: the jailer's own view of mounts, and the network it was told to start in.
+//! Namespaces of mounts, users and networks, and the change of the root directory.
 
 use crate::error::Error;
 use crate::sys::dir::{Dir, Owner, by_descriptor};
@@ -14,20 +14,20 @@ use std::path::Path;
 
 const NONE: Option<&str> = None;
 
-/// The mount namespace the jailer was started in.
+/// The mount namespace in which the jailer was started.
 #[derive(Debug)]
 pub struct Home(File);
 
 impl Home {
-    /// Goes back there, so that what is mounted in the jail is in the way of nothing.
+    /// Enters it again, so that no mount in the jail hinders the removal of files.
     pub fn enter(&self) -> io::Result<()> {
-        // The kernel moves only a thread that shares its root and working directory with no other.
+        // The kernel moves only a thread that shares its root and working directory with no other thread.
         unshare(CloneFlags::CLONE_FS)?;
         Ok(setns(&self.0, CloneFlags::CLONE_NEWNS)?)
     }
 }
 
-/// Gives this thread mounts of its own, which nobody else sees and which end with the process.
+/// Gives this thread a mount namespace of its own, which ends with the process. Returns the former one.
 pub fn own_mounts() -> Result<Home, Error> {
     let home = File::open("/proc/self/ns/mnt")
         .map_err(Error::step("open /proc/self/ns/mnt; is /proc mounted?"))?;
@@ -42,21 +42,20 @@ pub fn own_mounts() -> Result<Home, Error> {
     Ok(Home(home))
 }
 
-/// A handle of /proc, which stays when the process has entered its jail.
+/// Opens /proc. The descriptor stays valid when the process has entered its jail.
 pub fn proc() -> io::Result<Dir> {
     Dir::open(Path::new("/proc"))
 }
 
-/// Goes into a user namespace in which `owner`, whom this thread is already, is the superuser. `proc` is
-/// a handle of /proc.
+/// Enters a new user namespace in which `owner`, who this thread runs as, is the superuser. `proc` is /proc.
 ///
 /// # Errors
-/// What the host says; `EINVAL` if the process has other threads.
+/// `EINVAL` if the process has other threads.
 pub fn enter_user(owner: Owner, proc: &Dir) -> io::Result<()> {
-    // Becoming another user took away this process's own files in /proc.
+    // The change of the user made this process's files in /proc root's.
     nix::sys::prctl::set_dumpable(true)?;
     unshare(CloneFlags::CLONE_NEWUSER)?;
-    // user_namespaces(7): the groups' map is an unprivileged process's only if it gives up setgroups(2).
+    // user_namespaces(7): an unprivileged process may write its gid_map only after it has given up setgroups(2).
     for (name, text) in [
         ("setgroups", "deny".to_owned()),
         ("gid_map", format!("0 {} 1", owner.gid)),
@@ -76,7 +75,7 @@ pub fn enter_network(path: &Path) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Runs `action` in the network namespace `path`, and comes back.
+/// Runs `action` in the network namespace `path`, and enters the former one again.
 pub fn in_network<T>(path: &Path, action: impl FnOnce() -> T) -> io::Result<T> {
     let home = File::open("/proc/thread-self/ns/net")?;
     enter_network(path)?;
@@ -85,7 +84,7 @@ pub fn in_network<T>(path: &Path, action: impl FnOnce() -> T) -> io::Result<T> {
     Ok(result)
 }
 
-/// Mounts `dir` on itself, with what is mounted below it, and opens it again: a root to pivot to.
+/// Mounts the directory on itself, with all mounts below it, and opens it again: a root for [`pivot`].
 pub fn mount_on_itself(parent: &Dir, name: &str) -> io::Result<Dir> {
     let dir = parent.enter(name)?;
     let path = by_descriptor(&dir);
@@ -100,7 +99,7 @@ pub fn bind(source: &impl AsFd, target: &impl AsFd) -> io::Result<()> {
     Ok(mount(Some(&source), &target, NONE, MsFlags::MS_BIND, NONE)?)
 }
 
-/// Restricts the mount whose root is the open file `mounted`.
+/// Restricts the mount whose root is the open file `mounted`: no setuid, no exec, and as the flags say.
 pub fn restrict(mounted: &impl AsFd, read_only: bool, device: bool) -> io::Result<()> {
     let mut flags =
         MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -109,19 +108,19 @@ pub fn restrict(mounted: &impl AsFd, read_only: bool, device: bool) -> io::Resul
     Ok(mount(NONE, &by_descriptor(mounted), NONE, flags, NONE)?)
 }
 
-/// Makes `above`, a mount of its own, this process's `/`, lets go of every mount that is not below it, and
-/// goes to `root`, which is.
+/// Makes `above`, a mount, this process's `/`, unmounts everything that is not below it, and makes `root`, which is below
+/// it, the working directory.
 pub fn pivot(above: &Dir, root: &Dir) -> io::Result<()> {
     fchdir(above)?;
-    // The old root is mounted over the new one, and taken away from there (pivot_root(2)).
+    // The old root is mounted over the new one, and unmounted from there (pivot_root(2)).
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(fchdir(root)?)
 }
 
-/// Makes the working directory this process's `/`. If it is not that of its mounts, the kernel
-/// gives the process no user namespace any more, in which it would have every capability over new
-/// namespaces and much of the kernel's code to try them on (user_namespaces(7), EPERM).
+/// Makes the working directory this process's `/`. As that differs from the root of its mount namespace, the kernel refuses
+/// the process a user namespace (user_namespaces(7), EPERM), in which it would have every capability over new namespaces,
+/// and could attack much of the kernel's code.
 pub fn close_root() -> io::Result<()> {
     Ok(nix::unistd::chroot(".")?)
 }

@@ -1,8 +1,7 @@
-//! Taking every privilege away from this thread, for good, and trying beforehand what the
-//! unprivileged user may open.
+//! Drops every privilege of this thread for good, and checks beforehand what the unprivileged user may open.
 //!
-//! System calls are made directly: the C library's functions change all threads of the process,
-//! and the one that takes back a failed start keeps its privileges (see `guardian.rs`).
+//! System calls are made directly: the C library's functions change all threads of the process, but the thread that undoes
+//! a failed start keeps its privileges (see `jail/guardian.rs`).
 
 use crate::confine::namespaces;
 use crate::sys::dir::{Dir, Owner, ROOT};
@@ -10,11 +9,11 @@ use nix::errno::Errno;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
-/// Highest capability number the kernel can ever have: the sets are 64 bits wide.
+/// Number of capabilities that the kernel can have at most: the sets are 64 bits wide.
 const MAX_CAPABILITIES: libc::c_ulong = 64;
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_DAC_READ_SEARCH: u32 = 2;
-/// `_LINUX_CAPABILITY_VERSION_3`: two words to a set.
+/// `_LINUX_CAPABILITY_VERSION_3`: a set has two words.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 #[repr(C)]
@@ -40,18 +39,17 @@ const NO_CAPABILITIES: Capabilities = [CapabilityWord {
     inheritable: 0,
 }; 2];
 
-/// Becomes `owner` with no capability and no way to any, and makes sure of it; the working directory becomes
-/// `/`. With `user_ns`, a handle of /proc, `owner` is the superuser of a user namespace of its own, and the
-/// process has one thread.
+/// Becomes `owner` without any capability or a way to regain one, and verifies that; the working directory becomes `/`.
+/// With `user_ns`, which is /proc, `owner` is the superuser of a new user namespace; the process must have one thread.
 ///
 /// # Errors
-/// What the host says, or that a privilege is left.
+/// An error of the host, or that a privilege could be regained.
 pub fn drop_all(mut owner: Owner, user_ns: Option<&Dir>) -> io::Result<()> {
     drop_groups()?;
     leave_keyring()?;
     if let Some(proc) = user_ns {
         become_user(owner)?;
-        // There it has every capability again, over nothing of ours; they are dropped below.
+        // There this thread has every capability again, over nothing of the host's; they are dropped below.
         namespaces::enter_user(owner, proc)?;
         owner = ROOT;
     }
@@ -65,7 +63,7 @@ pub fn drop_all(mut owner: Owner, user_ns: Option<&Dir>) -> io::Result<()> {
     for capability in 0..MAX_CAPABILITIES {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
-            // The kernel knows no more.
+            // The kernel has no more capabilities.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
             Err(e) => return Err(e),
         }
@@ -80,7 +78,7 @@ fn become_user(owner: Owner) -> io::Result<()> {
     set_ids(libc::SYS_setresuid, owner.uid.as_raw())
 }
 
-/// Tries to get back what [`drop_all`] took away.
+/// Tries to regain what [`drop_all`] dropped.
 fn verify(owner: Owner) -> io::Result<()> {
     let left = |what: &str| Err(io::Error::other(format!("{what} could be regained")));
     if !owner.uid.is_root() && set_ids(libc::SYS_setresuid, 0).is_ok() {
@@ -109,8 +107,8 @@ pub fn drop_groups() -> io::Result<()> {
         .map(drop)
 }
 
-/// Leaves the keyring of the session that this process was started in: who has a session has its keys,
-/// whatever user it is (session-keyring(7)). The new one is empty.
+/// Joins a new, empty session keyring: a process has the keys of its session's keyring, whatever its user
+/// (session-keyring(7)).
 #[expect(unsafe_code, reason = "keyctl has no safe wrapper")]
 fn leave_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -118,21 +116,21 @@ fn leave_keyring() -> io::Result<()> {
     // SAFETY: no name is read from the null pointer.
     let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, unnamed) };
     match checked(joined) {
-        // No keys in this kernel, or a container's filter keeps them from us and all that we execute.
+        // This kernel has no keyrings, or a container's filter denies them to this process and all that it executes.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         other => other.map(drop),
     }
 }
 
-/// Whether `owner` may open the open file `file` (an `O_PATH` descriptor will do) itself, whatever
-/// directories lead to it; for writing too if `write`. The caller has left its groups.
+/// Returns whether `owner` may open the file `file`, which may be an `O_PATH` descriptor, by its own mode and ACL; with
+/// `write`, for writing, too. The caller has left its groups.
 ///
 /// # Errors
-/// What the host says, where it is not about permission: a read-only file system.
+/// Errors other than missing permission, e.g. `EROFS`.
 pub fn may_open(file: impl AsFd, owner: Owner, write: bool) -> io::Result<bool> {
     let before = capabilities()?;
     let mut lowered = before;
-    // The superuser of a jail has no capability either.
+    // A jail's superuser has no capability either.
     if let Some(word) = lowered.first_mut() {
         word.effective &= !(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH);
     }
@@ -159,11 +157,11 @@ pub fn may_open(file: impl AsFd, owner: Owner, write: bool) -> io::Result<bool> 
 fn access(file: impl AsFd, mode: libc::c_int) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
     let fd = file.as_fd().as_raw_fd();
-    // SAFETY: the path is a string that lives for ever, and is only read.
+    // SAFETY: the path is a static string, and is only read.
     checked(unsafe { libc::syscall(libc::SYS_faccessat2, fd, c"".as_ptr(), mode, flags) }).map(drop)
 }
 
-/// Returns the former id.
+/// Sets the id; returns the former one.
 #[expect(unsafe_code, reason = "for this thread only there is no safe wrapper")]
 fn set_fs_id(call: libc::c_long, id: u32) -> u32 {
     // SAFETY: setfsuid and setfsgid take and return numbers.
@@ -184,8 +182,8 @@ fn capabilities() -> io::Result<Capabilities> {
         pid: 0,
     };
     let mut words = NO_CAPABILITIES;
-    // SAFETY: header and words live until the call returns, and have the layout and number of
-    // words that this version of the call writes.
+    // SAFETY: header and words live until the call returns, and have the layout and the number of words that this version
+    // of the call writes.
     checked(unsafe { libc::syscall(libc::SYS_capget, &mut header, words.as_mut_ptr()) })?;
     Ok(words)
 }

@@ -1,8 +1,7 @@
-//! A place for a program that reads what a guest or the internet wrote: nobody's user, no privilege, no network,
-//! processes of its own, and of the host's files only `/usr`, for reading. What it is to work on it is given as
-//! open descriptors.
+//! A sandbox for a program that reads untrusted files: the user nobody, no privilege, no network, a PID namespace of its
+//! own, and of the host's files only `/usr`, read-only. The program gets the files it works on as open descriptors.
 //!
-//! Everything here runs between fork and exec of [`crate::sys::tool::Tool`], in a process that was one thread.
+//! Everything here runs between fork and exec of [`crate::sys::tool::Tool`], in a process with one thread.
 
 use crate::confine::privileges;
 use crate::sys::dir::Owner;
@@ -23,16 +22,16 @@ pub const NOBODY: Owner = Owner {
     gid: Gid::from_raw(65534),
 };
 
-/// A device that the program finds as `/device`, its own.
+/// Number of the device that the program finds as `/device`.
 pub type Device = libc::dev_t;
 
 const NONE: Option<&str> = None;
-/// Memory a program may have, in bytes: qemu-img takes a few hundred MiB of addresses.
+/// Most address space of a program, in bytes; qemu-img takes a few hundred MiB.
 pub const MAX_MEMORY: u64 = 4 << 30;
 const MAX_FILES: u64 = 256;
 
-/// Goes in. `root` is an empty directory of the host to mount on, out of others' sight; no file may become
-/// longer than `max_file` bytes.
+/// Enters the sandbox. `root` is an empty directory of the host to mount on; other processes do not see the mounts. No file
+/// can become longer than `max_file` bytes. After an error the process must end.
 pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<()> {
     let own = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
@@ -40,7 +39,7 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWPID;
     unshare(own)?;
-    go_on_in_child()?;
+    continue_in_child()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     furnish(root, device)?;
     give_up(&[
@@ -50,8 +49,8 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
     ])
 }
 
-/// Makes this process nobody's, without any privilege, and bounds what it may use. It leaves no image of its
-/// memory behind.
+/// Becomes the user nobody without any privilege, and limits the process's resources. It writes no core dump. After an error
+/// the process must end.
 pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
     for (resource, limit) in [(Resource::RLIMIT_CORE, 0)].iter().chain(limits) {
         setrlimit(*resource, *limit, *limit)?;
@@ -59,15 +58,15 @@ pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
     privileges::drop_all(NOBODY, None)
 }
 
-/// Only a child is in the new namespace of processes. The parent waits for it and ends as it did.
+/// Continues in a child, because only a child is in the new PID namespace. The parent waits for it, and ends with its status.
 #[expect(unsafe_code, reason = "fork")]
-fn go_on_in_child() -> io::Result<()> {
+fn continue_in_child() -> io::Result<()> {
     // SAFETY: this process has one thread, so no lock is held that the child could wait for.
     let child = match unsafe { fork() }? {
         ForkResult::Child => return Ok(()),
         ForkResult::Parent { child } => child,
     };
-    // The one who started us waits until this end of its pipe is closed.
+    // The process that started this one waits until its pipe is closed.
     // SAFETY: this process uses no descriptor any more.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     let status = match ended(child) {
@@ -78,7 +77,7 @@ fn go_on_in_child() -> io::Result<()> {
     unsafe { libc::_exit(status) }
 }
 
-/// Waits for `child`, whatever signals come.
+/// Waits for the end of `child`.
 pub fn ended(child: Pid) -> nix::Result<WaitStatus> {
     loop {
         match waitpid(child, None) {
@@ -127,7 +126,7 @@ fn furnish(root: &Path, device: Option<Device>) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Mounts `from` on `to`, for reading.
+/// Mounts `from` on `to`, read-only.
 fn bind(from: &Path, to: &Path) -> io::Result<()> {
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(from), to, NONE, flags, NONE)?;

@@ -1,26 +1,26 @@
-//! The terminal that the jailer was started at, which is the guest's console then. Who has it open can type there
-//! in the operator's place, for the shell to read when the guest has ended (ioctl_tty(2), TIOCSTI). The
-//! VMM cannot be given a session of its own, which would refuse that: a process group's leader gets none,
-//! and the process stays the jailer's, in the shell's hands. So a filter refuses the requests, which
-//! the VMM's own filter, where it has one, is added to.
+//! Protects the terminal at which the jailer was started, and which becomes the guest's console.
+//!
+//! A process that has the terminal open can insert input there, which the shell reads when the guest has ended
+//! (ioctl_tty(2), TIOCSTI). The monitor cannot get a session of its own, in which the kernel would refuse that: a process
+//! group's leader gets none, and the monitor has the jailer's process id. So a seccomp filter refuses these requests; the
+//! monitor's own filter is added to it.
 
 use nix::errno::Errno;
-
 use std::io::{self, IsTerminal as _};
 
-/// Type as the user; paste what is marked on a virtual console, and more; put another driver before it.
+/// Insert input; paste the selection of a virtual console, among others; change the line discipline.
 const REFUSED: [libc::c_ulong; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
 /// `AUDIT_ARCH_X86_64`: 62, 64 bits, little-endian (linux/audit.h).
 const ARCHITECTURE: u32 = 0xc000_003e;
-/// Set in numbers of the x32 interface, which programs of 64 bits can use.
+/// Bit of the system call numbers of the x32 interface, which 64-bit programs can use.
 const X32: u32 = 0x4000_0000;
-/// Where `struct seccomp_data` has the call's number, its architecture, and the lower half of its second
-/// argument, which is all of an ioctl's request that the kernel looks at.
+/// Offsets in `struct seccomp_data`: the call's number, its architecture, and the lower half of its second argument, which
+/// is all that the kernel reads of an ioctl's request.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const REQUEST: u32 = 24;
 
-/// Keeps this thread from typing at the terminal, if it has one open.
+/// Keeps this thread from inserting input at a terminal, if it has one open.
 pub fn protect() -> io::Result<()> {
     let terminal = io::stdin().is_terminal() || io::stdout().is_terminal();
     if terminal || io::stderr().is_terminal() {
@@ -41,14 +41,14 @@ fn filter() -> io::Result<Vec<libc::sock_filter>> {
         jf: 0,
         k,
     };
-    // Jumps count the instructions that are left out.
+    // A jump counts the instructions that it skips.
     let jump = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let number = |number: libc::c_long| u32::try_from(number).map_err(io::Error::other);
     let denied = libc::SECCOMP_RET_ERRNO | u32::from_ne_bytes(libc::EPERM.to_ne_bytes());
     let mut filter = vec![
         line(load, ARCH),
         jump(equal, ARCHITECTURE, 1, 0),
-        // The interface of 32 bits has other numbers.
+        // The 32-bit interface has other numbers.
         line(end, denied),
         line(load, NUMBER),
         jump(at_least, X32, 0, 1),
@@ -72,7 +72,7 @@ fn install(filter: &[libc::sock_filter]) -> io::Result<()> {
         filter: filter.as_ptr().cast_mut(),
     };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the program and its instructions live until the call returns, which reads as many as it is told.
+    // SAFETY: the program and its instructions live until the call returns, which reads `len` instructions.
     match unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) } {
         -1 => Err(Errno::last().into()),
         _ => Ok(()),

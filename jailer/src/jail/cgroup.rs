@@ -1,8 +1,7 @@
-//! Control groups: `<hierarchy>/<parent>/<id>`, made for the VMM and entered before it runs.
+//! Control groups: `HIERARCHY/PARENT/ID` is made for the monitor, and entered before it runs.
 //!
-//! Version 2 has one hierarchy and version 1 (Linux, Documentation/admin-guide/cgroup-v1) one for each
-//! set of controllers. A version that is asked for is taken; else, as the original does, version 1
-//! where it has the controller, and version 2 elsewhere.
+//! Version 2 has one hierarchy, and version 1 (Linux, Documentation/admin-guide/cgroup-v1) one for each set of controllers.
+//! Without --cgroup-version, version 1 is used for a controller that it has, as Firecracker's jailer does, else version 2.
 
 use crate::error::Error;
 use crate::sys::dir::Dir;
@@ -19,19 +18,19 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the kernel tells what is mounted.
+/// The kernel's list of mounts.
 const MOUNTS: &str = "/proc/mounts";
-/// Which groups this process is in.
+/// The groups of this process.
 const OWN: &str = "/proc/self/cgroup";
-/// Who is in a group; writing `0` puts the writer there. Both versions have it.
+/// The processes of a group, in both versions; writing `0` adds the writer.
 const PROCS: &str = "cgroup.procs";
-/// The same for the threads of a process, in version 1.
+/// The threads of a group, in version 1.
 const TASKS: &str = "tasks";
-/// How long a process that has ended may still be in its group.
+/// How long an ended process may still be in its group.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Files of version 1 that a new group has empty, so that it takes no process (cpusets.rst).
+/// Files of version 1 that are empty in a new group, which therefore accepts no process (cpusets.rst).
 const INHERITED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-/// How often a group whose parent another jailer removed meanwhile is made again.
+/// How often a group is made again if another jailer has removed its parent.
 const ATTEMPTS: usize = 16;
 
 /// The version of a hierarchy.
@@ -43,21 +42,17 @@ pub enum Version {
     Two,
 }
 
-/// What the command line asks for.
+/// The control groups that the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     version: Option<Version>,
     parent: PathBuf,
-    /// Files with what to write into them.
+    /// Files and the values to write to them.
     values: Vec<(String, String)>,
 }
 
 impl Request {
-    /// Reads the words of `--cgroup`, `--cgroup-version` and `--parent-cgroup`; the parent is `name`
-    /// if not given.
-    ///
-    /// # Errors
-    /// What is wrong with them.
+    /// Reads the values of `--cgroup`, `--cgroup-version` and `--parent-cgroup`; the default parent is `name`.
     pub fn parse(
         values: &[String],
         version: Option<&str>,
@@ -98,7 +93,7 @@ impl Request {
     }
 }
 
-/// Whether `path` leads down only.
+/// Returns whether `path` is below its start: relative, and without `..`.
 fn below(path: &str) -> bool {
     let mut parts = Path::new(path).components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
@@ -109,7 +104,7 @@ fn below(path: &str) -> bool {
 struct Hierarchy {
     version: Version,
     path: PathBuf,
-    /// Controllers of version 1 are among its mount options.
+    /// Its mount options, which name the controllers of version 1.
     options: String,
 }
 
@@ -117,7 +112,7 @@ impl Hierarchy {
     fn has(&self, controller: &str) -> bool {
         match self.version {
             Version::One => self.options.split(',').any(|option| option == controller),
-            // What belongs to every group needs no controller.
+            // The files of every group need no controller.
             Version::Two => {
                 controller == "cgroup"
                     || fs::read_to_string(self.path.join("cgroup.controllers"))
@@ -127,7 +122,7 @@ impl Hierarchy {
     }
 }
 
-/// The hierarchies that `mounts`, of the form of [`MOUNTS`], has.
+/// Returns the hierarchies in `mounts`, of the form of [`MOUNTS`].
 fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     let lines = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
@@ -146,23 +141,23 @@ fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
     lines.collect()
 }
 
-/// One group to make, or to join if it is there.
+/// One group to make, or to join if it exists.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     version: Version,
     hierarchy: PathBuf,
-    /// Below the hierarchy.
+    /// Path below the hierarchy.
     path: PathBuf,
     values: Vec<(String, String)>,
-    /// Only join it.
+    /// Whether it is only joined.
     existing: bool,
 }
 
-/// All groups that the VMM goes into.
+/// All groups of the monitor.
 #[derive(Debug, Default)]
 pub struct Plan(Vec<Group>);
 
-/// Finds where the groups that `request` asks for go.
+/// Finds the hierarchies of the groups in `request`.
 pub fn check(request: &Request, id: &str, problems: &mut Vec<Problem>) -> Plan {
     if request.values.is_empty() && request.version != Some(Version::Two) {
         return Plan::default();
@@ -183,8 +178,7 @@ fn plan(request: &Request, id: &str, mounted: &[Hierarchy], problems: &mut Vec<P
     let mut groups: Vec<Group> = Vec::new();
     let wanted = |h: &&Hierarchy| request.version.is_none_or(|version| version == h.version);
     if request.values.is_empty() {
-        // The documented way to be put into a group that the operator has made; one that is absent
-        // is no error.
+        // The documented way to join a group that the operator has made; a missing group is no error.
         let two = mounted.iter().find(wanted);
         let path = &request.parent;
         let there = two.filter(|h| h.path.join(path).is_dir());
@@ -233,18 +227,19 @@ fn plan(request: &Request, id: &str, mounted: &[Hierarchy], problems: &mut Vec<P
 }
 
 impl Plan {
-    /// The directories of the groups that are made for this guest alone.
+    /// Returns the directories of the groups that are made for this guest alone.
     pub fn directories(&self) -> Vec<PathBuf> {
         let own = self.0.iter().filter(|group| !group.existing);
         own.map(Group::directory).collect()
     }
 
-    /// Makes the groups and puts this process into them.
+    /// Makes the groups, and moves this process into them.
     pub fn enter(&self, undo: &mut Undo) -> Result<(), Error> {
         self.0.iter().try_for_each(|group| group.enter(undo))
     }
 
-    /// The same for a process that this one will make, but for the group of version 2: that one can be made in it.
+    /// As [`Self::enter`], for a future child of this process. The child can be made in the group of version 2, which is
+    /// returned.
     pub fn enter_for_child(&self, undo: &mut Undo) -> Result<Option<ForChild>, Error> {
         let mut for_child = None;
         for group in &self.0 {
@@ -260,11 +255,11 @@ impl Plan {
     }
 }
 
-/// A group of version 2 for a process that is yet to be made. To move one that is there, the kernel waits until no
-/// process of the host is just forking or ending: some 15 ms; one that is made in a group needs no wait.
+/// A group of version 2 for a future child. To move an existing process, the kernel waits until no process of the host is
+/// forking or ending, for some 15 ms; a process that is made in its group does not wait.
 #[derive(Debug)]
 pub struct ForChild {
-    /// Open from before the jail, in which it has no name.
+    /// Opened before the jail, in which it has no name.
     directory: Dir,
 }
 
@@ -276,7 +271,7 @@ impl ForChild {
         })
     }
 
-    /// Puts this process into it.
+    /// Moves this process into it.
     pub fn enter(&self) -> Result<(), Error> {
         let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let opened = openat(&self.directory, PROCS, flags, Mode::empty());
@@ -295,7 +290,7 @@ impl AsFd for ForChild {
 
 fn entering(directory: &Path) -> impl FnOnce(io::Error) -> Error {
     Error::step(format!(
-        "put the process into the control group {}",
+        "move the process into the control group {}",
         directory.display()
     ))
 }
@@ -324,18 +319,18 @@ impl Group {
         self.make_and_fill(undo)?;
         let directory = self.directory();
         let before = self.own().map_err(Error::step(format!("read {OWN}")))?;
-        // The process has one thread yet. To move that alone the kernel need not wait until no process of the
-        // host forks or ends, which takes it tens of milliseconds.
+        // The process still has one thread. To move a thread, the kernel does not wait until no process of the host
+        // is forking or ending, which takes tens of milliseconds.
         let members = match self.version {
             Version::One => TASKS,
             Version::Two => PROCS,
         };
         write(&directory.join(members), "0").map_err(entering(&directory))?;
-        let what = format!("being in the control group {}", directory.display());
+        let what = format!("the process from the control group {}", directory.display());
         undo.made(what, move || write(&before.join(PROCS), "0"))
     }
 
-    /// Makes its directory and those above it.
+    /// Makes its directory and the missing ones above it.
     fn make(&self, undo: &mut Undo) -> Result<(), Error> {
         let directory = self.directory();
         let failed = || Error::step::<io::Error>(format!("make {}", directory.display()));
@@ -349,11 +344,11 @@ impl Group {
         Ok(())
     }
 
-    /// The outer error is a signal's.
+    /// Tries once. The outer error is that a signal is pending.
     fn make_once(&self, undo: &mut Undo) -> Result<io::Result<()>, Error> {
         let mut path = self.hierarchy.clone();
         for part in self.path.components() {
-            if let Err(e) = self.hand_down(&path) {
+            if let Err(e) = self.enable_below(&path) {
                 return Ok(Err(e));
             }
             path.push(part);
@@ -375,9 +370,8 @@ impl Group {
         Ok(Ok(()))
     }
 
-    /// Lets the groups below `path` have the controllers that are asked for (cgroup-v2.rst, "Enabling
-    /// and Disabling").
-    fn hand_down(&self, path: &Path) -> io::Result<()> {
+    /// Enables the requested controllers in the groups below `path` (cgroup-v2.rst, "Enabling and Disabling").
+    fn enable_below(&self, path: &Path) -> io::Result<()> {
         if self.version == Version::One {
             return Ok(());
         }
@@ -391,7 +385,7 @@ impl Group {
                     if is_removed(&e) {
                         return e;
                     }
-                    let hint = "has it processes of its own? name another --parent-cgroup";
+                    let hint = "it may have processes of its own: name another --parent-cgroup";
                     io::Error::new(e.kind(), format!("{}: {e}; {hint}", file.display()))
                 };
                 write(&file, &format!("+{controller}")).map_err(explained)?;
@@ -400,7 +394,7 @@ impl Group {
         Ok(())
     }
 
-    /// The group of this hierarchy that the process is in (cgroups(7)).
+    /// Returns the group of this hierarchy that the process is in (cgroups(7)).
     fn own(&self) -> io::Result<PathBuf> {
         let text = fs::read_to_string(OWN)?;
         let mut lines = text.lines().filter_map(|line| {
@@ -422,7 +416,7 @@ impl Group {
     }
 }
 
-/// Whether the group had gone when we looked, or went while we wrote.
+/// Returns whether the group was removed before or during the write.
 fn is_removed(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
@@ -432,7 +426,7 @@ fn inherit(directory: &Path) -> io::Result<()> {
     for name in INHERITED {
         let file = directory.join(name);
         let Ok(value) = fs::read_to_string(&file) else {
-            // Another controller's.
+            // This controller has no such file.
             continue;
         };
         if value.trim().is_empty() {
@@ -443,7 +437,7 @@ fn inherit(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// One write, as these files want it.
+/// Writes `value` in one write, as the kernel expects it.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     let written = file.write(value.as_bytes())?;
@@ -453,7 +447,7 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a group; one that is not the guest's own stays if others are in it.
+/// Removes a group. A group that is not the guest's own stays if it is in use.
 fn remove(directory: &Path, own: bool) -> io::Result<()> {
     if own {
         return remove_own(directory);
@@ -465,8 +459,8 @@ fn remove(directory: &Path, own: bool) -> io::Result<()> {
     }
 }
 
-/// Removes a group when the last process in it has ended: it lets go of its files, and with them of its
-/// jail's lock, before it leaves its groups.
+/// Removes a group when the last process in it has ended. An ending process closes its files, and so releases its jail's
+/// lock, before it leaves its groups.
 fn remove_own(directory: &Path) -> io::Result<()> {
     let started = Instant::now();
     loop {
@@ -479,9 +473,9 @@ fn remove_own(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the group `directory`, which a guest left, if it is one and nobody is in it.
+/// Removes the group `directory` of an ended guest, if it is a control group and empty.
 pub fn remove_left(directory: &Path) -> io::Result<()> {
-    // A group has this file, and no other directory has a reason to.
+    // Every group has this file, and other directories do not.
     if !directory.join(PROCS).is_file() {
         return Ok(());
     }

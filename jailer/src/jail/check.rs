@@ -1,4 +1,4 @@
-//! Everything that can be known to go wrong, found before anything is made and told at once.
+//! Checks everything before anything is made, and reports all problems at once.
 
 use crate::confine::namespaces::{self, Home};
 use crate::confine::privileges;
@@ -19,52 +19,52 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-/// What can be made: files and devices that exist are open by now.
+/// A checked start. Existing files and devices are open.
 #[derive(Debug)]
 pub struct Plan {
-    /// The VMM.
+    /// The monitor.
     pub exec: ExecFile,
-    /// The guest, if the jailer is to prepare one.
+    /// The guest, if there is a configuration file.
     pub guest: Option<Guest>,
     /// The control groups.
     pub cgroups: cgroup::Plan,
-    /// The mount namespace to go back to.
+    /// The mount namespace in which the jailer was started.
     pub home: Home,
 }
 
-/// A guest that can be prepared.
+/// A checked guest.
 #[derive(Debug)]
 pub struct Guest {
-    /// Its configuration, with paths of the host.
+    /// Its configuration, with the host's paths.
     pub config: VmConfig,
     /// Its files.
     pub files: Files<Image>,
     /// Its interfaces.
     pub interfaces: Vec<Interface>,
-    /// The volume that tells it who it is.
+    /// Its cloud-init seed.
     pub seed: Option<Vec<u8>>,
 }
 
 impl Guest {
-    /// The bridges it goes on.
+    /// Returns the bridges of its interfaces.
     pub fn bridges(&self) -> impl Iterator<Item = &str> {
         let interfaces = self.config.network_interfaces.iter();
         interfaces.filter_map(|interface| interface.bridge.as_deref())
     }
 }
 
-/// Enters a mount namespace of its own and the network namespace asked for, which leaves no trace, and
-/// looks at everything from there.
+/// Enters a mount namespace of its own and the requested network namespace, which leave no trace, and checks everything
+/// from there.
 ///
 /// # Errors
-/// [`Error::Problems`], all of them; [`Error::Step`] if the process cannot even look.
+/// [`Error::Problems`] with all problems; [`Error::Step`] if the process cannot enter the namespaces.
 pub fn check(options: &Options) -> Result<Plan, Error> {
     let mut problems = Vec::new();
     let home = if nix::unistd::geteuid().is_root() {
         privileges::drop_groups().map_err(Error::step("leave the groups of the superuser"))?;
         Some(namespaces::own_mounts()?)
     } else {
-        let message = "must be started by root, e.g. with sudo: the guest itself will run as --uid";
+        let message = "must be started by root, e.g. with sudo; the guest itself runs as --uid";
         problems.push(Problem::new("jailer", message));
         None
     };
@@ -107,7 +107,7 @@ fn enter_network(path: Option<&Path>, problems: &mut Vec<Problem>) -> bool {
     false
 }
 
-/// The standard streams go into the jail as they are.
+/// The monitor inherits the standard streams.
 fn check_streams(problems: &mut Vec<Problem>) {
     let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
     for (stream, name) in [
@@ -116,7 +116,8 @@ fn check_streams(problems: &mut Vec<Problem>) {
         (errors.as_fd(), "standard error"),
     ] {
         if fstat(stream).is_ok_and(|stat| kind(&stat) == SFlag::S_IFDIR) {
-            let message = "is a directory, which would be a way out of the jail; use /dev/null";
+            let message =
+                "is a directory, through which a process could leave the jail; use /dev/null";
             problems.push(Problem::new(name, message));
         }
     }
@@ -125,8 +126,8 @@ fn check_streams(problems: &mut Vec<Problem>) {
 fn check_user(options: &Options) {
     if options.allot.is_none() && options.owner.uid.is_root() && !options.process.new_pid_ns {
         warn(
-            "--uid 0: the VMM is the superuser, though without privileges; before Linux 6.12 it can signal the \
-             host's processes: give it a user of its own (--uid auto), or --new-pid-ns",
+            "--uid 0: the monitor runs as root, though without privileges, and before Linux 6.12 it can signal \
+             the host's processes: give it a user of its own (--uid auto), or --new-pid-ns",
         );
     }
 }
@@ -154,8 +155,8 @@ fn check_base(options: &Options, problems: &mut Vec<Problem>) {
             ] {
                 if system.flags().contains(flag) {
                     wrong(format!(
-                        "{shown} is on a file system mounted `{name}`: a jail holds a program and device \
-                         nodes, so name another directory"
+                        "{shown} is on a file system mounted `{name}`, but a jail holds a program and device \
+                         nodes: name another directory"
                     ));
                 }
             }
@@ -173,8 +174,8 @@ fn check_kvm(problems: &mut Vec<Problem>) {
         Ok(_) => return,
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return,
         Err(e) => format!(
-            "cannot open it: {e}; this machine has no hardware virtualization, it is switched off in the \
-             firmware, or the module is not loaded (try `modprobe kvm_intel` or `modprobe kvm_amd`)"
+            "cannot open it: {e}; this machine has no hardware virtualization, the firmware disables it, or \
+             the module is not loaded (try `modprobe kvm_intel` or `modprobe kvm_amd`)"
         ),
     };
     problems.push(Problem::new("/dev/kvm", message));
@@ -218,7 +219,7 @@ fn guest(
     })
 }
 
-/// Names the file before each key.
+/// Puts the file's name before each key.
 fn in_file(path: &Path, found: Vec<Problem>) -> impl Iterator<Item = Problem> {
     let file = path.display().to_string();
     found

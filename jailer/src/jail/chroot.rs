@@ -1,8 +1,8 @@
-//! The jail: `<base>/<name of the VMM>/<id>/root`, made here and become the process's `/`.
+//! The jail: `BASE/MONITOR/ID/root` is made here, and becomes the process's `/`.
 //!
-//! While it is prepared its root belongs to the superuser, so that nobody changes names in it
-//! meanwhile. The guest's files are not copied: they are mounted over placeholders, which only this
-//! process sees; but for what is found in an image, and for the seed, which are files in the jail.
+//! During the preparation the jail's root belongs to root, so that the guest's user cannot change names in it. The guest's
+//! files are not copied but mounted over placeholders, in this process's mount namespace. Only a kernel found in an image,
+//! its initrd, and the seed are files in the jail.
 
 use crate::confine::namespaces::{self, Home};
 use crate::error::Error;
@@ -26,10 +26,10 @@ use std::path::PathBuf;
 const KVM: (u64, u64) = (10, 232);
 const TUN: (u64, u64) = (10, 200);
 const URANDOM: (u64, u64) = (1, 9);
-/// The device of page faults that a process handles itself: its number is the host's choice.
+/// Device for page faults that a process handles itself; the host chooses its number.
 const USERFAULTFD: &str = "/dev/userfaultfd";
 
-/// The files that tell which process the VMM is: one for clients, in the jail, and one that we believe.
+/// The files with the monitor's process id: one in the jail for clients, and one outside that the guest cannot change.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
@@ -37,7 +37,7 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes it: bare digits, as clients parse the whole file.
+    /// Writes the process id: digits only, because clients parse the whole file.
     pub fn write(self, process: u32) -> Result<(), Error> {
         let text = process.to_string();
         let mut files = self.files.iter();
@@ -46,7 +46,7 @@ impl PidFile {
     }
 }
 
-/// A jail that this process has for itself.
+/// A jail that this process has locked.
 #[derive(Debug)]
 pub struct Jail {
     jails: Dir,
@@ -58,7 +58,7 @@ pub struct Jail {
 }
 
 impl Jail {
-    /// Makes the jail's directories, or takes those that are there if no guest runs in them.
+    /// Makes the jail's directories, or takes over existing ones if no guest runs in them.
     pub fn claim(options: &Options, undo: &mut Undo) -> Result<Self, Error> {
         let base = open_base(options, undo)?;
         let jails = base.make_dir(undo, &options.exec_name, 0o755)?;
@@ -79,8 +79,8 @@ impl Jail {
         })
     }
 
-    /// Puts in what every VMM needs: its own file, devices, a directory for sockets, and a file to tell
-    /// its process by, which is empty yet.
+    /// Adds the files that every monitor needs: its program, devices, a directory for sockets, and empty files for its
+    /// process id.
     pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<PidFile, Error> {
         let (root, owner) = (&self.root, self.owner);
         exec.place(root, name, owner, undo)?;
@@ -113,7 +113,7 @@ impl Jail {
         Ok(PidFile { path, files })
     }
 
-    /// Puts in what the image of a drive boots, if `config` says that it does.
+    /// Adds the kernel and the initrd in the image of a drive, if `config` has the guest boot them.
     pub fn furnish_boot(
         &self,
         config: &VmConfig,
@@ -136,8 +136,8 @@ impl Jail {
         image::lay(&to, file, &shown, undo).map(Some)
     }
 
-    /// Puts in the kernel and the initrd that the jailer had found in the image of the guest `of`, if `config`, its copy's,
-    /// says so.
+    /// Links the kernel and the initrd that were found in the image of the guest `of`, if `config`, its copy's, has the
+    /// guest boot them.
     pub fn link_boot(&self, config: &VmConfig, of: &str, undo: &mut Undo) -> Result<(), Error> {
         if config.boot_source.image_drive.is_none() {
             return Ok(());
@@ -149,23 +149,22 @@ impl Jail {
                 continue;
             }
             let path = from.path().join(name);
-            let failed = || format!("share {} with a copy", path.display());
+            let failed = || format!("link {} for a copy", path.display());
             self.root.remove_leftover(name)?;
             from.link(name, &self.root, name)
                 .map_err(Error::step(failed()))?;
             self.root.record(undo, name, UnlinkatFlags::NoRemoveDir)?;
-            // The other guest's user may have put something else there.
+            // The other guest's user may have replaced it.
             let stat = self.root.stat(name).map_err(Error::step(failed()))?;
             if kind(&stat) != SFlag::S_IFREG || stat.st_uid != ROOT.uid.as_raw() {
-                let message = "it is not what the jailer had put there";
+                let message = "it is not the jailer's file any more";
                 return Err(Error::step(failed())(io::Error::other(message)));
             }
         }
         Ok(())
     }
 
-    /// Puts in what this guest needs: its configuration, the seed, if it has one, and places to mount its
-    /// files on.
+    /// Adds this guest's files: its configuration, its seed, if any, and placeholders to mount its images on.
     pub fn furnish_guest(
         &self,
         config: &VmConfig,
@@ -193,21 +192,20 @@ impl Jail {
         })
     }
 
-    /// Mounts the guest's files, gives the jail to its user and enters it: afterwards the jail is the
-    /// working directory, above it is nothing but its own directory, for reading, and
-    /// `privileges::drop_all` makes it `/`.
+    /// Mounts the guest's files, gives the jail to its user and enters it. Afterwards the jail's root is the working
+    /// directory, only the jail's directory is above it, read-only, and `privileges::drop_all` makes it `/`.
     pub fn enter(
         self,
         guest: Option<(&VmConfig, &Files<HostFile>)>,
         home: Home,
         undo: &mut Undo,
     ) -> Result<Lock, Error> {
-        // First, so that back there everything made before can be removed.
-        undo.made("the view of the host's mounts", move || home.enter())?;
+        // Recorded first: the undo list removes everything else from the former mount namespace.
+        undo.made("the mount namespace", move || home.enter())?;
         let path = self.root.path().display();
         let mounted = namespaces::mount_on_itself(&self.jails, &self.id).and_then(|directory| {
             let root = namespaces::mount_on_itself(&directory, "root")?;
-            // Afterwards, as the root is not to have these restrictions.
+            // After the root's mount, which must not be restricted.
             namespaces::restrict(&directory, true, false)?;
             same(&self.directory, &directory)?;
             Ok((directory, root))
@@ -240,7 +238,7 @@ fn open_base(options: &Options, undo: &mut Undo) -> Result<Dir, Error> {
     }
 }
 
-/// Makes an existing root the superuser's until the guest's user gets it.
+/// Gives an existing jail's root to root until the guest's user gets it.
 fn take(root: &Dir, undo: &mut Undo) -> Result<(), io::Error> {
     let before = root.own_stat()?;
     root.give(0o700, ROOT)?;
@@ -250,7 +248,7 @@ fn take(root: &Dir, undo: &mut Undo) -> Result<(), io::Error> {
     };
     let dir = root.clone();
     let restore = move || dir.give(before.st_mode & 0o7777, owner);
-    // A stop is seen at the caller's checkpoint.
+    // The caller's checkpoint reports a signal.
     let _ = undo.made(format!("the owner of {}", root.path().display()), restore);
     Ok(())
 }
@@ -291,7 +289,7 @@ fn mount_files(
 
 fn mount(dir: &Dir, name: &str, file: &HostFile) -> io::Result<()> {
     namespaces::bind(file, &dir.handle(name)?)?;
-    // Looked up again, this is what was mounted.
+    // Looked up again, the name leads to the mount.
     namespaces::restrict(&dir.handle(name)?, file.read_only, file.device)
 }
 
@@ -300,5 +298,5 @@ fn same(a: &Dir, b: &Dir) -> io::Result<()> {
     if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) {
         return Ok(());
     }
-    Err(io::Error::other("it was replaced meanwhile"))
+    Err(io::Error::other("another process has replaced it"))
 }

@@ -1,7 +1,7 @@
-//! Removing what a guest that has ended left on the host: its control groups, packet filter rules and
-//! bridge, an image that it never had, what a copy of another had for itself, and what the jailer had put into its jail.
+//! Removes what an ended guest left on the host: control groups, packet filter rules and bridges, an image that it never
+//! used, a copy's own disks and network, and the jailer's files in the jail.
 //!
-//! What others put into the jail, and what the VMM wrote there, stays: logs, images, a client's files.
+//! Files that a client or the monitor put into the jail stay: logs, images, sockets' peers.
 
 use crate::error::{Error, warn};
 use crate::jail::layout::{CONFIG, DRIVES, INITRD, KERNEL, LOCK, PROCESS, RUN};
@@ -17,12 +17,12 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, unlinkat};
 use std::io;
 use std::path::Path;
 
-/// Most names that are looked at in a directory where the guest's user can make any number.
+/// Most names that are read in a directory where the guest's user can make any number.
 const MAX_NAMES: usize = 4096;
-/// Most names that are told of.
-const MAX_TOLD: usize = 16;
+/// Most names in a message.
+const MAX_SHOWN: usize = 16;
 
-/// What is in a jail's root by its nature, whoever made it.
+/// Returns whether a file in a jail's root is the jailer's, or one that every monitor makes.
 type Ours = fn(&FileStat) -> bool;
 
 fn device(stat: &FileStat) -> bool {
@@ -33,17 +33,20 @@ fn socket(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFSOCK
 }
 
-/// The guest's user owns no file of these names, and no other user may make one.
+/// A file with a name that only the jailer uses.
 fn written(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFREG
 }
 
-/// A file to mount another one on, or made from an image by the jailer.
+/// A placeholder for a mount, or a file that the jailer copied from an image.
 fn placeholder(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFREG && stat.st_uid == ROOT.uid.as_raw()
 }
 
-/// Removes what the guest `id` left. It must not run.
+/// Removes what the guest `id` left.
+///
+/// # Errors
+/// [`Error`], if the guest runs, or something cannot be removed.
 pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
     let mut undo = Undo::new(|| Ok(()));
     let jails = absent_is_none(Dir::open(&base.join(exec_name)));
@@ -67,7 +70,7 @@ pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
             io::Error::other(message),
         ));
     }
-    // Held until the end, so that no start comes between.
+    // Locked until the end, so that no start interferes.
     let lock = match &directory {
         Some(directory) => Some(lock::lock(directory, id, &mut undo)?),
         None => None,
@@ -106,12 +109,12 @@ pub fn remove_recorded(made: &Made, kept: &[&str]) -> Result<(), Error> {
     network::clear(made, kept)
 }
 
-/// Removes from a jail's directory what the jailer had put there.
+/// Removes the jailer's files from a jail's directory.
 fn empty(directory: &Dir, exec_name: &str) -> io::Result<()> {
     let Some(root) = not_ours_is_none(directory.enter("root"))? else {
         return Ok(());
     };
-    // The guest's user may have processes yet: it swaps no names here meanwhile.
+    // The guest's user may still have processes, which must not swap names here.
     let before = root.own_stat()?;
     root.give(0o700, ROOT)?;
     let emptied = empty_root(&root, exec_name);
@@ -120,7 +123,7 @@ fn empty(directory: &Dir, exec_name: &str) -> io::Result<()> {
         uid: Uid::from_raw(before.st_uid),
         gid: Gid::from_raw(before.st_gid),
     };
-    // Of one that stays; one that has gone cares no more.
+    // For a root that stays; on a removed one it has no effect.
     root.give(before.st_mode & 0o7777, owner)?;
     removed
 }
@@ -160,7 +163,7 @@ fn empty_root(root: &Dir, exec_name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes `name` if it is there and is what it should be.
+/// Removes `name` if it exists and `ours` says that it is the jailer's.
 fn remove(dir: &Dir, name: &str, ours: Ours) -> io::Result<()> {
     match not_ours_is_none(dir.stat(name))? {
         Some(stat) if ours(&stat) => not_ours_is_none(dir.remove(name)).map(drop),
@@ -168,33 +171,33 @@ fn remove(dir: &Dir, name: &str, ours: Ours) -> io::Result<()> {
     }
 }
 
-/// Removes the directory `name`, unless others have files in it.
+/// Removes the directory `name`, unless other files are in it.
 fn remove_directory(dir: &Dir, name: &str) -> io::Result<()> {
     let why = match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::ENOTEMPTY | Errno::EEXIST) => match not_ours_is_none(dir.enter(name))? {
-            Some(inner) => format!("it has {}", some(&inner.first_names(MAX_TOLD + 1)?)),
+            Some(inner) => format!("it contains {}", some(&inner.first_names(MAX_SHOWN + 1)?)),
             None => return Ok(()),
         },
         Err(Errno::EBUSY) => "something is mounted there".to_owned(),
-        Err(Errno::ENOTDIR) => "it is no directory".to_owned(),
+        Err(Errno::ENOTDIR) => "it is not a directory".to_owned(),
         Err(e) => return Err(e.into()),
     };
     let path = dir.path().join(name);
-    warn(&format!("{} stays, as {why}", path.display()));
+    warn(&format!("{} stays, because {why}", path.display()));
     Ok(())
 }
 
-/// A few names, which a guest may have chosen, for a terminal.
+/// Returns a few names for a terminal; a guest may have chosen them.
 fn some(names: &[String]) -> String {
-    let mut told: Vec<String> = names.iter().take(MAX_TOLD).map(|n| printable(n)).collect();
-    if names.len() > MAX_TOLD {
-        told.push("more".into());
+    let mut shown: Vec<String> = names.iter().take(MAX_SHOWN).map(|n| printable(n)).collect();
+    if names.len() > MAX_SHOWN {
+        shown.push("more".into());
     }
-    told.join(", ")
+    shown.join(", ")
 }
 
-/// What is absent, or something else than it should be, which is then another's and stays.
+/// Turns "there is none" and "it is another kind of file", which then is not the jailer's, into `None`.
 fn not_ours_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     const OTHERS: [libc::c_int; 4] = [libc::ENOTDIR, libc::ELOOP, libc::EXDEV, libc::EISDIR];
     match result {

@@ -1,5 +1,5 @@
-//! The configuration as the guest's VMM reads it in its jail: paths are the jail's, taps are
-//! descriptors, and what the jailer has done is left out.
+//! The configuration that the monitor reads in its jail: paths are the jail's, taps are descriptors, and the host's part is
+//! left out.
 
 use crate::image::Found;
 use crate::jail::layout::{DRIVES, INITRD, KERNEL};
@@ -8,9 +8,10 @@ use resources::{BootSource, Drive, NetworkInterface, VmConfig};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-/// Rewrites `config`, whose interfaces have the open taps `taps`, in order, and in whose image `found` was found.
+/// Rewrites `config` for the jail. `taps` are the descriptors of its interfaces, in order, and `found` was found in its
+/// image.
 pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConfig {
-    // Named one by one, so that a new section is thought about here.
+    // Named one by one, so that a new section fails to compile until it is handled here.
     let VmConfig {
         balloon,
         drives,
@@ -37,7 +38,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConf
     let initrd = found.map_or(initrd_path.is_some(), |found| found.initrd);
     let mut drives: Vec<_> = drives.into_iter().map(drive).collect();
     if found.is_some_and(Found::names_root) {
-        // The image says what its root is. A root device stays the first of the disks.
+        // The image's command line names its root. A root device stays the first of the disks.
         drives.sort_by_key(|drive| !drive.is_root_device);
         for drive in &mut drives {
             (drive.is_root_device, drive.partuuid) = (false, None);
@@ -79,7 +80,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConf
         cpu_config,
         pmem,
         memory_hotplug,
-        // What the VMM makes itself it makes in its jail: these paths are the jail's already.
+        // The monitor makes these files itself, so their paths are the jail's already.
         logger,
         metrics,
         vsock,

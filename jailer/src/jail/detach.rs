@@ -1,8 +1,8 @@
-//! Becoming the VMM in another process: `--daemonize` and `--new-pid-ns`, where the jailer ends when the
-//! VMM runs, and `--new-user-ns`, which only a process of one thread can enter, so that a process and
-//! not a thread (`guardian.rs`) must keep the right to take things back.
+//! Becomes the monitor in another process. With `--daemonize` and `--new-pid-ns` the jailer exits when the monitor runs. With
+//! `--new-user-ns`, which only a process with one thread can enter, a process and not a thread (`guardian.rs`) keeps the
+//! privileges to undo a failed start.
 //!
-//! The one that guards waits at a pipe that closes by itself when the other executes the VMM.
+//! That process waits at a pipe, which closes by itself when the other process executes the monitor.
 
 use crate::error::Error;
 use crate::jail::cgroup::ForChild;
@@ -21,13 +21,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Longest message of the process that was to become the VMM, in bytes.
+/// Longest error message of the process that becomes the monitor, in bytes.
 const MAX_MESSAGE: u64 = 1 << 16;
 
-/// Flag of clone3(2), which libc has with the width of clone(2)'s.
+/// Flag of clone3(2); libc has it with the width of clone(2)'s flags.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// What the VMM's process needs of the host before the jail is entered.
+/// The monitor's future process, and what it needs of the host before the jail is entered.
 #[derive(Debug)]
 pub struct Detached {
     process: Process,
@@ -36,19 +36,16 @@ pub struct Detached {
     group: Option<ForChild>,
 }
 
-/// What has become of this process.
+/// The two sides of a fork.
 enum Forked {
-    /// The one that guards, of the VMM's to be.
+    /// The parent, with the process id of the child.
     Parent(Pid),
-    /// The VMM's to be; whether it is in its control group already.
+    /// The child, which becomes the monitor; whether it is in its control group.
     Child(bool),
 }
 
 impl Detached {
-    /// Prepares `process`; `None` if the jailer's own process becomes the VMM.
-    ///
-    /// # Errors
-    /// [`Error`], if there is no /dev/null.
+    /// Prepares `process`; `None` if the jailer's own process becomes the monitor.
     pub fn new(process: Process) -> Result<Option<Self>, Error> {
         if !process.daemonize && !process.new_pid_ns {
             return Ok(None);
@@ -68,28 +65,28 @@ impl Detached {
         }))
     }
 
-    /// The same in the control group `group`.
+    /// Returns the same, in the control group `group`.
     pub fn in_group(self, group: Option<ForChild>) -> Self {
         Self { group, ..self }
     }
 
-    /// Runs `last_steps`, which end in execve, in a child, and ends this process when they have come to
-    /// that, with `pid_file` written. If they fail, `undo` is taken back.
+    /// Runs `last_steps`, which end in execve, in a child. This process writes `pid_file`, and exits when the child has
+    /// executed the monitor. If the child fails, `undo` is undone.
     pub fn run(
         self,
         undo: Undo,
         pid_file: PidFile,
         last_steps: impl FnOnce() -> Result<Infallible, Error>,
     ) -> Result<Infallible, Error> {
-        let failed = || Error::step("make the process of the VMM");
+        let failed = || Error::step("make the monitor's process");
         let (mut failure, failure_end) = pipe().map_err(failed())?;
         let (go, mut go_end) = pipe().map_err(failed())?;
         match self.fork().map_err(failed())? {
             Forked::Child(in_group) => {
-                // The parent's to take back.
+                // The parent undoes everything.
                 std::mem::forget(undo);
                 drop((failure, go_end));
-                tell(failure_end, self.become_vmm(in_group, go, last_steps))
+                report(failure_end, self.become_vmm(in_group, go, last_steps))
             }
             Forked::Parent(child) => {
                 drop((failure_end, go));
@@ -101,7 +98,7 @@ impl Detached {
                     .read_to_string(&mut message);
                 read.map_err(failed())?;
                 if message.is_empty() {
-                    // It runs: nothing is to be taken back.
+                    // The monitor runs: nothing is undone.
                     std::process::exit(0);
                 }
                 Err(Error::Child(message))
@@ -118,13 +115,13 @@ impl Detached {
             new_pid_ns()?;
             let leader = getsid(None)? == getpid();
             let forked = self.duplicate()?;
-            // Else the end of this process would hang up on it (credentials(7)).
+            // Else the end of this session leader would send SIGHUP to it (credentials(7)).
             if matches!(forked, Forked::Child(_)) && leader {
                 setsid()?;
             }
             return Ok(forked);
         }
-        // A child of a session's leader, which is none itself and so never gets a terminal.
+        // A child of a session leader is no leader itself, so it never gets a controlling terminal.
         let (mut answer, mut question) = pipe()?;
         if let Some(between) = duplicate()? {
             drop(question);
@@ -135,7 +132,7 @@ impl Detached {
             return Ok(Forked::Parent(Pid::from_raw(i32::from_ne_bytes(bytes))));
         }
         drop(answer);
-        // Whatever fails here, the pipe closes and tells.
+        // If anything fails here, the pipe closes, and the parent notices.
         let made = setsid().and_then(|_| new_pid_ns());
         let forked = made
             .map_err(io::Error::from)
@@ -150,13 +147,13 @@ impl Detached {
         }
     }
 
-    /// The process of the VMM to be, in its control group if the kernel makes it there.
+    /// Forks the future monitor, in its control group if the kernel can do that.
     fn duplicate(&self) -> io::Result<Forked> {
         if let Some(group) = &self.group {
             match duplicate_into(group) {
                 Ok(Some(child)) => return Ok(Forked::Parent(child)),
                 Ok(None) => return Ok(Forked::Child(true)),
-                // A kernel from before 5.7 cannot, and what is wrong with the group its entry tells.
+                // A kernel before 5.7 cannot do it. An error of the group itself is reported when the child enters it.
                 Err(_) => {}
             }
         }
@@ -193,7 +190,7 @@ impl Detached {
     }
 }
 
-/// An empty file for messages, in a directory that is made if it is not there.
+/// Opens an empty file for messages; a missing directory is made.
 fn messages(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -203,16 +200,16 @@ fn messages(path: &Path) -> io::Result<File> {
     options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-/// As `guardian::run_last`, with a process to guard.
+/// As `guardian::run_last`, with a process in place of the thread.
 pub fn run_guarded(
     undo: Undo,
     last_steps: impl FnOnce() -> Result<Infallible, Error>,
 ) -> Result<Infallible, Error> {
-    let failed = || Error::step("make a process to guard the start");
+    let failed = || Error::step("make a process to undo a failed start");
     let (mut failure, mut failure_end) = pipe().map_err(failed())?;
     let (mut done, done_end) = pipe().map_err(failed())?;
     let Some(between) = duplicate().map_err(failed())? else {
-        // Not a child of the VMM's, which would have to wait for it.
+        // Not a child of the monitor, which would have to wait for it.
         match duplicate() {
             Ok(None) => {}
             _ => std::process::exit(0),
@@ -221,18 +218,18 @@ pub fn run_guarded(
         let mut byte = [0];
         match failure.read(&mut byte) {
             Ok(1) => {
-                // Its taps with it, which keep a bridge in use.
+                // This closes its taps, which keep a bridge in use.
                 drop(last_steps);
                 drop(undo);
             }
-            // Executed, or killed: then it is for `jailer clean`.
+            // The other process has executed the monitor, or was killed: then `jailer clean` removes what it left.
             _ => std::mem::forget(undo),
         }
         drop(done_end);
         std::process::exit(0)
     };
     let waited = waitpid(between, None);
-    // The guard's to take back.
+    // The other process undoes everything.
     std::mem::forget(undo);
     drop((failure, done_end));
     waited.map_err(|e| failed()(e.into()))?;
@@ -242,10 +239,10 @@ pub fn run_guarded(
     Err(error)
 }
 
-/// Tells the guard why there is no VMM, and ends.
-fn tell(to: File, error: Error) -> ! {
+/// Sends the error to the parent, and exits.
+fn report(to: File, error: Error) -> ! {
     let mut to = to;
-    // If the guard has gone there is nobody to tell.
+    // If the parent has ended, no one can be told.
     let _ = to.write_all(crate::error::chain(&error).as_bytes());
     std::process::exit(1)
 }
@@ -255,7 +252,7 @@ fn pipe() -> io::Result<(File, File)> {
     Ok((read.into(), write.into()))
 }
 
-/// The child, in `group`; `None` in the child.
+/// Forks a child into `group`; returns `None` in the child.
 #[expect(unsafe_code, reason = "clone3 has no wrapper")]
 fn duplicate_into(group: &ForChild) -> io::Result<Option<Pid>> {
     let descriptor = u64::try_from(group.as_fd().as_raw_fd()).map_err(io::Error::other)?;
@@ -274,9 +271,8 @@ fn duplicate_into(group: &ForChild) -> io::Result<Option<Pid>> {
         0,
         descriptor,
     ];
-    // SAFETY: without CLONE_VM the child has memory of its own, as after fork(2), and this process has one thread: no
-    // lock is held by another that the child lacks. Of what fork(3) does beside, the child needs nothing: the C library
-    // asks the kernel for its thread's number.
+    // SAFETY: without CLONE_VM the child has memory of its own, as after fork(2). This process has one thread, so the child
+    // finds no lock held. It needs nothing else that fork(3) does: the C library asks the kernel for the thread's id.
     let child = unsafe {
         libc::syscall(
             libc::SYS_clone3,
@@ -291,10 +287,10 @@ fn duplicate_into(group: &ForChild) -> io::Result<Option<Pid>> {
     }
 }
 
-/// The child; `None` in the child.
+/// Forks; returns `None` in the child.
 #[expect(unsafe_code, reason = "fork")]
 fn duplicate() -> Result<Option<Pid>, io::Error> {
-    // SAFETY: this process has one thread: no lock is held by another that the child lacks.
+    // SAFETY: this process has one thread, so the child finds no lock held.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => Ok(Some(child)),
         Ok(ForkResult::Child) => Ok(None),

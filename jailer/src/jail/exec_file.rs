@@ -1,4 +1,4 @@
-//! The VMM's file: whether it can run in a jail, and how it gets there.
+//! The monitor's file: checked to run in a jail, and copied or linked into it.
 
 use crate::error::Error;
 use crate::storage::copy::share;
@@ -11,23 +11,20 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Program header of the dynamic linker's path.
+/// Type of the program header with the dynamic linker's path.
 const PT_INTERP: u32 = 3;
 const EM_X86_64: u64 = 62;
-/// Most program headers looked at; linkers make about ten.
+/// Most program headers that are read; linkers make about ten.
 const MAX_HEADERS: u64 = 64;
 
-/// An open VMM.
+/// The monitor's file, open.
 #[derive(Debug)]
 pub struct ExecFile {
     file: File,
 }
 
 impl ExecFile {
-    /// Opens `path`.
-    ///
-    /// # Errors
-    /// What is wrong with it and what to do.
+    /// Opens `path`, and checks that it is a static program for this machine.
     pub fn open(path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let mut options = OpenOptions::new();
@@ -37,7 +34,7 @@ impl ExecFile {
             .map_err(|e| format!("cannot open {shown}: {e}"))?;
         let metadata = file
             .metadata()
-            .map_err(|e| format!("cannot look at {shown}: {e}"))?;
+            .map_err(|e| format!("cannot examine {shown}: {e}"))?;
         if !metadata.is_file() {
             return Err(format!("{shown} is not a file: name the program `bantam`"));
         }
@@ -47,14 +44,14 @@ impl ExecFile {
         match interpreter(&file) {
             Ok(false) => Ok(Self { file }),
             Ok(true) => Err(format!(
-                "{shown} is linked dynamically, and a jail holds no libraries: build it static, with \
+                "{shown} is dynamically linked, but a jail has no libraries: build it statically, with \
                  `-C target-feature=+crt-static`"
             )),
             Err(e) => Err(format!("{shown} is not a program for this machine: {e}")),
         }
     }
 
-    /// Puts it into the jail of `owner` as `name`, where every user may execute and nobody change it.
+    /// Puts it into the jail of `owner` as `name`. Every user may execute it there, and only root change it.
     pub fn place(
         &self,
         jail: &Dir,
@@ -77,8 +74,8 @@ impl ExecFile {
         })
     }
 
-    /// A link shares owner and mode with the original, so these must be the jail's already, and its
-    /// user another: whom a file belongs to may write it, without any privilege.
+    /// Returns whether a link will do. It shares owner and mode with the original, so these must be right for the jail, and
+    /// the owner must not be the guest's user, who could write to it.
     fn may_be_linked(&self, owner: Owner) -> bool {
         self.file.metadata().is_ok_and(|m| {
             let mode = m.mode();
@@ -87,14 +84,14 @@ impl ExecFile {
     }
 }
 
-/// Whether the ELF program `file` needs an interpreter, which is the dynamic linker.
+/// Returns whether the ELF program `file` needs an interpreter, which is the dynamic linker.
 fn interpreter(file: &File) -> io::Result<bool> {
     let wrong = |what: &str| Err(io::Error::other(what.to_owned()));
     let mut header = [0; 64];
     file.read_exact_at(&mut header, 0)
         .map_err(|_| io::Error::other("it is shorter than the header of an ELF file"))?;
     if !header.starts_with(b"\x7fELF\x02\x01") {
-        return wrong("it is no 64-bit ELF file");
+        return wrong("it is not a 64-bit ELF file");
     }
     if number(&header, 18, 2) != EM_X86_64 {
         return wrong("it is for another processor");
@@ -109,7 +106,7 @@ fn interpreter(file: &File) -> io::Result<bool> {
         let mut kind = [0; 4];
         let at = table.saturating_add(index * size);
         file.read_exact_at(&mut kind, at)
-            .map_err(|_| io::Error::other("it is cut off"))?;
+            .map_err(|_| io::Error::other("it is truncated"))?;
         if u32::from_le_bytes(kind) == PT_INTERP {
             return Ok(true);
         }
@@ -117,7 +114,7 @@ fn interpreter(file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The little-endian number of `len` bytes, at most 8, at `at`.
+/// Returns the little-endian number of `len` bytes, at most 8, at `at`.
 fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let bytes = bytes.iter().skip(at).take(len).rev();
     bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))

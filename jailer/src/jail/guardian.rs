@@ -1,14 +1,13 @@
-//! Becoming the VMM. The last steps take the right to take anything back away from the thread that
-//! makes them, so another thread keeps it until the VMM runs: execve(2) ends that thread with
-//! everything else of the jailer, and if it fails instead, that thread takes back what was made.
+//! Becomes the monitor in this process. The last steps drop the privileges of the thread that runs them, so another thread
+//! keeps its own until the monitor runs. execve(2) ends that thread with the jailer; if execve fails, that thread undoes the
+//! start.
 
 use crate::error::Error;
 use crate::undo::Undo;
 use std::convert::Infallible;
 use std::sync::mpsc;
 
-/// Runs `last_steps`, which end in execve, under the guard of a thread that takes back `undo` if
-/// they fail.
+/// Runs `last_steps`, which end in execve. If they fail, a thread that still has its privileges undoes `undo`.
 pub fn run_last(
     undo: Undo,
     last_steps: impl FnOnce() -> Result<Infallible, Error>,
@@ -16,7 +15,7 @@ pub fn run_last(
     let (failed, wait) = mpsc::channel::<()>();
     let guardian = std::thread::Builder::new().name("guardian".into());
     let guardian = guardian.spawn(move || {
-        // Either end of the wait means that the last steps failed.
+        // The wait ends only if the last steps have failed.
         let _ = wait.recv();
         drop(undo);
     });

@@ -12,14 +12,14 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A lock that ends with the process, also when that has become the VMM.
+/// A lock that the monitor inherits; it ends with the process.
 pub type Lock = Arc<Flock<File>>;
 
-/// Locks `directory` for this process and the VMM that it becomes, which inherits the open file. It
-/// is a plain file, as an open directory would be a way out of the jail.
+/// Locks `directory` for this process and the monitor that it becomes, which inherits the open file. The lock is on a plain
+/// file, because a process could leave the jail through an open directory.
 ///
 /// # Errors
-/// [`Error`]: a guest runs there.
+/// [`Error`], if a guest runs there.
 pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     let shown = directory.path().join(LOCK);
     let failed = |e: Errno| {
@@ -43,14 +43,14 @@ pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
         };
         let lock = Flock::lock(File::from(fd), FlockArg::LockExclusiveNonblock)
             .map_err(|(_, e)| failed(e))?;
-        // A start that failed may have removed the file between our opening and locking it.
+        // A failed start may have removed the file between this process's open and lock.
         let (held, there) = (fstat(&*lock), directory.stat(LOCK));
         if let (Ok(held), Ok(there)) = (held, there)
             && (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
         {
             let lock = Arc::new(lock);
             let (dir, held) = (directory.clone(), Arc::clone(&lock));
-            // Nobody else gets in before everything in the jail is taken back.
+            // No other start enters the jail before everything in it is undone.
             undo.made(shown.display().to_string(), move || {
                 let removed = if new { dir.remove(LOCK) } else { Ok(()) };
                 drop(held);
@@ -61,7 +61,7 @@ pub fn lock(directory: &Dir, id: &str, undo: &mut Undo) -> Result<Lock, Error> {
     }
 }
 
-/// Whether a guest runs in the jail whose directory is `jail`, as far as can be told without making anything.
+/// Returns whether a guest runs in the jail whose directory is `jail`. Makes nothing.
 pub fn is_locked(jail: &Path) -> bool {
     let Ok(file) = Dir::open(jail).and_then(|dir| {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -73,12 +73,12 @@ pub fn is_locked(jail: &Path) -> bool {
     matches!(lock, Err((_, Errno::EWOULDBLOCK)))
 }
 
-/// As [`is_locked`], of the jail of `options`.
+/// Returns whether a guest runs in the jail of `options`.
 pub fn is_running(options: &Options) -> bool {
     is_locked(&options.base.join(&options.exec_name).join(&options.id))
 }
 
-/// What to tell of a jail that is in use.
+/// Returns the step that fails if the jail is in use.
 pub fn in_use(id: &str) -> String {
     format!("start a second guest called {id} while one runs: choose another --id, or end that one")
 }

@@ -13,10 +13,10 @@ mod exec_file;
 mod guardian;
 pub mod layout;
 pub mod lock;
+mod monitor;
 pub mod options;
 mod seed;
 pub mod start;
 pub mod uids;
-mod vmm;
 
-pub use vmm::{Started, close_inherited};
+pub use monitor::{Started, close_inherited};

@@ -1,4 +1,4 @@
-//! What a start is asked for: the guest, its monitor, and how the monitor's process is set up.
+//! The options of a start: the guest, its monitor, and how the monitor's process is set up.
 
 use crate::jail::cgroup;
 use crate::jail::layout::RESERVED;
@@ -10,67 +10,67 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A guest to start, and where.
+/// A guest to start, and its jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The guest's name: letters, digits and `-`.
+    /// The guest's id: 1 to 64 letters, digits and `-`.
     pub id: String,
-    /// The VMM.
+    /// The monitor's file.
     pub exec_file: PathBuf,
-    /// Name of the VMM's file, which names its jails.
+    /// Name of the monitor's file, which its directory of jails has as well.
     pub exec_name: String,
-    /// Whom the VMM runs as.
+    /// User and group that the monitor runs as.
     pub owner: Owner,
-    /// Where to take [`Self::owner`] from instead, if it is to be one that no other guest has.
+    /// Range from which [`Self::owner`] is taken, if no other guest may have the same.
     pub allot: Option<uids::Range>,
-    /// Where jails are.
+    /// Directory of jails.
     pub base: PathBuf,
-    /// Whether the user named [`Self::base`]: the default is created if absent.
+    /// Whether the user named [`Self::base`]; the default is made if it is missing.
     pub base_given: bool,
-    /// Network namespace to start in.
+    /// Network namespace to enter.
     pub netns: Option<PathBuf>,
     /// The guest's JSON file.
     pub config_file: Option<PathBuf>,
-    /// The guest in a jail beside it of which this one is to be a copy.
+    /// The guest of which this one is a copy, whose jail is beside its own.
     pub copy_of: Option<String>,
-    /// Limits of the VMM's process.
+    /// Limits of the monitor's process.
     pub limits: Limits,
-    /// Control groups of the VMM's process.
+    /// Control groups of the monitor's process.
     pub cgroup: cgroup::Request,
-    /// How the VMM's process is related to the jailer's.
+    /// How the monitor's process is made.
     pub process: Process,
-    /// Arguments of the VMM, untouched.
+    /// Arguments of the monitor, unchanged.
     pub pass_through: Vec<OsString>,
 }
 
-/// How the VMM's process is related to the jailer's, which it is if nothing here is set.
+/// How the monitor's process is made. By default the jailer's own process becomes the monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// In a session of its own, without a terminal, while the jailer ends.
+    /// In a session of its own, without a terminal, while the jailer exits.
     pub daemonize: bool,
-    /// The first process of a new PID namespace.
+    /// As the first process of a new PID namespace.
     pub new_pid_ns: bool,
-    /// The superuser of a new user namespace, who is [`Options::owner`] outside.
+    /// As the superuser of a new user namespace, who is [`Options::owner`] outside.
     pub new_user_ns: bool,
-    /// File of the messages of a VMM without a terminal, written anew at each start.
+    /// File for the standard error of a monitor without a terminal; emptied at each start.
     pub messages: Option<PathBuf>,
-    /// Standard input is a lifeline of a VMM that waits for its guest (see `guests::making`).
+    /// Standard input is the lifeline of a monitor that waits for its guest: the monitor exits when the pipe closes.
     pub lifeline: bool,
 }
 
-/// Limits of the VMM's process (setrlimit(2)).
+/// Limits of the monitor's process (setrlimit(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Number of open files.
     pub no_file: u64,
-    /// Largest file it may write, in bytes.
+    /// Largest file that it may write, in bytes.
     pub fsize: Option<u64>,
 }
 
-/// Where jails are if nothing else is said.
+/// Default directory of jails.
 pub const DEFAULT_BASE: &str = "/srv/jailer";
 const DEFAULT_NO_FILE: u64 = 2048;
-/// Limits if nothing else is said.
+/// Default limits.
 pub const DEFAULT_LIMITS: Limits = Limits {
     no_file: DEFAULT_NO_FILE,
     fsize: None,
@@ -107,7 +107,7 @@ impl Limits {
     }
 }
 
-/// Whether `id` can name a guest.
+/// Checks that `id` can name a guest.
 pub fn check_id(id: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     if id.is_empty() || id.len() > 64 || !id.chars().all(plain) {
@@ -116,13 +116,13 @@ pub fn check_id(id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The name of the VMM `path`, which names its jails.
+/// Returns the name of the monitor `path`, which its directory of jails has as well.
 pub fn exec_name(path: &Path) -> Result<String, String> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.unwrap_or_default();
     if name.is_empty() || RESERVED.contains(&name) {
         return Err(format!(
-            "--exec-file {}: its name cannot name a jail: rename the file",
+            "--exec-file {}: a jail cannot have its name: rename the file",
             path.display()
         ));
     }

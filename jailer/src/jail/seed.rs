@@ -1,7 +1,7 @@
-//! The seed: a small FAT volume labelled `CIDATA` on which cloud-init finds the guest's name, keys and addresses
-//! (its data source NoCloud). The same guest gets the same bytes.
+//! The seed: a small FAT volume with the label `CIDATA`, on which cloud-init finds the guest's name, keys and addresses (its
+//! data source NoCloud). The same configuration gives the same bytes.
 //!
-//! Its files are YAML; they are written as JSON, which is YAML but for the characters that [`yaml`] escapes.
+//! Its files are YAML. They are written as JSON, which is YAML except for the characters that [`yaml`] escapes.
 
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use ipnet::IpNet;
@@ -11,21 +11,21 @@ use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write as _};
 use std::net::IpAddr;
 
-/// The drive that the guest has it on.
+/// Id of the guest's drive with the seed.
 pub const DRIVE: &str = "seed";
-/// Its size, in bytes: a configuration file has less in it, and FAT needs some.
+/// Size of the volume in bytes, larger than any configuration file.
 const SIZE: usize = 4 << 20;
-/// Its serial number: any; that of the same seed is the same.
+/// Serial number of the volume; fixed, so that the same seed has the same bytes.
 const SERIAL: u32 = 0xba17_a300;
 
-/// The seed of the guest that `config` describes, if it is to have one; else what is wrong is among `problems`.
+/// Returns the seed of the guest that `config` describes; `None` if it has none, or if there are new `problems`.
 pub fn make(config: &VmConfig, problems: &mut Vec<Problem>) -> Option<Vec<u8>> {
     let seed = config.host.as_ref()?.seed.as_ref()?;
     let before = problems.len();
     for (i, interface) in config.network_interfaces.iter().enumerate() {
         if interface.guest_mac.is_none() {
-            let message = "is missing: with `host.seed`, the guest knows its interfaces by their addresses; \
-                           write one as 06:00:ac:10:00:02";
+            let message = "is missing: with `host.seed`, the guest recognises its interfaces by their MAC addresses; \
+                           write one like 06:00:ac:10:00:02";
             let key = format!("network-interfaces[{i}].guest_mac");
             problems.push(Problem::new(key, message));
         }
@@ -135,7 +135,7 @@ struct Card {
     gateway4: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gateway6: Option<IpAddr>,
-    /// By further gateways.
+    /// Routes by further gateways.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,14 +174,14 @@ fn network(interfaces: &[NetworkInterface]) -> Network {
 fn card(name: String, interface: &NetworkInterface) -> Card {
     let host = interface.host.clone().unwrap_or_default();
     let mut gateways = host.gateways();
-    // cloud-init of Debian 12 takes a route to ::/0 for one to ::/64.
+    // Debian 12's cloud-init reads a route to ::/0 as one to ::/64.
     let mut first = |v4: bool| {
         let at = gateways.iter().position(|gateway| gateway.is_ipv4() == v4);
         at.map(|at| gateways.remove(at))
     };
     let (gateway4, gateway6) = (first(true), first(false));
     let nameservers = Some(host.nameservers).filter(|all| !all.is_empty());
-    // What it would make of a router's word, its guard would not let pass; and it would wait for the word at each boot.
+    // The guard would drop packets from an advertised IPv6 prefix, and the guest would wait for it at each boot.
     let only_v4 =
         !host.addresses.is_empty() && host.addresses.iter().all(|one| one.addr().is_ipv4());
     Card {
@@ -208,8 +208,8 @@ fn route(via: IpAddr) -> Route {
     Route { to, via }
 }
 
-/// `value` for readers of YAML 1.1: some take a part of Unicode for ends of lines and some refuse another, unless it
-/// is escaped; and they do not join two escapes to one character, as JSON does.
+/// Returns `value` as YAML 1.1. Some readers take certain characters for line ends or refuse others unless they are escaped.
+/// Unlike JSON, YAML does not join two escapes to one character.
 fn yaml(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut text = String::new();
     for c in serde_json::to_string(value)?.chars() {

@@ -1,14 +1,14 @@
-//! A start: [`check`] finds everything wrong before anything is made; [`make`] makes it, each step recorded
-//! in [`Undo`], so that a start that fails leaves nothing behind; [`become_vmm`] takes the privileges
-//! away.
+//! A start in three phases. [`check`] reports all problems before anything is made. [`make`] makes everything, and records
+//! each step in [`Undo`], so that a failed start leaves nothing behind. [`become_monitor`] drops the privileges and executes the
+//! monitor.
 
 use crate::confine::{landlock, namespaces, privileges, terminal};
 use crate::error::Error;
 use crate::jail::check::{self, Plan};
 use crate::jail::chroot::{Jail, PidFile};
 use crate::jail::detach::{self, Detached};
+use crate::jail::monitor::{self, Monitor, Started};
 use crate::jail::options::Options;
-use crate::jail::vmm::{self, Started, Vmm};
 use crate::jail::{cgroup, clean, config, guardian, uids};
 use crate::network;
 use crate::sys::dir::Dir;
@@ -18,10 +18,14 @@ use crate::undo::record::Record;
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 
-/// Does not return if all goes well: the process, or a child of it, is the VMM by then.
+/// Starts a guest. Returns only if it fails: else this process, or a child of it, is the monitor.
 pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error> {
-    vmm::close_inherited()?;
-    let lifeline = options.process.lifeline.then(vmm::lifeline).transpose()?;
+    monitor::close_inherited()?;
+    let lifeline = options
+        .process
+        .lifeline
+        .then(monitor::lifeline)
+        .transpose()?;
     let mut user = None;
     if let Some(range) = options.allot {
         let (owner, claim) = range.allot(&options.id)?;
@@ -33,14 +37,14 @@ pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error
     let blocked = Blocked::new()?;
     let mut undo = Undo::new(signals::check);
     let Made {
-        vmm,
+        monitor,
         pid_file,
         detached,
         proc,
     } = make(&options, started, plan, lifeline, &mut undo)?;
-    let vmm = vmm.with_user(user);
+    let monitor = monitor.with_user(user);
     let guarded = proc.is_some();
-    let last_steps = move || become_vmm(&options, &vmm, proc.as_ref(), blocked);
+    let last_steps = move || become_monitor(&options, &monitor, proc.as_ref(), blocked);
     if let Some(detached) = detached {
         return detached.run(undo, pid_file, last_steps);
     }
@@ -51,17 +55,17 @@ pub fn start(mut options: Options, started: Started) -> Result<Infallible, Error
     }
 }
 
-/// What a start has made, when it is in the jail.
+/// The result of [`make`]: the process is in the jail.
 #[derive(Debug)]
 struct Made {
-    vmm: Vmm,
+    monitor: Monitor,
     pid_file: PidFile,
     detached: Option<Detached>,
-    /// A handle of /proc, if a user namespace is wanted.
+    /// /proc, if the monitor gets a user namespace.
     proc: Option<Dir>,
 }
 
-/// Makes everything on the host, and goes into the jail.
+/// Makes everything on the host, and enters the jail.
 fn make(
     options: &Options,
     started: Started,
@@ -83,44 +87,44 @@ fn make(
         made.cgroups = groups;
         made.netns = options.netns.clone().filter(|_| plan.guest.is_some());
     })?;
-    let vmm = match plan.guest {
+    let monitor = match plan.guest {
         None => {
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(None, plan.home, undo)?;
-            Vmm::new(options, started, lock, Vec::new(), Vec::new())
+            Monitor::new(options, started, lock, Vec::new(), Vec::new())
         }
         Some(guest) => {
             let files = guest.files.make(options.owner, undo)?;
             let found = match &options.copy_of {
-                // Its image is none yet.
+                // The copy's own image is empty yet.
                 Some(of) => jail.link_boot(&guest.config, of, undo).map(|()| None)?,
                 None => jail.furnish_boot(&guest.config, &files, undo)?,
             };
             let own = options.copy_of.is_some();
             let mut inherited =
                 network::make(&options.id, guest.interfaces, options.owner.uid, own, undo)?;
-            let numbers = vmm::numbers(&inherited);
+            let numbers = monitor::numbers(&inherited);
             let jailed = config::jailed(guest.config.clone(), &numbers, found.as_ref());
             jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
             let arguments = match own {
-                true => vmm::waiting(&guest.config, &numbers, lifeline.as_ref()),
-                false => vmm::configured(),
+                true => monitor::waiting(&guest.config, &numbers, lifeline.as_ref()),
+                false => monitor::configured(),
             };
             inherited.extend(lifeline);
-            Vmm::new(options, started, lock, inherited, arguments)
+            Monitor::new(options, started, lock, inherited, arguments)
         }
     };
     Ok(Made {
-        vmm: vmm.with_handover(undo.handover()?),
+        monitor: monitor.with_handover(undo.handover()?),
         pid_file,
         detached,
         proc,
     })
 }
 
-/// Goes into the groups, or has the process go there that will be the VMM.
+/// Enters the control groups, or has the future process of the monitor enter them.
 fn enter_groups(
     groups: &cgroup::Plan,
     detached: &mut Option<Detached>,
@@ -135,10 +139,10 @@ fn enter_groups(
     }
 }
 
-/// Takes the privileges away and executes the VMM.
-fn become_vmm(
+/// Drops the privileges and executes the monitor.
+fn become_monitor(
     options: &Options,
-    vmm: &Vmm,
+    monitor: &Monitor,
     user_ns: Option<&Dir>,
     blocked: Blocked,
 ) -> Result<Infallible, Error> {
@@ -149,11 +153,12 @@ fn become_vmm(
         .map_err(Error::step("set --resource-limit"))?;
     privileges::drop_all(options.owner, user_ns)
         .map_err(Error::step(format!("become user {uid} and group {gid}")))?;
-    landlock::restrict(&vmm.path()).map_err(Error::step("restrict the process by Landlock"))?;
-    terminal::protect().map_err(Error::step("keep the terminal from the VMM"))?;
+    landlock::restrict(&monitor.path())
+        .map_err(Error::step("restrict the process with Landlock"))?;
+    terminal::protect().map_err(Error::step("protect the terminal"))?;
     signals::restore_pipe();
     drop(blocked);
-    vmm.execute()
+    monitor.execute()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Users for guests that are to share theirs with no other: a range of numbers, and a lock for each
-//! that ends with the guest that has it, however that ends.
+//! Users for guests that share theirs with no other guest: a range of uids, and a lock for each, which ends with the guest
+//! that holds it.
 
 use crate::error::Error;
 use crate::sys::dir::{Dir, Owner};
@@ -16,20 +16,20 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The numbers taken if none are given: above those that Debian gives to people and services, below
-/// those that container managers and systemd take (systemd's UIDS-GIDS.md).
+/// Default range: above the uids that Debian gives to people and services, and below the ranges of container managers and
+/// systemd (systemd's UIDS-GIDS.md).
 const DEFAULT: Range = Range {
     first: 64_200,
     last: 65_199,
 };
 
-/// How long to wait for others who try a number, and mostly leave it.
+/// How long to wait for another process that tries a uid.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A user that this process, and the VMM that it becomes, has for itself.
+/// A lock on a uid, which the monitor inherits.
 pub type Claim = Flock<File>;
 
-/// The numbers from `first` to `last`.
+/// The uids from `first` to `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     first: u32,
@@ -37,7 +37,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Reads `FIRST-LAST`, or takes the default.
+    /// Reads `FIRST-LAST`, or returns the default.
     pub fn parse(text: Option<&str>) -> Result<Self, String> {
         let Some(text) = text else {
             return Ok(DEFAULT);
@@ -46,7 +46,7 @@ impl Range {
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
             (0 < first && first <= last && last < u32::MAX).then_some(Self { first, last })
         });
-        range.ok_or_else(|| format!("--uid-range {text}: write FIRST-LAST, the superuser excepted"))
+        range.ok_or_else(|| format!("--uid-range {text}: write FIRST-LAST, from 1 up"))
     }
 
     /// Claims a number that no other guest has for the guest `id`; user and group have the same number. The search begins
@@ -85,7 +85,7 @@ impl Range {
         Ok(free)
     }
 
-    /// All numbers, in the order for the guest `id`.
+    /// Returns all uids in the order in which they are tried for the guest `id`.
     fn numbers_for(self, id: &str) -> impl Iterator<Item = u32> {
         let count = u64::from(self.last - self.first) + 1;
         let place = fingerprint(Path::new(id)) % count;
@@ -93,13 +93,13 @@ impl Range {
         (place..=self.last).chain(self.first..place)
     }
 
-    /// All numbers.
+    /// Returns all uids.
     pub fn numbers(self) -> impl Iterator<Item = u32> {
         self.first..=self.last
     }
 }
 
-/// The user and the group `number`.
+/// Returns the user and the group with the number `number`.
 pub fn owner(number: u32) -> Owner {
     Owner {
         uid: Uid::from_raw(number),
@@ -138,11 +138,11 @@ impl Search {
     }
 }
 
-/// Makes user `number`, whom the operator named, one that is allotted to nobody else. Other guests whom he gave
-/// the same may have it too.
+/// Locks the uid `number`, which the operator named, against `--uid auto`. Several guests for which the operator names the
+/// same uid share the lock.
 ///
 /// # Errors
-/// [`Error`]: another guest was given it by `--uid auto`, or the host refuses a lock.
+/// [`Error::Problems`], if a guest has it by `--uid auto`.
 pub fn share(number: u32) -> Result<Claim, Error> {
     let directory = directory()?;
     let started = Instant::now();
@@ -152,7 +152,7 @@ pub fn share(number: u32) -> Result<Claim, Error> {
         }
         if started.elapsed() >= PATIENCE {
             let message = format!(
-                "user {number} is that of a running guest, which was given it by `--uid auto`: choose another"
+                "user {number} belongs to a running guest, which got it by `--uid auto`: choose another"
             );
             return Err(Error::Problems(vec![Problem::new("--uid", message)]));
         }
@@ -195,7 +195,7 @@ fn lock_in(directory: &Dir, number: u32, how: FlockArg) -> Result<Option<Claim>,
         let path = directory.path().join(&name);
         Error::step::<io::Error>(format!("lock {}", path.display()))
     };
-    // Never removed: a lock on a file that another may unlink meanwhile is none.
+    // Never removed: a lock on a file that another process may unlink protects nothing.
     let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = openat(directory, name.as_str(), flags, Mode::S_IRUSR);
     let file = file.map_err(|e| failed()(e.into()))?;

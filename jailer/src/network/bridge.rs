@@ -1,12 +1,12 @@
-//! The bridge: created if absent, with its addresses; else joined and left as it is.
+//! Bridges: one that is missing is made, with its addresses; one that exists is joined and left as it is.
 //!
-//! One that a jailer created goes when the last guest on it is cleaned up. Which these are is in
-//! `/run/bantam/bridges`, in files that are also the locks that keep a guest from joining a bridge
-//! that another is removing.
+//! A bridge that a jailer made is deleted when its last guest is cleaned up. Files in `/run/bantam/bridges` say which
+//! bridges these are; they are also the locks that keep a guest from joining a bridge that another process deletes.
 
 use crate::error::{Error, warn};
-use crate::network::device::Control;
-use crate::network::{netlink, rules};
+use crate::network::device::Devices;
+use crate::network::rules;
+use crate::sys::tool;
 use crate::undo::Undo;
 use crate::undo::state;
 use ipnet::IpNet;
@@ -16,18 +16,21 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::FileExt as _;
 
-/// What the driver of a bridge calls itself.
-pub const DRIVER: &str = "bridge";
+/// The kind of device that a bridge is.
+pub const KIND: &str = "bridge";
 
-/// A bridge that nobody else makes, joins or removes while this is held.
+/// In place of the number of a bridge that is about to be made.
+const NEW: &str = "new";
+
+/// The lock of a bridge: no other process makes, joins or deletes the bridge while this lives.
 #[derive(Debug)]
-pub struct Held {
+pub struct BridgeLock {
     name: String,
     file: Flock<File>,
 }
 
-impl Held {
-    /// Waits for the bridge `name`.
+impl BridgeLock {
+    /// Waits for the lock of the bridge `name`.
     pub fn new(name: &str) -> Result<Self, Error> {
         let directory = state::directory("bridges")?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -43,11 +46,11 @@ impl Held {
         })
     }
 
-    /// Makes sure that there is the bridge and that it is on; one that is created gets `addresses`. `key`
-    /// is its interface's; `nat` tells whether its networks are going to be translated.
+    /// Makes the bridge with `addresses` if it is missing, and brings it up. `key` is its interface's; `nat` says whether
+    /// its networks will be translated.
     pub fn ensure(
         &mut self,
-        control: Control,
+        devices: Devices,
         key: &str,
         addresses: &[IpNet],
         nat: bool,
@@ -59,80 +62,70 @@ impl Held {
                 "{what} the bridge {name} ({key}.bridge); try `modprobe bridge`"
             ))
         };
-        let absent = control.index(&name).map_err(failed("look at"))?.is_none();
+        let absent = devices.find(&name).map_err(failed("examine"))?.is_none();
         if absent {
-            // Written before as well, for whoever finds what is left if this process is killed.
-            self.claim(NEW).map_err(failed("note"))?;
+            // Written before the bridge is made, too: this process may be killed in between.
+            self.claim(NEW).map_err(failed("record"))?;
         }
-        let created = match control.add_bridge(&name) {
+        let created = match devices.add_bridge(&name) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(failed("create")(e)),
         };
         if !created {
-            return control.set_up(&name, true).map_err(failed("switch on"));
+            return devices.set_up(&name, true).map_err(failed("bring up"));
         }
-        let ready = number(&control, &name)
-            .and_then(|number| self.claim(&number))
-            .and_then(|()| control.fix_address(&name))
-            .and_then(|()| control.set_up(&name, true));
-        let addressed = control.index(&name).and_then(|index| {
-            let index = index.and_then(|index| u32::try_from(index).ok());
-            let index = index.ok_or(io::ErrorKind::NotFound)?;
-            let mut addresses = addresses.iter();
-            addresses.try_for_each(|net| netlink::add_address(index, *net))
-        });
-        let taken_back = name.clone();
+        let claimed = number(&devices, &name).and_then(|number| self.claim(&number));
+        let furnished = claimed.and_then(|()| furnish(&devices, &name, addresses));
+        let removed = name.clone();
         undo.made(format!("the bridge {name}"), move || {
-            take_back(&control, &taken_back, nat)
+            remove_new(&devices, &removed, nat)
         })?;
-        ready.map_err(Error::step(format!("set up the bridge of {key}.bridge")))?;
-        addressed.map_err(Error::step(format!(
-            "give the bridge {name} its addresses ({key}.host.bridge_addresses)"
+        furnished.map_err(Error::step(format!(
+            "set up the bridge {name} and its addresses ({key}.bridge, {key}.host.bridge_addresses)"
         )))
     }
 
-    /// Removes the bridge and its table, if a jailer created it and nothing is on it.
-    pub fn remove_unused(&mut self, control: &Control) -> Result<(), Error> {
+    /// Deletes the bridge and its packet filter table, if a jailer made it and it has no ports.
+    pub fn remove_unused(&mut self, devices: &Devices) -> Result<(), Error> {
         let name = self.name.clone();
-        let failed = || Error::step::<io::Error>(format!("remove the bridge {name}"));
         let unused = self
-            .is_ours(control)
-            .and_then(|ours| Ok(ours && control.ports(&name)? == 0));
-        if !unused.map_err(failed())? {
-            return Ok(());
+            .is_ours(devices)
+            .and_then(|ours| Ok(ours && devices.ports(&name)? == 0));
+        match unused.map_err(Error::step(format!("delete the bridge {name}")))? {
+            true => self.remove(devices, tool::find("nft").is_some()),
+            false => Ok(()),
         }
-        self.remove(control, crate::sys::tool::find("nft").is_some())
     }
 
-    fn remove(&mut self, control: &Control, nat: bool) -> Result<(), Error> {
+    fn remove(&mut self, devices: &Devices, nat: bool) -> Result<(), Error> {
         let name = self.name.clone();
         if nat {
             rules::remove(&format!("inet {}", rules::translation_table(&name)))?;
         }
-        let removed = control
+        let removed = devices
             .set_up(&name, false)
-            .and_then(|()| control.delete_bridge(&name))
+            .and_then(|()| devices.delete(&name))
             .and_then(|()| self.file.set_len(0));
-        removed.map_err(Error::step(format!("remove the bridge {name}")))
+        removed.map_err(Error::step(format!("delete the bridge {name}")))
     }
 
-    /// Writes down that a jailer created the bridge with this number.
+    /// Records that a jailer made the bridge with this number.
     fn claim(&self, number: &str) -> io::Result<()> {
-        // At once, over what was there: only the first line counts.
+        // One write over the former text, of which only the first line counts.
         let text = format!("{} {number}\n", namespace()?);
         self.file.write_all_at(text.as_bytes(), 0)
     }
 
-    /// Whether a jailer created the bridge that is there.
-    fn is_ours(&mut self, control: &Control) -> io::Result<bool> {
-        if control.index(&self.name)?.is_none() {
+    /// Returns whether a jailer made the existing bridge.
+    fn is_ours(&mut self, devices: &Devices) -> io::Result<bool> {
+        if devices.find(&self.name)?.is_none() {
             return Ok(false);
         }
         let mut written = String::new();
         self.file.rewind()?;
         self.file.read_to_string(&mut written)?;
-        let number = number(control, &self.name)?;
+        let number = number(devices, &self.name)?;
         let line = written.lines().next().unwrap_or_default();
         let written = line.split_once(' ').unwrap_or_default();
         let namespace = namespace()?.to_string();
@@ -140,54 +133,48 @@ impl Held {
     }
 }
 
-/// Makes sure that there is the bridge `name`, with `addresses`, in a network namespace that is one guest's alone: it goes
-/// with that. `key` is its interface's.
+/// Gives a new bridge its addresses, and brings it up.
+fn furnish(devices: &Devices, name: &str, addresses: &[IpNet]) -> io::Result<()> {
+    devices.fix_address(name)?;
+    devices.set_up(name, true)?;
+    let mut addresses = addresses.iter();
+    addresses.try_for_each(|net| devices.add_address(name, *net))
+}
+
+/// Makes the bridge `name` with `addresses` if it is missing, in a network namespace of one guest alone, with which it
+/// disappears. `key` is its interface's.
 pub fn make_own(
-    control: &Control,
+    devices: &Devices,
     key: &str,
     name: &str,
     addresses: &[IpNet],
 ) -> Result<(), Error> {
-    let make = || -> io::Result<()> {
-        match control.add_bridge(name) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-            made => made?,
-        }
-        control.fix_address(name)?;
-        control.set_up(name, true)?;
-        let index = control
-            .index(name)?
-            .and_then(|index| u32::try_from(index).ok());
-        let index = index.ok_or(io::ErrorKind::NotFound)?;
-        let mut addresses = addresses.iter();
-        addresses.try_for_each(|net| netlink::add_address(index, *net))
+    let made = match devices.add_bridge(name) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| furnish(devices, name, addresses)),
     };
-    make().map_err(Error::step(format!(
+    made.map_err(Error::step(format!(
         "set up the bridge {name} of a copy ({key}.bridge)"
     )))
 }
 
-/// In place of the number of a bridge that is about to be created.
-const NEW: &str = "new";
-
-/// The number that no other device of this network namespace has or had.
-fn number(control: &Control, name: &str) -> io::Result<String> {
-    let index = control.index(name)?.unwrap_or_default();
-    Ok(index.to_string())
+/// Returns the device's number, which no other device of this network namespace has or had.
+fn number(devices: &Devices, name: &str) -> io::Result<String> {
+    Ok(devices.get(name)?.index.to_string())
 }
 
-/// The number of this thread's network namespace.
+/// Returns the inode number of this thread's network namespace.
 fn namespace() -> io::Result<u64> {
     Ok(stat("/proc/thread-self/ns/net")?.st_ino)
 }
 
-/// Removes the bridge, unless another guest came onto it meanwhile.
-fn take_back(control: &Control, name: &str, nat: bool) -> io::Result<()> {
-    // Else one could come between the look and the removal.
-    let mut held = Held::new(name).map_err(io::Error::other)?;
-    if control.ports(name)? > 0 {
+/// Deletes a bridge that a failed start has made, unless another guest has joined it.
+fn remove_new(devices: &Devices, name: &str, nat: bool) -> io::Result<()> {
+    // Else a guest could join after the check.
+    let mut lock = BridgeLock::new(name).map_err(io::Error::other)?;
+    if devices.ports(name)? > 0 {
         warn(&format!("the bridge {name} is in use, so it stays"));
         return Ok(());
     }
-    held.remove(control, nat).map_err(io::Error::other)
+    lock.remove(devices, nat).map_err(io::Error::other)
 }

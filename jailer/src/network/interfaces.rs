@@ -1,14 +1,14 @@
-//! The guest's network on the host: taps, and the bridges they are on.
+//! A guest's network interfaces: checked before anything is made, and made.
 //!
-//! A tap with the key `bridge` is made here and lives as long as a descriptor of it is open, which
-//! the VMM inherits; nothing needs to be taken away at its end. A bridge that was created stays, as
-//! other guests may be on it by then, until the last of them is cleaned up, as do packet filter rules.
+//! A tap with the key `bridge` is made here. It lives as long as one of its descriptors, which the monitor inherits, so it
+//! needs no clean-up. Packet filter rules stay until the guest is cleaned up, and a bridge until its last guest is.
 
 use crate::confine::namespaces;
 use crate::error::Error;
-use crate::network::device::Control;
+use crate::network::bridge::{self, BridgeLock};
+use crate::network::device::Devices;
 use crate::network::rules::{self, Guarded};
-use crate::network::{bridge, tap};
+use crate::network::tap;
 use crate::undo::Undo;
 use crate::undo::record::Made;
 use ipnet::{IpNet, Ipv4Net};
@@ -20,7 +20,7 @@ use std::path::Path;
 /// One interface, checked: what is there already, and what is to be made.
 #[derive(Debug)]
 pub enum Interface {
-    /// A tap that exists, open.
+    /// An existing tap, open.
     Existing(OwnedFd),
     /// A tap to make.
     New(Box<NewTap>),
@@ -29,29 +29,29 @@ pub enum Interface {
 /// A tap to make.
 #[derive(Debug)]
 pub struct NewTap {
-    /// Its key in the configuration.
+    /// The interface's key in the configuration.
     key: String,
     /// Its name.
     name: String,
-    /// The bridge it goes on.
+    /// The bridge it joins.
     bridge: String,
-    /// Largest packet in bytes, the device's default if absent.
+    /// MTU in bytes; the device's default if absent.
     mtu: Option<u16>,
-    /// What is around it.
+    /// The host's side of the interface.
     around: HostNetwork,
-    /// What it may send from, if that is guarded.
+    /// The addresses it may send from, if it is guarded.
     guarded: Option<Guarded>,
 }
 
-/// Finds out whether the taps and bridges that `interfaces` ask for can be had, without making any.
+/// Checks that the taps and bridges of `interfaces` exist or can be made, without making any.
 pub fn check(interfaces: &[NetworkInterface], problems: &mut Vec<Problem>) -> Vec<Interface> {
     if interfaces.is_empty() {
         return Vec::new();
     }
-    let control = match Control::open() {
-        Ok(control) => control,
+    let devices = match Devices::open() {
+        Ok(devices) => devices,
         Err(e) => {
-            let message = format!("cannot open a socket to look at network devices: {e}");
+            let message = format!("cannot open a socket for network devices: {e}");
             problems.push(Problem::new("network-interfaces", message));
             return Vec::new();
         }
@@ -66,7 +66,7 @@ pub fn check(interfaces: &[NetworkInterface], problems: &mut Vec<Problem>) -> Ve
     for (i, interface) in interfaces.iter().enumerate() {
         let key = format!("network-interfaces[{i}]");
         let others = interfaces.iter().map(|n| n.host_dev_name.as_str());
-        match check_one(&control, &key, interface, others) {
+        match check_one(&devices, &key, interface, others) {
             Ok(interface) => found.push(interface),
             Err(problem) => problems.push(problem),
         }
@@ -75,7 +75,7 @@ pub fn check(interfaces: &[NetworkInterface], problems: &mut Vec<Problem>) -> Ve
 }
 
 fn check_one<'a>(
-    control: &Control,
+    devices: &Devices,
     key: &str,
     interface: &NetworkInterface,
     mut taps: impl Iterator<Item = &'a str>,
@@ -83,14 +83,16 @@ fn check_one<'a>(
     let name = &interface.host_dev_name;
     let tap = |message: String| Problem::new(format!("{key}.host_dev_name"), message);
     if interface.tap_fd.is_some() {
-        let message = "is written by the jailer itself: remove the key";
+        let message = "is set by the jailer itself: remove the key";
         return Err(Problem::new(format!("{key}.tap_fd"), message));
     }
-    let driver = |name: &str| {
-        let driver = control.driver(name);
-        driver.map_err(|e| Problem::new(key, format!("cannot look at the device {name}: {e}")))
+    let kind = |name: &str| {
+        let device = devices.find(name);
+        let device = device
+            .map_err(|e| Problem::new(key, format!("cannot examine the device {name}: {e}")))?;
+        Ok::<_, Problem>(device.map(|device| device.kind))
     };
-    let existing = driver(name)?;
+    let existing = kind(name)?;
     let Some(bridge) = &interface.bridge else {
         return match existing.as_deref() {
             None => Err(tap(format!(
@@ -107,15 +109,15 @@ fn check_one<'a>(
     };
     if existing.is_some() {
         return Err(tap(format!(
-            "a device {name} exists already, a running guest's or one made by hand: choose another \
-             name, remove it with `ip link del {name}`, or remove the key `bridge` to use it as it is"
+            "there is a device {name} already, of a running guest or made by hand: choose another name, \
+             remove it with `ip link del {name}`, or remove the key `bridge` to use it as it is"
         )));
     }
     let wrong_bridge = |message| Err(Problem::new(format!("{key}.bridge"), message));
     if taps.any(|tap| tap == bridge) {
         return wrong_bridge(format!("{bridge} is the name of a tap: choose another"));
     }
-    if let Some(other) = driver(bridge)?.filter(|kind| kind != bridge::DRIVER) {
+    if let Some(other) = kind(bridge)?.filter(|kind| kind != bridge::KIND) {
         return wrong_bridge(format!(
             "{bridge} is a device of kind `{other}`, not a bridge: choose another name"
         ));
@@ -130,7 +132,7 @@ fn check_one<'a>(
     })))
 }
 
-/// Finds out what of `interfaces`, a new guest's, another guest has already.
+/// Checks that no other guest has a tap, MAC address or IP address of `interfaces`, a new guest's.
 pub fn check_new(
     interfaces: &[NetworkInterface],
     others: &[VmConfig],
@@ -170,7 +172,7 @@ pub fn check_new(
     }
 }
 
-/// What the rules of `interface` are made from.
+/// Returns the addresses to which the rules of `interface` bind its tap; `None` if it has no guard.
 fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, Problem> {
     let around = interface.host.as_ref();
     let wanted = around.filter(|host| host.spoof_guard || host.nat);
@@ -196,8 +198,8 @@ fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, P
     }))
 }
 
-/// Makes what [`check`] found missing for the guest `id`; the taps' descriptors, in order. `own` tells that the network
-/// is the guest's alone, and goes with it.
+/// Makes the taps and bridges that [`check`] found missing for the guest `id`; returns the taps, in order. `own` says that
+/// the network namespace belongs to this guest alone, and disappears with it.
 pub fn make(
     id: &str,
     interfaces: Vec<Interface>,
@@ -212,7 +214,7 @@ pub fn make(
             all_guarded.extend(tap.guarded.clone());
         }
     }
-    // Before there is a tap whose packets they are about.
+    // The rules come before the taps whose packets they filter.
     if !all_guarded.is_empty() {
         rules::guard(id, &all_guarded, undo)?;
     }
@@ -226,32 +228,32 @@ pub fn make(
 }
 
 impl NewTap {
-    /// Makes the bridge if it is absent, and the tap on it.
+    /// Makes the bridge if it is missing, and the tap on it.
     fn make(&self, owner: nix::unistd::Uid, own: bool, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let (key, name, bridge) = (&self.key, &self.name, &self.bridge);
-        let control =
-            Control::open().map_err(Error::step("open a socket to make network devices"))?;
+        let open = || Devices::open().map_err(Error::step("open a socket for network devices"));
+        let devices = open()?;
         let addresses = &self.around.bridge_addresses;
         if own {
-            bridge::make_own(&control, key, bridge, addresses)?;
+            bridge::make_own(&devices, key, bridge, addresses)?;
         } else {
-            let mut held = bridge::Held::new(bridge)?;
+            let mut lock = BridgeLock::new(bridge)?;
             undo.announce(|made| made.bridges.push(bridge.clone()))?;
             let nat = self.around.nat;
-            held.ensure(control, key, addresses, nat, undo)?;
+            lock.ensure(open()?, key, addresses, nat, undo)?;
             if nat {
                 rules::translate(bridge, addresses, undo)?;
             }
         }
         let tap = tap::create(key, name, owner)?;
         undo.checkpoint()?;
-        tap::join(key, name, bridge, self.mtu, self.around.isolated)?;
+        tap::join(&devices, key, name, bridge, self.mtu, self.around.isolated)?;
         undo.checkpoint()?;
         Ok(tap)
     }
 }
 
-/// The addresses of the bridge `name`, which somebody else has made.
+/// Returns the IPv4 addresses of the bridge `name`.
 pub fn addresses_of(name: &str) -> io::Result<Vec<IpNet>> {
     let all = nix::ifaddrs::getifaddrs()?;
     let found = all.filter(|one| one.interface_name == name);
@@ -262,19 +264,19 @@ pub fn addresses_of(name: &str) -> io::Result<Vec<IpNet>> {
                 let net = Ipv4Net::with_netmask(address.ip(), mask.ip());
                 net.ok().map(IpNet::V4)
             }
-            // Addresses of the link every device has.
+            // IPv6: every device has a link-local address by itself.
             _ => None,
         }
     });
     Ok(nets.collect())
 }
 
-/// Switches on the loopback device of a new network namespace, which this thread is in.
+/// Brings up the loopback device of this thread's network namespace.
 pub fn switch_on_loopback() -> io::Result<()> {
-    Control::open()?.set_up("lo", true)
+    Devices::open()?.set_up("lo", true)
 }
 
-/// Removes what a guest left in the network: `made` is its record. Bridges in `kept` are to be used again.
+/// Removes the packet filter tables and bridges that `made` records. Bridges in `kept` stay.
 pub fn clear(made: &Made, kept: &[&str]) -> Result<(), Error> {
     if made.tables.is_empty() && made.bridges.is_empty() {
         return Ok(());
@@ -283,7 +285,7 @@ pub fn clear(made: &Made, kept: &[&str]) -> Result<(), Error> {
         return clear_here(made, kept);
     };
     if !path.exists() {
-        // What was in it has gone with it.
+        // Its devices and tables disappeared with it.
         return Ok(());
     }
     namespaces::in_network(path, || clear_here(made, kept))
@@ -299,8 +301,9 @@ fn clear_here(made: &Made, kept: &[&str]) -> Result<(), Error> {
         .iter()
         .filter(|name| !kept.contains(&name.as_str()));
     for name in unused {
-        let control = Control::open().map_err(Error::step("open a socket"))?;
-        bridge::Held::new(name)?.remove_unused(&control)?;
+        let devices = Devices::open();
+        let devices = devices.map_err(Error::step("open a socket for network devices"))?;
+        BridgeLock::new(name)?.remove_unused(&devices)?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@
 mod bridge;
 mod device;
 mod interfaces;
-mod netlink;
 mod rules;
 mod tap;
 

@@ -1,8 +1,7 @@
-//! Packet filter rules: what a guest may send from, and the translation of a bridge's networks.
+//! Packet filter rules: the guard of a guest's addresses, and NAT for a bridge's networks.
 //!
-//! A table per guest and one per bridge, each replaced as a whole, so that starts side by side do not
-//! meet and a leftover is overwritten. The program `nft` loads them: only where the configuration asks
-//! for rules.
+//! Each guest and each bridge has a table, which is replaced as a whole: so starts at the same time do not conflict, and a
+//! leftover is overwritten. The program `nft` loads a table, if the configuration asks for one.
 
 use crate::error::Error;
 use crate::sys::tool::Tool;
@@ -15,32 +14,32 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-/// Priority before everything that a host's own rules do on a bridge (nft(8), "dstnat").
+/// Priority before all of a host's own rules for a bridge (nft(8), "dstnat").
 const FIRST: i32 = -400;
 /// Priority of source translation (nft(8), "srcnat").
 const TRANSLATION: i32 = 100;
 /// Priority of filters (nft(8), "filter").
 const FILTER: i32 = 0;
-/// Flag of a route that was learnt from a router (linux/ipv6_route.h, RTF_ADDRCONF).
-const LEARNT: u32 = 0x0004_0000;
+/// Flag of a route that a router has advertised (linux/ipv6_route.h, RTF_ADDRCONF).
+const ADVERTISED: u32 = 0x0004_0000;
 
-/// A guest's card as its rules see it.
+/// An interface of a guest, and the addresses it may send from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guarded {
     /// The tap.
     pub tap: String,
-    /// The only address that it may send from.
+    /// The only MAC address it may send from.
     pub mac: MacAddress,
-    /// The only IP addresses, unless there are none here.
+    /// The only IP addresses it may send from; any, if there are none here.
     pub addresses: Vec<IpNet>,
 }
 
-/// The table of the guest `id`.
+/// Returns the name of the table of the guest `id`.
 pub fn guard_table(id: &str) -> String {
     format!("bantam-{id}")
 }
 
-/// The rules that keep `guarded` from sending what is not theirs.
+/// Returns the rules that drop packets of `guarded` from other addresses than theirs.
 fn guard_rules(table: &str, guarded: &[Guarded]) -> String {
     let mut text = replace("bridge", table);
     let _ = writeln!(text, "table bridge {table} {{");
@@ -66,7 +65,7 @@ impl Guarded {
         let mac = self.mac;
         let _ = writeln!(text, "ether saddr != {mac} drop");
         let _ = writeln!(text, "ether type arp arp saddr ether != {mac} drop");
-        // No guest gives out addresses or routes.
+        // A guest is no DHCP server and no router.
         text.push_str("udp sport 67 drop\nudp sport 547 drop\nicmpv6 type nd-router-advert drop\n");
         if self.addresses.is_empty() {
             return;
@@ -76,7 +75,7 @@ impl Guarded {
             own.map(|address| address.to_string()).collect::<Vec<_>>()
         };
         let (v4, v6) = (of(IpAddr::is_ipv4), of(IpAddr::is_ipv6));
-        // A host without an address yet: RFC 5227 probes, DHCP.
+        // A host that has no address yet: RFC 5227 probes, DHCP.
         text.push_str("ether type arp arp saddr ip 0.0.0.0 accept\n");
         text.push_str("ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept\n");
         if !v4.is_empty() {
@@ -85,7 +84,7 @@ impl Guarded {
             let _ = writeln!(text, "ether type ip ip saddr {{ {v4} }} accept");
         }
         let mut v6 = v6;
-        // Addresses of the link are chosen by the guest; what speaks for them has its MAC address.
+        // The guest chooses its link-local addresses.
         v6.push("fe80::/10".into());
         let own = v6.join(", ");
         // Neighbour advertisements, RFC 4861 4.4: the target begins 8 bytes into the message.
@@ -97,13 +96,13 @@ impl Guarded {
                 .collect::<Vec<_>>()
                 .join(", ")
         );
-        // RFC 4862: duplicates are looked for from no address.
+        // RFC 4862: duplicate address detection sends from the unspecified address.
         let _ = writeln!(text, "ether type ip6 ip6 saddr {{ {own}, :: }} accept");
         text.push_str("drop\n");
     }
 }
 
-/// An address or network as the number that nft compares raw bytes with.
+/// Returns an address or a network in the form in which nft compares raw bytes.
 fn target(text: &str) -> String {
     let number = |ip: std::net::Ipv6Addr| format!("0x{:032x}", u128::from(ip));
     match text.parse::<IpNet>() {
@@ -112,7 +111,7 @@ fn target(text: &str) -> String {
     }
 }
 
-/// The table of the bridge `name`, whose letters may be others than a table's.
+/// Returns the name of the table of the bridge `name`. Characters that a table's name cannot have are escaped.
 pub fn translation_table(name: &str) -> String {
     let mut table = String::from("bantam-nat-");
     for c in name.chars() {
@@ -126,8 +125,8 @@ pub fn translation_table(name: &str) -> String {
     table
 }
 
-/// The rules that translate what comes from `networks`, those of the bridge `name`, and let nothing in that no
-/// guest asked for.
+/// Returns the rules that translate packets from `networks`, those of the bridge `name`, and forward only answers to the
+/// guests.
 fn translation_rules(name: &str, networks: &[IpNet]) -> String {
     let table = translation_table(name);
     let mut text = replace("inet", &table);
@@ -148,7 +147,7 @@ fn translation_rules(name: &str, networks: &[IpNet]) -> String {
         );
     }
     text.push_str("}\n");
-    // Translation hides the guests: nobody else's packets are routed to them, but answers are.
+    // Only answers are forwarded to guests behind NAT.
     let _ = writeln!(
         text,
         "chain forward {{ type filter hook forward priority {FILTER}; policy accept;\n\
@@ -158,15 +157,12 @@ fn translation_rules(name: &str, networks: &[IpNet]) -> String {
     text
 }
 
-/// What makes the table of that name an empty one, whether it is there or not.
+/// Returns the commands that make the table empty, whether it exists or not.
 fn replace(family: &str, table: &str) -> String {
     format!("add table {family} {table}\ndelete table {family} {table}\n")
 }
 
-/// Keeps the guest `id` from sending what is not its own.
-///
-/// # Errors
-/// [`Error`]: what nft says.
+/// Loads the table that guards the guest `id`.
 pub fn guard(id: &str, guarded: &[Guarded], undo: &mut Undo) -> Result<(), Error> {
     let table = guard_table(id);
     undo.announce(|made| made.tables.push(format!("bridge {table}")))?;
@@ -176,10 +172,10 @@ pub fn guard(id: &str, guarded: &[Guarded], undo: &mut Undo) -> Result<(), Error
     })
 }
 
-/// Translates what comes from `networks`, those of the bridge `name`, and lets the host forward it.
+/// Loads the table that translates packets from `networks`, those of the bridge `name`, and lets the host forward them.
 ///
 /// # Errors
-/// [`Error`]: what nft says, or that forwarding is the operator's to switch on.
+/// [`Error`], if `nft` fails, or if only the operator can enable forwarding.
 pub fn translate(name: &str, networks: &[IpNet], undo: &mut Undo) -> Result<(), Error> {
     for (family, want, path) in [
         (
@@ -206,9 +202,9 @@ fn forward(path: &Path, v6: bool) -> io::Result<()> {
     if fs::read_to_string(path)?.trim() == "1" {
         return Ok(());
     }
-    if v6 && learns_its_route(&fs::read_to_string("/proc/thread-self/net/ipv6_route")?) {
+    if v6 && route_is_advertised(&fs::read_to_string("/proc/thread-self/net/ipv6_route")?) {
         return Err(io::Error::other(
-            "this host has its IPv6 route from a router, and one that forwards would lose it: set \
+            "a router advertises this host's IPv6 route, and a forwarding host would lose it: set \
              net.ipv6.conf.DEVICE.accept_ra=2 for the device to that router, then \
              net.ipv6.conf.all.forwarding=1",
         ));
@@ -216,22 +212,19 @@ fn forward(path: &Path, v6: bool) -> io::Result<()> {
     fs::write(path, "1")
 }
 
-/// Whether `routes`, of the form of /proc/net/ipv6_route, has a default route from a router.
-fn learns_its_route(routes: &str) -> bool {
+/// Returns whether `routes`, of the form of /proc/net/ipv6_route, has a default route from a router.
+fn route_is_advertised(routes: &str) -> bool {
     routes.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (Some(to), Some(len), Some(flags)) = (words.first(), words.get(1), words.get(8)) else {
             return false;
         };
-        let learnt = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & LEARNT != 0);
-        learnt && *len == "00" && to.chars().all(|c| c == '0')
+        let advertised = u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & ADVERTISED != 0);
+        advertised && *len == "00" && to.chars().all(|c| c == '0')
     })
 }
 
-/// Removes the table that `table`, a family and a name, tells of; one that is absent is no error.
-///
-/// # Errors
-/// [`Error`]: what nft says.
+/// Removes the table `table`, a family and a name, if it exists.
 pub fn remove(table: &str) -> Result<(), Error> {
     let text = format!("add table {table}\ndelete table {table}\n");
     nft(&text)?.run_to_end().map(drop)

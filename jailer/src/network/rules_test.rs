@@ -62,9 +62,9 @@ fn a_route_from_a_router_is_known() {
             "0".repeat(32)
         )
     };
-    assert!(learns_its_route(&route("00450003")));
-    assert!(!learns_its_route(&route("00000003")));
-    assert!(!learns_its_route("nonsense\n"));
+    assert!(route_is_advertised(&route("00450003")));
+    assert!(!route_is_advertised(&route("00000003")));
+    assert!(!route_is_advertised("nonsense\n"));
 }
 
 #[test]

@@ -1,44 +1,42 @@
-//! The tap: made for one guest, gone with the last descriptor of it.
+//! Taps: each is made for one guest, and disappears with its last descriptor.
 
 use crate::error::Error;
-use crate::network::device::{Control, request};
-use crate::network::netlink;
+use crate::network::device::Devices;
 use nix::unistd::Uid;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// Where taps come from.
+/// The device that makes taps.
 pub const TUN: &str = "/dev/net/tun";
 
-/// What the VMM expects: Ethernet frames, no packet information, a virtio-net header before each.
-const DIALECT: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+/// The frames that the monitor expects: Ethernet, no packet information, a virtio-net header before each.
+const FRAMES: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 /// The tap has several queues.
 const MULTI_QUEUE: libc::c_int = libc::IFF_MULTI_QUEUE;
 /// Fail if the tap exists.
 const EXCLUSIVE: libc::c_int = libc::IFF_TUN_EXCL;
 
-/// Attaches to the tap `name`, which exists.
-///
-/// # Errors
-/// What the host says; see [`explain`].
+/// Attaches to the existing tap `name`. [`explain`] words the error.
 pub fn attach(name: &str) -> io::Result<OwnedFd> {
-    match open(name, DIALECT) {
-        // It was made with several queues; the guest has one of them.
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => open(name, DIALECT | MULTI_QUEUE),
+    match open(name, FRAMES) {
+        // It was made with several queues; the guest gets one of them.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => open(name, FRAMES | MULTI_QUEUE),
         attached => attached,
     }
 }
 
-/// What [`attach`]'s error means.
+/// Returns the message for an error of [`attach`].
 pub fn explain(name: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EBUSY) => {
-            format!("the tap {name} is taken by another process: give each guest one of its own")
+            format!("another process uses the tap {name}: give each guest its own")
         }
         Some(libc::EINVAL) => {
-            format!("{name} is no tap of one queue: create it with `ip tuntap add {name} mode tap`")
+            format!(
+                "{name} is not a tap with one queue: create it with `ip tuntap add {name} mode tap`"
+            )
         }
         _ => format!("cannot use the tap {name}: {error}"),
     }
@@ -46,51 +44,59 @@ pub fn explain(name: &str, error: &io::Error) -> String {
 
 /// Creates the tap `name` for `owner`.
 pub fn create(key: &str, name: &str, owner: Uid) -> Result<OwnedFd, Error> {
-    let made = open(name, DIALECT | EXCLUSIVE).and_then(|tap| {
+    let made = open(name, FRAMES | EXCLUSIVE).and_then(|tap| {
         own(&tap, owner)?;
         Ok(tap)
     });
     made.map_err(|e| {
         let hint = match e.raw_os_error() {
-            Some(libc::EBUSY) => "; another guest took the name meanwhile",
+            Some(libc::EBUSY) => "; another guest has taken the name since it was checked",
             _ => "",
         };
         Error::step(format!("create the tap {name} ({key}.host_dev_name){hint}"))(e)
     })
 }
 
-/// Puts the tap on the bridge, and switches it on.
+/// Adds the tap `name` to the bridge `bridge`, and brings it up.
 pub fn join(
+    devices: &Devices,
     key: &str,
     name: &str,
     bridge: &str,
     mtu: Option<u16>,
     isolated: bool,
 ) -> Result<(), Error> {
-    let control = Control::open().map_err(Error::step("open a socket to make network devices"))?;
     if let Some(mtu) = mtu {
-        let refused = format!("give the tap {name} packets of {mtu} bytes ({key}.mtu)");
-        control.set_mtu(name, mtu).map_err(Error::step(refused))?;
+        let step = format!("set the MTU of the tap {name} to {mtu} bytes ({key}.mtu)");
+        devices.set_mtu(name, mtu).map_err(Error::step(step))?;
     }
-    let index = control
-        .index(name)
-        .and_then(|index| index.ok_or_else(|| io::ErrorKind::NotFound.into()));
-    let index = index.map_err(Error::step(format!("find the tap {name}")))?;
-    let joined = control.add_port(bridge, index);
+    let joined = devices.add_port(bridge, name);
     joined.map_err(Error::step(format!(
-        "put the tap {name} on the bridge {bridge} ({key}.bridge)"
+        "add the tap {name} to the bridge {bridge} ({key}.bridge)"
     )))?;
     if isolated {
-        let isolated = u32::try_from(index).map_err(io::Error::other);
-        isolated
-            .and_then(netlink::isolate)
-            .map_err(Error::step(format!(
-                "keep the tap {name} from other isolated ones ({key}.host.isolated)"
-            )))?;
+        let step = format!("isolate the tap {name} ({key}.host.isolated)");
+        devices.isolate(name).map_err(Error::step(step))?;
     }
-    control
-        .set_up(name, true)
-        .map_err(Error::step(format!("switch on the tap {name} ({key})")))
+    let up = devices.set_up(name, true);
+    up.map_err(Error::step(format!("bring up the tap {name} ({key})")))
+}
+
+/// Returns a request about the device `name`, of at most 15 bytes.
+fn request(name: &str) -> io::Result<libc::ifreq> {
+    let mut field: [libc::c_char; libc::IFNAMSIZ] = [0; libc::IFNAMSIZ];
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in field.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(libc::ifreq {
+        ifr_name: field,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: std::ptr::null_mut(),
+        },
+    })
 }
 
 #[expect(unsafe_code, reason = "TUNSETIFF is an ioctl")]

@@ -1,5 +1,4 @@
-//! Copies of images: blocks are shared where the file system can, holes stay holes where there can be any,
-//! and a signal is looked for on the way.
+//! Copies of images. Blocks are shared where the file system can do that, holes stay holes, and a signal stops a copy.
 
 use crate::error::Error;
 use crate::sys::progress::Progress;
@@ -13,18 +12,19 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Bytes copied or zeroed between two looks for a signal.
+/// Bytes that are copied or zeroed between two checks for a signal.
 const CHUNK: u64 = 64 << 20;
 
-/// Bytes of zeros that are worth a hole where an image is copied through us: file systems' largest usual block.
+/// Smallest run of zeros, in bytes, that becomes a hole when bytes are copied by this process: the largest usual block size
+/// of file systems.
 const BLOCK: usize = 64 << 10;
 
-/// What the target of a copy has in it.
+/// What the target of a copy contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    /// A file with nothing but a hole.
+    /// Nothing: a file that is one hole.
     Empty,
-    /// A device with anything.
+    /// Unknown data: a device.
     Device,
 }
 
@@ -33,7 +33,7 @@ enum Target {
 pub struct Source {
     /// Its file or device, open for reading.
     pub file: File,
-    /// Its name, for messages.
+    /// Its path, for messages.
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
@@ -42,7 +42,7 @@ pub struct Source {
 impl Source {
     /// Opens `path`.
     pub fn open(path: &Path) -> Result<Self, String> {
-        // A FIFO in its place must not hang the start.
+        // A FIFO in its place must not block the start.
         let mut options = OpenOptions::new();
         let options = options.read(true).custom_flags(libc::O_NONBLOCK);
         let opened = options.open(path);
@@ -50,7 +50,7 @@ impl Source {
         Self::new(opened, path)
     }
 
-    /// `file`, which was opened as `path`.
+    /// Returns the source `file`, which was opened as `path`.
     pub fn new(mut file: File, path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let failed = |e: io::Error| format!("cannot open {shown}: {e}");
@@ -67,8 +67,8 @@ impl Source {
         })
     }
 
-    /// Fills `to`, an empty file: sharing blocks where the file system can, else copying what is not a hole.
-    /// The outer error is a signal's.
+    /// Fills `to`, an empty file: shares blocks where the file system can do that, else copies everything but holes. The
+    /// outer error is that a signal is pending.
     pub fn copy_to(&self, to: &File, undo: &mut Undo) -> Result<io::Result<()>, Error> {
         if share(&self.file, to) {
             return Ok(Ok(()));
@@ -76,7 +76,7 @@ impl Source {
         self.copy(to, Target::Empty, undo)
     }
 
-    /// Fills `to`, a device of `size` bytes with unknown contents. The outer error is a signal's.
+    /// Fills `to`, a device of `size` bytes with unknown contents. The outer error is that a signal is pending.
     pub fn copy_to_device(
         &self,
         to: &File,
@@ -110,15 +110,15 @@ impl Source {
         Ok(Ok(()))
     }
 
-    /// The next data at or after `at`, of at most [`CHUNK`] bytes: start and end. Empty at the image's end if
-    /// there is no more.
+    /// Returns start and end of the next data at or after `at`, at most [`CHUNK`] bytes; an empty range at the image's end if
+    /// there is none.
     fn next_extent(&self, at: u64) -> io::Result<(u64, u64)> {
         let chunk = |start: u64, end: u64| (start, end.min(start.saturating_add(CHUNK)));
         let offset = i64::try_from(at).map_err(io::Error::other)?;
         let start = match lseek(&self.file, offset, Whence::SeekData) {
             Ok(start) => u64::try_from(start).map_err(io::Error::other)?,
             Err(Errno::ENXIO) => return Ok((self.size, self.size)),
-            // It knows no holes: a block device.
+            // A block device has no holes.
             Err(Errno::EINVAL) => return Ok(chunk(at, self.size)),
             Err(e) => return Err(e.into()),
         };
@@ -132,15 +132,15 @@ impl Source {
     }
 }
 
-/// Makes `to` share all blocks of `from`; `false` if the file system cannot.
+/// Makes `to` share all blocks of `from`; returns `false` if the file system cannot do that.
 #[expect(unsafe_code, reason = "FICLONE is an ioctl")]
 pub fn share(from: &File, to: &File) -> bool {
     // SAFETY: the argument is a descriptor.
     unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) == 0 }
 }
 
-/// Zeroes the bytes of a device from `start` to `end`: what was deleted there is nobody else's to read. The
-/// outer error is a signal's.
+/// Zeroes the bytes of a device from `start` to `end`, so that no guest reads what another left there. The outer error is
+/// that a signal is pending.
 pub fn zero(to: &File, start: u64, end: u64, undo: &mut Undo) -> Result<io::Result<()>, Error> {
     let total = end.saturating_sub(start);
     let mut progress = Progress::new("zero the new volume", total);
@@ -157,7 +157,7 @@ pub fn zero(to: &File, start: u64, end: u64, undo: &mut Undo) -> Result<io::Resu
     Ok(Ok(()))
 }
 
-/// Zeroes by a command of the device where it has one, and that may give the space back; else by writing.
+/// Zeroes by a command of the device, which may free the space, or else by writing.
 fn zero_range(to: &File, start: u64, end: u64) -> io::Result<()> {
     if start >= end {
         return Ok(());
@@ -188,9 +188,9 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64, kind: Target) -> io:
     while source < signed(end)? {
         let left = usize::try_from(signed(end)? - source).map_err(io::Error::other)?;
         match copy_file_range(from, Some(&mut source), to, Some(&mut target), left) {
-            Ok(0) => return Err(io::Error::other("the template became shorter")),
+            Ok(0) => return Err(io::Error::other("the template has become shorter")),
             Ok(_) => {}
-            // Between file systems, or from a device, the bytes go through us.
+            // Between file systems, or from a device, this process copies the bytes.
             Err(Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
                 let at = u64::try_from(source).map_err(io::Error::other)?;
                 return copy_bytes(from, to, at, end, kind);
@@ -201,8 +201,8 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64, kind: Target) -> io:
     Ok(())
 }
 
-/// Zeros stay out of an empty file: not every file system tells its holes, and an image without its holes may be ten
-/// times as large.
+/// Copies bytes. Zeros are not written to an empty file: not every file system reports its holes, and without them an image
+/// may be ten times as large.
 fn copy_bytes(from: &File, to: &File, start: u64, end: u64, target: Target) -> io::Result<()> {
     let zeros = vec![0; BLOCK];
     let mut buffer = vec![0; 1 << 20];
@@ -215,9 +215,9 @@ fn copy_bytes(from: &File, to: &File, start: u64, end: u64, target: Target) -> i
         match target {
             Target::Device => to.write_all_at(part, at)?,
             Target::Empty => {
-                for (block, to_be) in part.chunks(BLOCK).zip((at..).step_by(BLOCK)) {
+                for (block, place) in part.chunks(BLOCK).zip((at..).step_by(BLOCK)) {
                     if Some(block) != zeros.get(..block.len()) {
-                        to.write_all_at(block, to_be)?;
+                        to.write_all_at(block, place)?;
                     }
                 }
             }

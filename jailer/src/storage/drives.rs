@@ -1,7 +1,6 @@
-//! The guest's files on the host: kernel, initrd and disk images, found or made.
+//! A guest's files on the host: kernel, initrd and disk images, found or made.
 //!
-//! They are opened once, before anything is made, and held by descriptor from then on. No byte of
-//! an image is looked at here: a guest wrote it.
+//! They are opened once, before anything is made, and used by their descriptors from then on.
 
 use crate::confine::privileges;
 use crate::error::{Error, warn};
@@ -19,13 +18,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// A file of the host that the guest's jail gets.
+/// A file of the host that is mounted in the guest's jail.
 #[derive(Debug)]
 pub struct HostFile {
     fd: OwnedFd,
-    /// Whether it is given to the guest's user when the guest starts.
+    /// Whether the guest's user becomes its owner when the guest starts.
     give: bool,
-    /// Whether the jail may only read it.
+    /// Whether it is mounted read-only.
     pub read_only: bool,
     /// Whether it is a block device.
     pub device: bool,
@@ -37,12 +36,12 @@ impl AsFd for HostFile {
     }
 }
 
-/// One drive, checked: what is there already, and what is to be made.
+/// The image of a checked drive.
 #[derive(Debug)]
 pub enum Image {
-    /// An image or a block device that exists.
+    /// An existing image or block device.
     Existing(HostFile),
-    /// An image to make.
+    /// An image that is made at the start.
     New(Box<NewImage>),
 }
 
@@ -50,7 +49,7 @@ pub enum Image {
 #[derive(Debug)]
 pub struct NewImage {
     place: Place,
-    /// Names it, to find two drives that ask for the same.
+    /// Identifies the image, to find two drives that ask for the same.
     path: PathBuf,
     read_only: bool,
 }
@@ -64,7 +63,7 @@ enum Place {
 /// All files that a guest needs.
 #[derive(Debug)]
 pub struct Files<Disk> {
-    /// The kernel; `None` if it is found in the image of a drive.
+    /// The kernel; `None` if it is in the image of a drive.
     pub kernel: Option<HostFile>,
     /// The initrd.
     pub initrd: Option<HostFile>,
@@ -72,8 +71,7 @@ pub struct Files<Disk> {
     pub drives: Vec<Disk>,
 }
 
-/// Finds the files that `config` names, without making any. `None` if one is missing, which is then
-/// among `problems`.
+/// Finds the files that `config` names, without making any. Returns `None` if there are new `problems`.
 pub fn check(config: &VmConfig, owner: Owner, problems: &mut Vec<Problem>) -> Option<Files<Image>> {
     let boot = &config.boot_source;
     let path = &boot.kernel_image_path;
@@ -103,7 +101,7 @@ pub fn check(config: &VmConfig, owner: Owner, problems: &mut Vec<Problem>) -> Op
 }
 
 impl Files<Image> {
-    /// Makes the images that [`check`] found missing.
+    /// Makes the images that [`check`] found missing, and gives volumes to `owner`.
     pub fn make(self, owner: Owner, undo: &mut Undo) -> Result<Files<HostFile>, Error> {
         let mut drives = Vec::new();
         for image in self.drives {
@@ -148,7 +146,7 @@ impl NewImage {
     }
 }
 
-/// Makes a pool's volume the guest's own. A start that fails gives it back.
+/// Makes `owner` the owner of a pool's volume. A failed start restores the former owner.
 fn give(fd: &OwnedFd, owner: Owner, undo: &mut Undo) -> Result<(), Error> {
     let failed = || format!("give a volume to user {}", owner.uid);
     let held = fd.try_clone().map_err(Error::step(failed()))?;
@@ -162,7 +160,7 @@ fn give(fd: &OwnedFd, owner: Owner, undo: &mut Undo) -> Result<(), Error> {
     })
 }
 
-/// Opens `path` to look at it and to mount it, not to read it: no device or pipe behind it stirs.
+/// Opens `path` with `O_PATH`, to examine and mount it: a device or a pipe does not notice.
 fn open(path: &Path) -> io::Result<(OwnedFd, FileStat)> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
@@ -203,7 +201,7 @@ fn disk(key: &str, drive: &Drive, owner: Owner, problems: &mut Vec<Problem>) -> 
     if let Some(pool) = &drive.pool {
         return in_pool(key, drive, pool, owner, problems);
     }
-    // Its absence is refused when the configuration is read.
+    // The configuration's own checks refuse a missing path.
     let path = drive.path_on_host.clone().unwrap_or_default();
     match open(&path) {
         Ok((fd, stat)) => existing(key, drive, &path, fd, &stat, owner)
@@ -225,7 +223,7 @@ fn disk(key: &str, drive: &Drive, owner: Owner, problems: &mut Vec<Problem>) -> 
     }
 }
 
-/// The volume of a drive with `pool`. Names were checked when the configuration was read.
+/// Returns the volume of a drive with `pool`. The configuration's own checks have checked the names.
 fn in_pool(
     key: &str,
     drive: &Drive,
@@ -298,21 +296,21 @@ fn existing(
     let write = !drive.is_read_only;
     let give = match accessible(&fd, path, owner, write) {
         Ok(()) => false,
-        // What is in a pool is managed: the guest that writes it has it.
+        // The start of a guest with a writable volume makes its user the owner.
         Err(_) if drive.pool.is_some() && write => true,
         Err(message) => return Err(wrong(message)),
     };
     if lock::in_use(&fd, drive.is_read_only) {
         return Err(wrong(format!(
-            "{} is in use by another process: a writable drive is one guest's alone, a read-only one \
-             can be shared with `is_read_only`",
+            "{} is in use by another process: only one guest can have a writable drive; several can share one \
+             with `is_read_only`",
             path.display()
         )));
     }
     let mib = u64::try_from(stat.st_size).unwrap_or_default() >> 20;
     if let Some(size) = drive.size_mib.filter(|size| !device && *size != mib) {
         warn(&format!(
-            "{key}.size_mib is {size}, but {} exists with {mib} MiB and is used as it is",
+            "{key}.size_mib is {size}, but {} has {mib} MiB and is used as it is",
             path.display()
         ));
     }
@@ -324,10 +322,13 @@ fn existing(
     }))
 }
 
-/// Whether `owner` can open the file, or how to get there.
+/// Checks that `owner` can open the file.
+///
+/// # Errors
+/// How to give it access.
 fn accessible(fd: &OwnedFd, path: &Path, owner: Owner, write: bool) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
-        // That is a problem of its own, and nothing can be tried as another user.
+        // `check` reports that separately, and nothing can be tried as another user.
         return Ok(());
     }
     let (path, uid, gid) = (path.display(), owner.uid, owner.gid);
@@ -338,18 +339,18 @@ fn accessible(fd: &OwnedFd, path: &Path, owner: Owner, write: bool) -> Result<()
     match privileges::may_open(fd, owner, write) {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!(
-            "{path} must be open to the guest's user {uid}, group {gid}, to {can}: \
+            "the guest's user {uid}, group {gid}, must be able to {can} {path}: \
              `chown {uid}:{gid} {path}`, or `setfacl -m u:{uid}:{bits} {path}`{}",
             if write { ", or set is_read_only" } else { "" }
         )),
         Err(e) if e.raw_os_error() == Some(libc::EROFS) => Err(format!(
             "{path} is on a read-only file system: set is_read_only, or move it"
         )),
-        Err(e) => Err(format!("cannot look at {path}: {e}")),
+        Err(e) => Err(format!("cannot examine {path}: {e}")),
     }
 }
 
-/// Refuses a file that two drives have and one writes.
+/// Refuses a file that two drives use, unless both only read it.
 fn check_shared(drives: &[Drive], images: &[Option<Image>], problems: &mut Vec<Problem>) {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Identity<'a> {
@@ -369,8 +370,9 @@ fn check_shared(drives: &[Drive], images: &[Option<Image>], problems: &mut Vec<P
         let new = matches!(identity, Identity::Path(_));
         match seen.get(&identity) {
             Some((first, read_only)) if new || !read_only || !drive.is_read_only => {
-                let message =
-                    format!("is the image of drives[{first}] too: a writable drive needs its own");
+                let message = format!(
+                    "is also the image of drives[{first}]: a writable drive needs an image of its own"
+                );
                 problems.push(Problem::new(format!("drives[{i}].path_on_host"), message));
             }
             Some(_) => {}

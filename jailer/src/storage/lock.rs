@@ -1,5 +1,5 @@
-//! Locks on images: those that a guest's VMM holds for as long as it runs, and ours while we change one. They
-//! are of the open file (OFD), end with it however that ends, and hold between the clients of an NFS server.
+//! Locks on images. A guest's monitor holds one for as long as it runs, and a command while it changes the image. They are
+//! open file description locks: they end with the open file, and hold between the clients of an NFS server.
 
 use crate::sys::dir::by_descriptor;
 use nix::errno::Errno;
@@ -24,8 +24,8 @@ fn kind(shared: bool) -> libc::c_int {
     if shared { libc::F_RDLCK } else { libc::F_WRLCK }
 }
 
-/// Whether another's lock is in the way of one that the VMM would set. `fd` may be a descriptor for looking
-/// only. What cannot be told here the VMM will tell.
+/// Returns whether another process's lock conflicts with the one that the monitor would take. `fd` may be an `O_PATH`
+/// descriptor. If the answer is unknown here, the monitor will report the conflict.
 pub fn in_use(fd: &impl AsFd, shared: bool) -> bool {
     let (Ok(mut lock), Ok(unlocked)) =
         (whole(kind(shared)), libc::c_short::try_from(libc::F_UNLCK))
@@ -39,8 +39,8 @@ pub fn in_use(fd: &impl AsFd, shared: bool) -> bool {
     })
 }
 
-/// Locks `file` as the VMM would: shared, for which it must be open for reading, or alone, for which it must
-/// be open for writing. `false` if another's lock is in the way.
+/// Locks `file` as the monitor would: shared, for which it must be open for reading, or exclusively, for which it must be
+/// open for writing. Returns `false` if another process's lock conflicts.
 pub fn lock(file: &File, shared: bool) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind(shared))?)) {
         Ok(_) => Ok(true),

@@ -1,5 +1,5 @@
-//! qcow2 images, made raw by qemu-img in a [`sandbox`]: someone else wrote them, and the format can name other
-//! files to read. The header is looked at in the sandbox too; all that comes out is a number and raw bytes.
+//! qcow2 images, converted to raw ones by qemu-img in a [`sandbox`]: they are untrusted, and can name other files to read.
+//! The header is parsed in the sandbox, too; only a number and raw bytes leave it.
 
 use crate::confine::privileges;
 use crate::confine::sandbox::{self, NOBODY};
@@ -18,27 +18,27 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::Duration;
 
-/// Largest disk of an image, in bytes: as much as a drive can be asked for.
+/// Largest disk of an image, in bytes, as of a drive: 64 TiB.
 const MAX_SIZE: u64 = 64 << 40;
-/// How long a conversion may take: 64 TiB at a few GiB/s.
+/// Time limit of a conversion: a day, for 64 TiB at some GiB/s.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
-/// Most that a look at the header may write, in bytes.
+/// Most bytes that the parser of the header may write.
 const MAX_ANSWER: u64 = 4096;
 /// Length of the header of version 3, in bytes (QEMU, docs/interop/qcow2.txt).
 const HEADER: usize = 104;
 /// `incompatible_features`, bit 2: the data is in another file.
 const EXTERNAL_DATA: u64 = 1 << 2;
 
-/// Where the raw bytes go.
+/// The target of a conversion.
 #[derive(Debug)]
 pub enum Target<'a> {
-    /// A file that nobody else knows.
+    /// A file without a name, or with a temporary one.
     File(&'a File),
     /// A block device, at least as large as the disk.
     Device(&'a File),
 }
 
-/// What conversion needs and is not an attribute of the image.
+/// Checks that qemu-img is installed, and that the user nobody may read the image.
 ///
 /// # Errors
 /// [`Error::Problems`].
@@ -49,19 +49,19 @@ pub fn check(source: &Source) -> Result<(), Error> {
         Ok(true) => Ok(()),
         Ok(false) => {
             let message = format!(
-                "{shown} is read as the user nobody: `chmod o+r {shown}`, or convert it yourself with \
+                "the user nobody must be able to read {shown}: `chmod o+r {shown}`, or convert it yourself with \
                  `qemu-img convert -O raw {shown} disk.raw` and import that"
             );
             Err(Error::Problems(vec![Problem::new("--from", message)]))
         }
-        Err(e) => Err(Error::step(format!("look at {shown}"))(e)),
+        Err(e) => Err(Error::step(format!("examine {shown}"))(e)),
     }
 }
 
-/// The size in bytes of the disk in `source`.
+/// Returns the size in bytes of the disk in `source`.
 ///
 /// # Errors
-/// It is no qcow2 image, or refers to another file.
+/// [`Error`], if it is not a qcow2 image, or refers to another file.
 pub fn disk_size(source: &Source, undo: &mut Undo) -> Result<u64, Error> {
     let root = definitions::runtime()?;
     let image = source.file.as_raw_fd();
@@ -75,7 +75,7 @@ pub fn disk_size(source: &Source, undo: &mut Undo) -> Result<u64, Error> {
         end(status, &text, stream)
     });
     let shown = source.path.display();
-    let said = tool.run(undo).map_err(|e| told(&shown.to_string(), e))?;
+    let said = tool.run(undo).map_err(|e| named(&shown.to_string(), e))?;
     let size = said.parse().ok().filter(|size| *size <= MAX_SIZE);
     size.ok_or_else(|| {
         let message = "its disk is larger than 64 TiB";
@@ -84,9 +84,6 @@ pub fn disk_size(source: &Source, undo: &mut Undo) -> Result<u64, Error> {
 }
 
 /// Writes the disk in `source` to `target`.
-///
-/// # Errors
-/// What qemu-img says.
 pub fn convert(source: &Source, target: Target<'_>, undo: &mut Undo) -> Result<(), Error> {
     let shown = source.path.display().to_string();
     let failed = Error::step::<io::Error>(format!("import {shown}"));
@@ -94,7 +91,7 @@ pub fn convert(source: &Source, target: Target<'_>, undo: &mut Undo) -> Result<(
     let image = source.file.as_raw_fd();
     let (file, device, to) = match target {
         Target::File(file) => {
-            // It opens the file anew, as nobody.
+            // qemu-img opens the file again, as nobody.
             let own = fchown(file, Some(NOBODY.uid), Some(NOBODY.gid)).map_err(io::Error::from);
             own.map_err(failed)?;
             (file, None, format!("/proc/self/fd/{}", file.as_raw_fd()))
@@ -108,7 +105,7 @@ pub fn convert(source: &Source, target: Target<'_>, undo: &mut Undo) -> Result<(
     let from = format!("/proc/self/fd/{image}");
     let mut args = vec!["convert", "-f", "qcow2", "-O", "raw"];
     if device.is_some() {
-        // The device is there and has its size.
+        // The device exists and has its size.
         args.push("-n");
     }
     args.extend([from.as_str(), to.as_str()]);
@@ -133,11 +130,11 @@ pub fn convert(source: &Source, target: Target<'_>, undo: &mut Undo) -> Result<(
             progress.reached(metadata.blocks().saturating_mul(512));
         }
     });
-    tool.run(undo).map_err(|e| told(&shown, e)).map(drop)
+    tool.run(undo).map_err(|e| named(&shown, e)).map(drop)
 }
 
-/// Says which image it is about.
-fn told(image: &str, error: Error) -> Error {
+/// Adds the image's name to the error of a tool.
+fn named(image: &str, error: Error) -> Error {
     match error {
         Error::Step { source, .. } => Error::Step {
             step: format!("import {image}"),
@@ -147,8 +144,8 @@ fn told(image: &str, error: Error) -> Error {
     }
 }
 
-/// In the sandbox: writes `text` to the standard stream `stream` and ends the process.
-#[expect(unsafe_code, reason = "the process is not ours to unwind")]
+/// Writes `text` to the standard stream `stream`, and ends this process, which is in the sandbox.
+#[expect(unsafe_code, reason = "a child of fork must not unwind")]
 fn end(status: libc::c_int, text: &str, stream: RawFd) -> io::Result<()> {
     // SAFETY: a standard stream stays open for as long as the process.
     let stream = unsafe { BorrowedFd::borrow_raw(stream) };
@@ -159,13 +156,13 @@ fn end(status: libc::c_int, text: &str, stream: RawFd) -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "a descriptor that the parent holds")]
 fn inherit(fd: RawFd) -> io::Result<()> {
-    // SAFETY: it was open when this process was made of the one that owns it, which is waiting.
+    // SAFETY: the parent process owns the descriptor, and keeps it open while it waits for this one.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
 }
 
-/// In the sandbox: the size of the disk, if the image stands alone.
+/// Returns the size of the disk, if the image refers to no other file. Runs in the sandbox.
 #[expect(unsafe_code, reason = "a descriptor that the parent holds")]
 fn probe(image: RawFd) -> Result<u64, String> {
     // SAFETY: as in `inherit`.
@@ -177,22 +174,22 @@ fn probe(image: RawFd) -> Result<u64, String> {
     parse(header.get(..read).unwrap_or_default())
 }
 
-/// The size of the disk of an image that begins with `header`, if it stands alone.
+/// Returns the size of the disk of an image that begins with `header`, if it refers to no other file.
 fn parse(header: &[u8]) -> Result<u64, String> {
     let number = |at: usize, len: usize| {
         let bytes = header.iter().skip(at).take(len);
         bytes.fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
     };
     if header.len() < 72 || !header.starts_with(b"QFI\xfb") {
-        return Err("it is not a qcow2 image: if it is raw, add `--format raw`".into());
+        return Err("it is not a qcow2 image; for a raw image add `--format raw`".into());
     }
     let version = number(4, 4);
     if !matches!(version, 2 | 3) {
-        return Err(format!("it is qcow of version {version}, not 2 or 3"));
+        return Err(format!("its qcow version is {version}, not 2 or 3"));
     }
     if number(8, 8) != 0 || number(16, 4) != 0 {
         return Err(
-            "it needs a backing file: make it whole first, with `qemu-img convert -O qcow2 IMAGE WHOLE`"
+            "it has a backing file: merge them first with `qemu-img convert -O qcow2 IMAGE NEW`"
                 .into(),
         );
     }
@@ -200,9 +197,7 @@ fn parse(header: &[u8]) -> Result<u64, String> {
         return Err("it is encrypted".into());
     }
     if version == 3 && number(72, 8) & EXTERNAL_DATA != 0 {
-        return Err(
-            "its data is in another file: make it whole first, with `qemu-img convert`".into(),
-        );
+        return Err("its data is in another file: merge them first with `qemu-img convert`".into());
     }
     Ok(number(24, 8))
 }

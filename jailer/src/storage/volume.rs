@@ -1,8 +1,6 @@
-//! A volume that does not exist yet: an image in a directory, empty or from another image. Made for a guest's
-//! drive when it starts, and by `jailer volume`.
+//! New volumes: an image in a directory, empty or copied from another image, for a guest's drive or `bantamctl volume`.
 //!
-//! It appears under its name only when it is whole, so that a jailer killed on the way leaves no
-//! half of one, and never in place of a file that came there meanwhile.
+//! It gets its name when it is complete, so that a killed jailer leaves no partial image. It never replaces a file.
 
 use crate::error::Error;
 use crate::storage::copy::Source;
@@ -21,17 +19,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Disks are made of sectors of this size, in bytes.
+/// Size of a disk's sector, in bytes.
 const SECTOR: u64 = 512;
 
-/// What a new volume begins with.
+/// The initial contents of a volume.
 #[derive(Debug)]
 pub enum Content {
     /// Zeroes.
     Empty,
-    /// A copy of this.
+    /// A copy of an image.
     Copy(Source),
-    /// What is in this qcow2 image, whose disk has [`Source::size`] bytes.
+    /// The disk in a qcow2 image; it has [`Source::size`] bytes.
     Qcow2(Source),
 }
 
@@ -44,24 +42,24 @@ impl Content {
     }
 }
 
-/// A volume that is wanted, wherever it is to be.
+/// A request for a new volume, in whatever place.
 #[derive(Debug)]
 pub struct Wanted {
-    /// The key or the command that asked for it, for messages.
+    /// The key or the command that asks for it, for messages.
     pub key: String,
     /// Size in bytes, a multiple of [`SECTOR`].
     pub size: u64,
-    /// What it begins with.
+    /// Its initial contents.
     pub content: Content,
-    /// Whether it takes all its space at once.
+    /// Whether all its space is allocated at once.
     pub preallocate: bool,
 }
 
 impl Wanted {
-    /// What `key`'s `field`, a size in bytes, and `content` ask for: without a size the content's.
+    /// Returns the volume for `content` with `size`, which `key`'s `field` gives in bytes; the default is the content's size.
     ///
     /// # Errors
-    /// The content does not fit.
+    /// [`Problem`], if the content does not fit.
     pub fn new(
         key: &str,
         field: &str,
@@ -72,7 +70,7 @@ impl Wanted {
         let size = size.unwrap_or_else(|| least.next_multiple_of(SECTOR));
         if size < least {
             let mib = least.div_ceil(1 << 20);
-            let message = format!("is less than its template, which needs {mib} MiB");
+            let message = format!("is less than the {mib} MiB of its template");
             return Err(Problem::new(field, message));
         }
         Ok(Self {
@@ -83,7 +81,7 @@ impl Wanted {
         })
     }
 
-    /// What `drive` at `key` asks for if its volume is not there; `None` if that is wrong or nothing.
+    /// Returns the missing volume that `drive` at `key` asks for; `None` if there are new `problems`.
     pub fn by_drive(key: &str, drive: &Drive, problems: &mut Vec<Problem>) -> Option<Self> {
         let content = match &drive.template {
             None => Content::Empty,
@@ -98,7 +96,7 @@ impl Wanted {
         if drive.size_mib.is_none() && drive.template.is_none() {
             let shown = drive.path_on_host.clone().unwrap_or_default();
             let message = format!(
-                "{} does not exist: create it, or add `size_mib` and the jailer does",
+                "{} does not exist: create it, or add `size_mib` and the jailer will",
                 shown.display()
             );
             problems.push(Problem::new(format!("{key}.path_on_host"), message));
@@ -115,14 +113,14 @@ impl Wanted {
 #[derive(Debug)]
 pub struct NewVolume {
     wanted: Wanted,
-    /// Where it is to be.
+    /// Its future path.
     pub path: PathBuf,
     directory: Dir,
     name: String,
 }
 
 impl NewVolume {
-    /// Finds out whether the image of `drive`, which is not at `path`, can be made.
+    /// Checks that the missing image `path` of `drive` can be made; returns `None` if there are new `problems`.
     pub fn check(
         key: &str,
         drive: &Drive,
@@ -150,10 +148,10 @@ impl NewVolume {
             .ok()
     }
 
-    /// The image `name` in `directory`.
+    /// Returns the image `name` in `directory`.
     ///
     /// # Errors
-    /// There is no room for it, told as a problem with `field`.
+    /// [`Problem`] with `field`, if there is no room for it.
     pub fn new(directory: Dir, name: &str, field: &str, wanted: Wanted) -> Result<Self, Problem> {
         let path = directory.path().join(name);
         if let Some(message) = no_room(&directory, &wanted) {
@@ -168,7 +166,7 @@ impl NewVolume {
         })
     }
 
-    /// Makes it: mode 0600, `owner`'s, on the disk when this returns.
+    /// Makes it with mode 0600 for `owner`; it is on the disk when this returns.
     pub fn create(self, owner: Owner, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let shown = self.path.display();
         let failed =
@@ -206,7 +204,7 @@ impl NewVolume {
 
         let path = std::path::absolute(&self.path);
         let image = path.and_then(|path| Ok(Image::new(path, &fstat(&file)?)));
-        let image = image.map_err(failed(format!("look at the image {shown}")))?;
+        let image = image.map_err(failed(format!("examine the image {shown}")))?;
         undo.announce(|made| made.images.push(image))?;
         self.name_it(&file, temporary.as_deref())
             .map_err(failed(format!("name the image {shown}")))?;
@@ -214,10 +212,10 @@ impl NewVolume {
         let synced = nix::unistd::fsync(&self.directory).map_err(io::Error::from);
         synced.map_err(failed(format!("write the directory of {shown}")))?;
         self.reopen(&file)
-            .map_err(failed(format!("open the image {shown} again")))
+            .map_err(failed(format!("reopen the image {shown}")))
     }
 
-    /// A file without a name where the file system has such, else with a temporary one.
+    /// Opens a file without a name, or with a temporary one if the file system has no files without names.
     fn open_unnamed(&self) -> io::Result<(File, Option<String>)> {
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -226,17 +224,17 @@ impl NewVolume {
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {}
             Err(e) => return Err(e.into()),
         }
-        self.remove_halves();
+        self.remove_partial();
         let name = format!(".{}.{}.new", self.name, std::process::id());
         let flags = flags | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let file: File = openat(&self.directory, name.as_str(), flags, mode)?.into();
-        // Tells others that it is no leftover.
+        // The lock shows other processes that this file is not a leftover.
         let _ = lock::lock(&file, false);
         Ok((file, Some(name)))
     }
 
-    /// Removes what a start or a command that was killed on the way has left of this image: nobody locks it.
-    fn remove_halves(&self) {
+    /// Removes partial files of this image that a killed process has left: no process locks them.
+    fn remove_partial(&self) {
         let prefix = format!(".{}.", self.name);
         let entries = std::fs::read_dir(by_descriptor(&self.directory));
         let names = entries.into_iter().flatten().flatten();
@@ -265,20 +263,20 @@ impl NewVolume {
         Ok(())
     }
 
-    /// The file by its name, which is what can be mounted; it must be the one made here.
+    /// Opens the file by its name, so that it can be mounted. It must be the file made here.
     fn reopen(&self, made: &File) -> io::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.directory, self.name.as_str(), flags, Mode::empty())?;
         let (made, there) = (fstat(made)?, fstat(&fd)?);
         if (there.st_dev, there.st_ino) != (made.st_dev, made.st_ino) {
-            return Err(io::Error::other("another file has taken its place"));
+            return Err(io::Error::other("another file has replaced it"));
         }
         Ok(fd)
     }
 
-    /// If this is taken back, only the file made here is removed, whatever is at its name by then.
+    /// Records the file. Undoing removes it only if the name still leads to the file made here.
     fn record_named(&self, file: &File, undo: &mut Undo) -> Result<(), Error> {
-        // Held open, so that its number is no other file's.
+        // Held open, so that no other file gets its inode number.
         let held = file.try_clone();
         let held = held.map_err(Error::step(format!("hold {}", self.path.display())))?;
         let (dir, name) = (self.directory.clone(), self.name.clone());
@@ -300,26 +298,26 @@ fn open_parent(path: &Path) -> io::Result<Dir> {
     Ok(directory)
 }
 
-/// Takes the space of all of `file` from the file system.
+/// Allocates the space of all of `file`.
 fn allocate(file: &File, size: u64) -> io::Result<()> {
     let len = i64::try_from(size).map_err(io::Error::other)?;
     fallocate(file, FallocateFlags::empty(), 0, len).map_err(|e| match e {
         Errno::EOPNOTSUPP => {
-            let message = "this file system cannot preallocate: make it without";
+            let message = "this file system cannot preallocate: leave the option out";
             io::Error::new(io::ErrorKind::Unsupported, message)
         }
         e => e.into(),
     })
 }
 
-/// What is in the way if it takes more space than there is, as far as that can be told.
+/// Returns a message if the volume needs more space than is known to be free.
 fn no_room(directory: &Dir, wanted: &Wanted) -> Option<String> {
     let needed = match &wanted.content {
         _ if wanted.preallocate => wanted.size,
         Content::Copy(source) => {
             let (from, to) = (fstat(&source.file).ok()?, directory.own_stat().ok()?);
             if from.st_dev == to.st_dev {
-                // It may be shared, which only the attempt can tell.
+                // The blocks may be shared; only the attempt will show it.
                 return None;
             }
             u64::try_from(from.st_blocks).ok()?.checked_mul(512)?

@@ -11,14 +11,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-/// Room in a pool, in bytes, as libvirt counts it: the capacity is the sum of the others.
+/// Usage of a pool in bytes, as libvirt counts it: the capacity is the sum of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// All of it.
+    /// Total.
     pub capacity: u64,
-    /// What is taken.
+    /// Allocated.
     pub allocation: u64,
-    /// What a guest could write still.
+    /// Available to guests.
     pub available: u64,
 }
 
@@ -31,33 +31,33 @@ pub struct VolumeInfo {
     pub path: PathBuf,
     /// The disk's size in bytes.
     pub capacity: u64,
-    /// Bytes it takes from the pool.
+    /// Bytes that it uses of the pool.
     pub allocation: u64,
 }
 
-/// What a type of pool does. Names of volumes were checked with [`Pool::check_name`].
+/// A type of pool. The pool has checked the names of volumes.
 pub trait Backend: std::fmt::Debug + Send {
-    /// Whether what a start made is still there; quickly, without asking another program or another host.
+    /// Returns whether the result of a start still exists. It runs no program and asks no other host.
     fn is_there(&self) -> bool;
-    /// Makes the volumes available; makes what holds them too if `build`.
+    /// Makes the volumes available; with `build`, also makes the directory or the partition table that holds them.
     fn start(&self, build: bool, undo: &mut Undo) -> Result<(), Error>;
-    /// Takes back what [`Self::start`] did. No volume is in use.
+    /// Undoes [`Self::start`]. No volume may be in use.
     fn stop(&self) -> Result<(), Error>;
-    /// How full it is.
+    /// Returns its usage.
     fn usage(&self) -> Result<Usage, Error>;
-    /// Its volumes, by name.
+    /// Returns its volumes, sorted by name.
     fn volumes(&self) -> Result<Vec<VolumeInfo>, Error>;
-    /// Whether a volume can have this name here, beside what [`resources::check_volume_name`] says.
+    /// Checks that a volume can have this name here, in addition to [`resources::check_volume_name`].
     fn check_name(&self, name: &str) -> Result<(), String>;
-    /// Where the volume `name` is, or will be.
+    /// Returns the path of the volume `name`, which may not exist yet.
     ///
     /// # Errors
-    /// What the host says; that there is none, where it is found by looking.
+    /// `NotFound`, if only an existing volume has a path.
     fn path(&self, name: &str) -> io::Result<PathBuf>;
-    /// Opens a volume, through no link that another user can have laid.
+    /// Opens a volume, but through no symbolic link that another user can make.
     ///
     /// # Errors
-    /// What the host says; `NotFound` if there is none.
+    /// `NotFound` if there is none.
     fn open(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd>;
     /// Makes a volume.
     fn create(
@@ -67,13 +67,13 @@ pub trait Backend: std::fmt::Debug + Send {
         owner: Owner,
         undo: &mut Undo,
     ) -> Result<(), Error>;
-    /// Deletes a volume that nobody uses; `file` is it.
+    /// Deletes a volume that is not in use; `file` is open on it.
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error>;
-    /// Gives a volume another size in bytes.
+    /// Resizes a volume to `size` bytes; `file` is open on it.
     fn resize(&self, name: &str, file: &File, size: u64, undo: &mut Undo) -> Result<(), Error>;
 }
 
-/// What to say if there is a volume of that name.
+/// Returns the error of a command that would make a second volume of that name.
 pub fn volume_clash(name: &str) -> Error {
     let message = format!("there is a volume `{name}` already: choose another name");
     Error::Problems(vec![Problem::new("volume", message)])

@@ -1,5 +1,5 @@
-//! Where pools are written down: definitions in `/etc/bantam/pools`, which last, and in `/run/bantam/pools` what
-//! is true until the host goes down: a marker for each pool that was started, and a lock for who changes one.
+//! Definitions of pools in `/etc/bantam/pools`, and the state of pools until the host shuts down in `/run/bantam/pools`: a
+//! marker for each started pool, and a lock for each pool.
 
 use crate::error::Error;
 use crate::sys::dir::{Dir, ROOT};
@@ -12,16 +12,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where definitions are.
+/// Directory of definitions.
 pub const DEFINITIONS: &str = "/etc/bantam/pools";
 const RUNTIME: &str = "/run/bantam/pools";
-/// How long another command on the same pool is waited for.
+/// How long to wait for another command on the same pool.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pool `name`.
-///
-/// # Errors
-/// What is wrong with the name, that there is no such pool, or what is wrong with its definition.
+/// Reads the definition of the pool `name`.
 pub fn load(name: &str) -> Result<PoolDefinition, Vec<Problem>> {
     let wrong = |message: String| vec![Problem::new("pool", message)];
     resources::check_pool_name(name).map_err(wrong)?;
@@ -29,15 +26,15 @@ pub fn load(name: &str) -> Result<PoolDefinition, Vec<Problem>> {
     PoolDefinition::from_file(&path, name).map_err(|error| match error {
         ConfigError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             wrong(format!(
-                "there is no pool `{name}`: `jailer pool list` shows which there are, `jailer pool define \
-                 {name} ...` makes one"
+                "there is no pool `{name}`: `bantamctl pool list` shows all pools, `bantamctl pool define {name} \
+                 ...` makes one"
             ))
         }
         other => wrong(crate::error::chain(&other)),
     })
 }
 
-/// The names of all pools.
+/// Returns the names of all pools, sorted.
 pub fn names() -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(DEFINITIONS) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -56,10 +53,10 @@ pub fn names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Writes a new definition: whole or not at all.
+/// Writes a new definition.
 ///
 /// # Errors
-/// There is a pool of that name, or what the host says.
+/// [`Error::Problems`], if there is a pool of that name.
 pub fn save(definition: &PoolDefinition) -> Result<(), Error> {
     let name = &definition.name;
     let (file, temporary) = (format!("{name}.json"), format!(".{name}.json.new"));
@@ -76,16 +73,16 @@ pub fn save(definition: &PoolDefinition) -> Result<(), Error> {
         .map_err(Error::step(format!("write {DEFINITIONS}")))
 }
 
-/// What to say if there is a pool of that name.
+/// Returns the error of a command that would define a second pool of that name.
 pub fn clash(name: &str) -> Error {
     let message = format!(
-        "there is a pool `{name}` already ({}): `jailer pool undefine {name}` first, or choose another name",
+        "there is a pool `{name}` already ({}): `bantamctl pool undefine {name}` first, or choose another name",
         path(name).display()
     );
     Error::Problems(vec![Problem::new("pool", message)])
 }
 
-/// Forgets a definition.
+/// Removes a definition.
 pub fn remove(name: &str) -> Result<(), Error> {
     let path = path(name);
     let removed = || {
@@ -95,27 +92,27 @@ pub fn remove(name: &str) -> Result<(), Error> {
     removed().map_err(Error::step(format!("remove {}", path.display())))
 }
 
-/// Where the definition of `name` is.
+/// Returns the path of the definition of `name`.
 pub fn path(name: &str) -> PathBuf {
     Path::new(DEFINITIONS).join(format!("{name}.json"))
 }
 
-/// The directory of markers and locks.
+/// Opens the directory of markers and locks.
 pub fn runtime() -> Result<Dir, Error> {
     shared_directories(Path::new(RUNTIME), 0o755)
 }
 
-/// Whether `name` was started since the host is up.
+/// Returns whether `name` was started since the host's boot.
 pub fn is_marked(name: &str) -> bool {
     Path::new(RUNTIME).join(name).symlink_metadata().is_ok()
 }
 
-/// Notes that `name` is started.
+/// Records that `name` is started.
 pub fn mark(name: &str, undo: &mut Undo) -> Result<(), Error> {
     runtime()?.make_file(undo, name, 0o644, ROOT, |_| Ok(()))
 }
 
-/// Notes that `name` is started no longer.
+/// Records that `name` is stopped.
 pub fn unmark(name: &str) -> Result<(), Error> {
     runtime()?.remove_leftover(name)
 }
@@ -152,7 +149,7 @@ pub fn lock(name: &str, shared: bool, undo: &mut Undo) -> Result<PoolLock, Error
             }
             Err((unlocked, _)) if started.elapsed() < PATIENCE => file = unlocked,
             Err(_) => {
-                let message = "another command is at work on it: try again when that has ended";
+                let message = "another command is using it: try again when that has finished";
                 return Err(Error::step(format!("use the pool {name}"))(
                     io::Error::other(message),
                 ));

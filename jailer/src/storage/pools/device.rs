@@ -1,4 +1,4 @@
-//! New volumes that are block devices: what was there before is overwritten before a guest gets to see it.
+//! Volumes that are block devices: former data is overwritten before a guest sees the volume.
 
 use crate::error::Error;
 use crate::storage::copy::zero;
@@ -15,8 +15,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Whether `name` can be that of a `kind` of device, which takes `most` bytes: what the host's programs and
-/// directories of devices read as a name and nothing more.
+/// Checks that `name` has at most `most` bytes, all of which the host's programs take as part of a name; `kind` is the kind
+/// of device.
 pub fn check_name(name: &str, most: usize, kind: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
     match name.len() <= most && name.chars().all(plain) {
@@ -27,18 +27,18 @@ pub fn check_name(name: &str, most: usize, kind: &str) -> Result<(), String> {
     }
 }
 
-/// Size of a device in bytes.
+/// Returns the size of a device in bytes.
 pub fn size(device: &File) -> Result<u64, Error> {
     let mut device = device;
     let size = device.seek(SeekFrom::End(0));
     size.map_err(Error::step("measure the volume"))
 }
 
-/// Makes all of the new volume `device` what is wanted; it is on the disk when this returns.
+/// Fills all of the new volume `device`; the data is on the disk when this returns.
 pub fn fill(device: &File, wanted: &Wanted, undo: &mut Undo) -> Result<(), Error> {
     let failed = || Error::step::<io::Error>(format!("fill the volume ({})", wanted.key));
     if !lock::lock(device, false).map_err(failed())? {
-        return Err(failed()(io::Error::other("somebody uses it already")));
+        return Err(failed()(io::Error::other("another process uses it")));
     }
     let size = size(device)?;
     match &wanted.content {
@@ -56,15 +56,18 @@ pub fn fill(device: &File, wanted: &Wanted, undo: &mut Undo) -> Result<(), Error
     device.sync_all().map_err(failed())
 }
 
-/// Zeroes what a volume has gained beyond its `former` size.
+/// Zeroes a volume's bytes beyond its `former` size.
 pub fn zero_beyond(device: &File, former: u64, undo: &mut Undo) -> Result<(), Error> {
     let now = size(device)?;
-    let failed = "zero what the volume has gained";
+    let failed = "zero the new part of the volume";
     zero(device, former.min(now), now, undo)?.map_err(Error::step(failed))?;
     device.sync_all().map_err(Error::step(failed))
 }
 
-/// Opens the block device at `path`, which only the superuser can have laid; `NotFound` if it is none.
+/// Opens the block device at `path`, which only root can make.
+///
+/// # Errors
+/// `NotFound` if it is not a block device.
 pub fn open_device(path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     let look = File::options()
         .read(true)

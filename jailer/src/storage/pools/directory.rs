@@ -1,4 +1,4 @@
-//! Pools of type `dir` and `netfs`: a volume is a file in a directory, the host's own or an NFS server's.
+//! Pools of type `dir` and `netfs`: a volume is a file in a directory of the host or of an NFS server.
 
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
@@ -22,15 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Where targets are that a definition does not name.
+/// Directory of targets that the definition does not name.
 const TARGETS: &str = "/var/lib/bantam/pools";
-/// How long an NFS server may take to answer: to a mount, and to how full it is.
+/// How long an NFS server may take to answer a mount, and a request for its usage.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Options of each mount; those of the definition come after and win.
+/// Options of each mount; the definition's options follow, and override them.
 const OPTIONS: &str = "nosuid,nodev,noexec";
 
-/// The directory of the volumes of a pool that has one.
+/// Returns the directory of the volumes of a `dir` or `netfs` pool.
 pub fn target(definition: &PoolDefinition) -> PathBuf {
     let target = definition.target.clone();
     target.unwrap_or_else(|| Path::new(TARGETS).join(&definition.name))
@@ -43,7 +43,7 @@ pub struct Directory {
     remote: Option<Remote>,
 }
 
-/// What is mounted there.
+/// The NFS export that is mounted there.
 #[derive(Debug)]
 struct Remote {
     source: String,
@@ -51,7 +51,7 @@ struct Remote {
 }
 
 impl Directory {
-    /// The directory that `definition` defines.
+    /// Returns the directory that `definition` defines.
     pub fn new(definition: &PoolDefinition) -> Self {
         let remote = definition.source_host.as_ref().map(|host| {
             let path = definition.source_path.clone().unwrap_or_default();
@@ -79,7 +79,7 @@ impl Directory {
         tool::need("mount.nfs", "nfs-common")?;
         if let Some(there) = mounted_at(&self.target)? {
             let message = format!(
-                "{there} is mounted on {shown} already, and not by this pool: unmount it, or define a pool of \
+                "{there} is already mounted on {shown}, but not by this pool: unmount it, or define a pool of \
                  type `dir` with it as --target"
             );
             return Err(Error::Problems(vec![Problem::new("target", message)]));
@@ -88,7 +88,7 @@ impl Directory {
         let tool = Tool::new("mount", "mount")?.limit(MOUNT_LIMIT);
         let tool = tool.args(["-t", "nfs", "-o", &remote.options, "--", source]);
         let mounted = tool.args([&self.target]).run(undo);
-        // Also if it was ended on the way.
+        // Recorded even if mount was interrupted.
         let target = self.target.clone();
         let recorded = undo.made(format!("the mount on {shown}"), move || {
             match umount2(&target, MntFlags::MNT_DETACH) {
@@ -99,8 +99,8 @@ impl Directory {
         mounted.map_err(|error| match error {
             Error::Step { source: why, .. } => Error::Step {
                 step: format!(
-                    "mount {source} on {shown}; does the server run, and export it to this host? \
-                     (`showmount -e`, or `rpcinfo`, tells)"
+                    "mount {source} on {shown}; check with `showmount -e` or `rpcinfo` that the server runs and \
+                     exports it to this host"
                 ),
                 source: why,
             },
@@ -150,7 +150,7 @@ impl Backend for Directory {
             }
             Err(e) => {
                 let message =
-                    format!("cannot use {shown}: {e}; `--build` makes it if it is absent");
+                    format!("cannot use {shown}: {e}; `--build` makes it if it is missing");
                 Err(Error::Problems(vec![Problem::new("target", message)]))
             }
         }
@@ -162,26 +162,25 @@ impl Backend for Directory {
         }
         let shown = self.target.display();
         umount2(&self.target, MntFlags::empty()).map_err(Error::step(format!(
-            "unmount {shown}; `fuser -vm {shown}` tells who uses it"
+            "unmount {shown}; `fuser -vm {shown}` shows which processes use it"
         )))
     }
 
     fn usage(&self) -> Result<Usage, Error> {
         let (send, answer) = mpsc::channel();
         let path = self.target.clone();
-        // A server that is gone never answers: then the thread stays behind until this process ends.
+        // A dead server never answers: then the thread stays until this process ends.
         std::thread::spawn(move || send.send(statvfs(&path)));
         let answer = answer.recv_timeout(ANSWER_LIMIT);
-        let failed = format!("look at {}", self.target.display());
+        let failed = format!("examine {}", self.target.display());
         let Ok(answer) = answer else {
-            let message =
-                "the server does not answer; if it is gone for good, `umount -f -l` the directory";
+            let message = "the server does not answer; if it is dead, `umount -f -l` the directory";
             return Err(Error::step(failed)(io::Error::other(message)));
         };
         let space = answer.map_err(Error::step(failed))?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.fragment_size());
         let capacity = bytes(space.blocks());
-        // Not what is reserved for the superuser, for guests write as somebody else.
+        // Without the space that is reserved for root: guests write as other users.
         let available = bytes(space.blocks_available());
         Ok(Usage {
             capacity,
@@ -191,7 +190,7 @@ impl Backend for Directory {
     }
 
     fn volumes(&self) -> Result<Vec<VolumeInfo>, Error> {
-        // It answers at all.
+        // Fails if the server does not answer.
         self.usage()?;
         let failed = || Error::step::<io::Error>(format!("list {}", self.target.display()));
         let mut volumes = Vec::new();
@@ -256,7 +255,7 @@ impl Backend for Directory {
         let removed = || {
             let (open, there) = (fstat(&file)?, dir.stat(name)?);
             if (open.st_dev, open.st_ino) != (there.st_dev, there.st_ino) {
-                return Err(io::Error::other("another file has taken its place"));
+                return Err(io::Error::other("another file has replaced it"));
             }
             dir.remove(name)?;
             dir.sync()
@@ -276,11 +275,11 @@ impl Backend for Directory {
     }
 }
 
-/// What is mounted on `path`, last.
+/// Returns the source of the last mount on `path`.
 fn mounted_at(path: &Path) -> Result<Option<String>, Error> {
     let failed = "read the mounts; is /proc mounted?";
     let text = std::fs::read("/proc/self/mountinfo").map_err(Error::step(failed))?;
-    // The mount point itself may be a server's that does not answer; what leads to it is not.
+    // The mount point itself may be on a server that does not answer, but its parent is not.
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
     let path = match (parent, path.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
@@ -289,7 +288,7 @@ fn mounted_at(path: &Path) -> Result<Option<String>, Error> {
     Ok(source_at(&text, &path))
 }
 
-/// The source of the last mount on `path` in a mountinfo (proc(5)).
+/// Returns the source of the last mount on `path` in a mountinfo (proc(5)).
 fn source_at(text: &[u8], path: &Path) -> Option<String> {
     let lines = text.split(|byte| *byte == b'\n');
     let mut found = lines.filter_map(|line| {

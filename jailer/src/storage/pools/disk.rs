@@ -1,6 +1,5 @@
-//! Pools of type `disk`: a volume is a partition of a GPT, found by its name in that table. The table is
-//! sfdisk's to read and to write; the kernel is told by partx, of the one partition that changes, so that others
-//! may be in use.
+//! Pools of type `disk`: a volume is a partition of a GPT, identified by its name in that table. sfdisk reads and writes the
+//! table. partx tells the kernel of the one partition that changes, so that others may be in use.
 
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
@@ -19,11 +18,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Debian's package of sfdisk.
+/// Debian's package with sfdisk.
 const PACKAGE: &str = "fdisk";
-/// Partitions begin at multiples of this, in bytes, as sfdisk lays them.
+/// Alignment of partitions in bytes, as sfdisk has it.
 const ALIGNMENT: u64 = 1 << 20;
-/// How long the kernel or udev may take to make a new partition's node.
+/// How long the kernel or udev may take to make a new partition's device node.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A disk.
@@ -32,7 +31,7 @@ pub struct Disk {
     device: PathBuf,
 }
 
-/// What sfdisk says of a disk.
+/// sfdisk's report about a disk.
 #[derive(Debug, Deserialize)]
 struct Report {
     partitiontable: Table,
@@ -58,7 +57,7 @@ struct Partition {
 }
 
 impl Table {
-    /// Bytes of the largest gap between partitions, counted from where one could begin.
+    /// Returns the bytes of the largest gap between partitions, from the first aligned byte.
     fn largest_gap(&self) -> u64 {
         let unit = ALIGNMENT / self.sectorsize.clamp(1, ALIGNMENT);
         let mut taken: Vec<_> = self.partitions.iter().map(|p| (p.start, p.size)).collect();
@@ -79,7 +78,7 @@ fn sector() -> u64 {
 }
 
 impl Partition {
-    /// Its number, at the end of its node's name.
+    /// Returns its number, which its node's name ends with.
     fn number(&self) -> String {
         let node = self.node.to_string_lossy();
         let digits = node.chars().rev().take_while(char::is_ascii_digit).count();
@@ -88,7 +87,7 @@ impl Partition {
 }
 
 impl Disk {
-    /// The disk that `definition` defines.
+    /// Returns the disk that `definition` defines.
     pub fn new(definition: &PoolDefinition) -> Self {
         Self {
             device: definition.source_dev.clone().unwrap_or_default(),
@@ -117,7 +116,7 @@ impl Disk {
         })
     }
 
-    /// The disk, while nobody else changes its table: a lock that udev and sfdisk respect too.
+    /// Locks the disk's table against other processes; udev and sfdisk respect the lock.
     fn alone(&self) -> Result<Flock<File>, Error> {
         let failed = || format!("lock {}", self.device.display());
         let file = File::open(&self.device).map_err(Error::step(failed()))?;
@@ -125,7 +124,7 @@ impl Disk {
         locked.map_err(|(_, e)| Error::step(failed())(e))
     }
 
-    /// Changes the table, without a word to the kernel.
+    /// Changes the table, without telling the kernel.
     fn change(&self, args: &[&str], script: &str, undo: &mut Undo) -> Result<(), Error> {
         let flags = [
             "-q",
@@ -141,13 +140,13 @@ impl Disk {
         tool.run(undo).map(drop)
     }
 
-    /// Tells the kernel: `--add`, `--update` or `--delete` the partition `number`.
+    /// Has the kernel `--add`, `--update` or `--delete` the partition `number`.
     fn tell(&self, what: &str, number: &str, undo: &mut Undo) -> Result<(), Error> {
         let tool = Tool::new("partx", "util-linux")?.args([what, "--nr", number]);
         tool.args([&self.device]).run(undo).map(drop)
     }
 
-    /// Removes the partition `number`, which nobody has open: the kernel refuses one that somebody has.
+    /// Removes the partition `number`. The kernel refuses to remove an open one.
     fn remove(&self, number: &str, undo: &mut Undo) -> Result<(), Error> {
         if self.is_known(number) {
             self.tell("--delete", number, undo)?;
@@ -157,7 +156,7 @@ impl Disk {
         tool.args([&self.device]).args([number]).run(undo).map(drop)
     }
 
-    /// Whether the kernel knows the partition `number`.
+    /// Returns whether the kernel knows the partition `number`.
     fn is_known(&self, number: &str) -> bool {
         let table = self
             .table()
@@ -168,7 +167,7 @@ impl Disk {
             .any(|partition| partition.number() == number && partition.node.exists())
     }
 
-    /// Whether it can be a pool.
+    /// Checks that the device can be a pool.
     fn check(&self) -> Result<(), String> {
         let shown = self.device.display();
         let metadata = self.device.metadata();
@@ -186,18 +185,18 @@ impl Disk {
     fn build(&self, undo: &mut Undo) -> Result<(), Error> {
         let shown = self.device.display();
         let wrong = |message| Error::Problems(vec![Problem::new("source_dev", message)]);
-        // Fails if it is mounted or part of something.
+        // O_EXCL fails if the device is mounted or in use by another driver.
         let mut options = File::options();
         let alone = options
             .read(true)
             .custom_flags(libc::O_EXCL)
             .open(&self.device);
-        alone.map_err(|e| wrong(format!("cannot have {shown} alone: {e}")))?;
+        alone.map_err(|e| wrong(format!("{shown} is in use: {e}")))?;
         let signatures = Tool::new("wipefs", "util-linux")?.args(["--noheadings"]);
         let signatures = signatures.args([&self.device]).run(undo)?;
         if !signatures.trim().is_empty() {
             return Err(wrong(format!(
-                "{shown} is not empty, and nothing was done to it: it has {}; if it is to be lost, \
+                "{shown} is not empty, and was not changed: it has {}; to erase it, \
                  `wipefs --all {shown}`",
                 crate::sys::tool::printable(&signatures)
             )));
@@ -218,7 +217,7 @@ impl Backend for Disk {
         match self.table() {
             Ok(table) if table.label == "gpt" => Ok(()),
             Ok(table) => Err(wrong(format!(
-                "{shown} has a partition table of another kind ({}): a pool needs a GPT",
+                "the partition table of {shown} is of type {}, but a pool needs a GPT",
                 table.label
             ))),
             Err(Error::Step { .. }) if build => self.build(undo),
@@ -263,7 +262,7 @@ impl Backend for Disk {
         Ok(volumes)
     }
 
-    /// UEFI, table 5.6: 36 units; and nothing that sfdisk's script would read as more than a name.
+    /// UEFI, table 5.6: 36 characters; and none with a meaning in sfdisk's script.
     fn check_name(&self, name: &str) -> Result<(), String> {
         device::check_name(name, 36, "partition")
     }
@@ -287,15 +286,16 @@ impl Backend for Disk {
             return Err(volume_clash(name));
         }
         let mib = wanted.size.div_ceil(ALIGNMENT);
-        // sfdisk makes a smaller one and says nothing.
+        // sfdisk would silently make a smaller partition.
         let gap = self.table()?.largest_gap() / ALIGNMENT;
         if mib > gap {
-            let message =
-                format!("the largest gap on the disk has {gap} MiB, and it needs {mib} MiB");
+            let message = format!(
+                "the largest gap on the disk has {gap} MiB, but the volume needs {mib} MiB"
+            );
             return Err(Error::Problems(vec![Problem::new("--size", message)]));
         }
         let script = format!("size={mib}MiB, type=L, name=\"{name}\"\n");
-        // Not interrupted: then nobody would know whether it was made.
+        // Uninterrupted, so that it is known whether the partition was made.
         self.change(&["--append"], &script, &mut Undo::uninterrupted())?;
         let partition = self.known(name)?;
         drop(alone);
@@ -321,7 +321,7 @@ impl Backend for Disk {
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error> {
         let _alone = self.alone()?;
         let number = self.known(name)?.number();
-        // The kernel keeps one that is open.
+        // The kernel would keep an open partition.
         drop(file);
         self.remove(&number, undo)
     }
@@ -343,8 +343,8 @@ impl Backend for Disk {
         if end > limit {
             let room = limit.saturating_sub(partition.start) * table.sectorsize / ALIGNMENT;
             let message = format!(
-                "there is no room right behind the partition `{name}` for more than {room} MiB in all: clone \
-                 it to a larger volume"
+                "the partition `{name}` can have at most {room} MiB, because another follows: clone it to a larger \
+                 volume"
             );
             return Err(Error::Problems(vec![Problem::new("--size", message)]));
         }

@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// Debian's package of lvm.
+/// Debian's package with lvm.
 const PACKAGE: &str = "lvm2";
 
 /// A volume group.
@@ -25,7 +25,7 @@ pub struct Logical {
 }
 
 impl Logical {
-    /// The group that `definition` defines.
+    /// Returns the volume group that `definition` defines.
     pub fn new(definition: &PoolDefinition) -> Self {
         let group = definition.source_name.as_ref();
         Self {
@@ -33,7 +33,7 @@ impl Logical {
         }
     }
 
-    /// Runs one of lvm's reports; its rows.
+    /// Runs one of lvm's reports; returns its rows.
     fn report(&self, tool: &'static str, rows: &str, fields: &str) -> Result<Vec<Value>, Error> {
         let args = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o"];
         let tool = Tool::new(tool, PACKAGE)?.args(args);
@@ -47,7 +47,7 @@ impl Logical {
     fn change(&self, tool: &'static str, args: &[&str], undo: &mut Undo) -> Result<(), Error> {
         let tool = Tool::new(tool, PACKAGE)?.args(args);
         tool.run(undo)?;
-        // lvm leaves the nodes to udev, whether that runs or not.
+        // lvm relies on udev for the device nodes, even if udev does not run.
         if !Path::new("/run/udev/control").exists() {
             let tool = Tool::new("vgmknodes", PACKAGE)?.args(["-q", &self.group]);
             tool.run(undo)?;
@@ -62,7 +62,7 @@ fn number(row: &Value, field: &str) -> u64 {
 }
 
 impl Backend for Logical {
-    /// What became of the group [`Self::usage`] tells.
+    /// Returns `true`: [`Self::usage`] reports a missing group.
     fn is_there(&self) -> bool {
         true
     }
@@ -102,7 +102,7 @@ impl Backend for Logical {
         let volumes = rows.iter().filter_map(|row| {
             let name = row.get("lv_name").and_then(Value::as_str)?;
             let attributes = row.get("lv_attr").and_then(Value::as_str)?;
-            // A pool of thin volumes is none itself.
+            // A thin pool is not a volume.
             if attributes.starts_with('t') {
                 return None;
             }
@@ -119,7 +119,7 @@ impl Backend for Logical {
         Ok(volumes)
     }
 
-    /// lvm(8), "Valid names"; the reserved ones lvcreate refuses.
+    /// lvm(8), "Valid names"; lvcreate refuses reserved names.
     fn check_name(&self, name: &str) -> Result<(), String> {
         device::check_name(name, 127, "logical volume")
     }
@@ -137,11 +137,11 @@ impl Backend for Logical {
             return Err(volume_clash(name));
         }
         let size = format!("{}b", wanted.size);
-        // It is zeroed below, all of it.
+        // All of it is zeroed below.
         let flags = ["-q", "-y", "-Wn", "-Zn", "-n", name, "-L", &size];
         let args: Vec<&str> = flags.into_iter().chain([self.group.as_str()]).collect();
         let full_name = format!("{}/{name}", self.group);
-        // Not interrupted: then nobody would know whether it was made.
+        // Uninterrupted, so that it is known whether the volume was made.
         self.change("lvcreate", &args, &mut Undo::uninterrupted())?;
         let (group, again) = (self.clone(), full_name.clone());
         undo.made(format!("the logical volume {full_name}"), move || {
@@ -155,7 +155,7 @@ impl Backend for Logical {
     }
 
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error> {
-        // lvm refuses one that is open.
+        // lvm refuses to remove an open volume.
         drop(file);
         let full_name = format!("{}/{name}", self.group);
         self.change("lvremove", &["-q", "-y", "-f", &full_name], undo)
@@ -166,7 +166,7 @@ impl Backend for Logical {
         let (full_name, text) = (format!("{}/{name}", self.group), format!("{size}b"));
         let args = ["-q", "-y", "-f", "-L", &text, &full_name];
         match self.change("lvresize", &args, undo) {
-            // "matches existing size": in whole extents it has that size.
+            // "matches existing size": rounded to extents, it has that size.
             Err(Error::Step { source, .. }) if source.to_string().contains("matches existing") => {}
             other => other?,
         }

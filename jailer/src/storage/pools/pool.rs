@@ -1,6 +1,5 @@
-//! A storage pool: what every type of pool can do ([`Backend`], a file for each type), and what is the same for
-//! all: whether it is active, its names, its locks. Used by `jailer pool`, by `jailer volume` and by the start
-//! of a guest whose drive names a pool.
+//! A pool of any type: whether it is active, the names of its volumes, and their locks. [`Backend`] is the part that differs
+//! by type.
 
 use crate::error::Error;
 use crate::storage::lock;
@@ -14,25 +13,22 @@ use resources::{PoolDefinition, PoolType, Problem};
 use std::fs::File;
 use std::io;
 
-/// A pool that is defined.
+/// A defined pool.
 #[derive(Debug)]
 pub struct Pool {
     /// Its definition.
     pub definition: PoolDefinition,
-    /// What it is made of.
+    /// Its type's implementation.
     pub backend: Box<dyn Backend>,
 }
 
 impl Pool {
-    /// The pool `name`.
-    ///
-    /// # Errors
-    /// There is none, or its definition is wrong.
+    /// Loads the pool `name`.
     pub fn load(name: &str) -> Result<Self, Vec<Problem>> {
         definitions::load(name).map(Self::new)
     }
 
-    /// The pool that `definition` defines.
+    /// Returns the pool that `definition` defines.
     pub fn new(definition: PoolDefinition) -> Self {
         let backend: Box<dyn Backend> = match definition.kind {
             PoolType::Dir | PoolType::Netfs => Box::new(Directory::new(&definition)),
@@ -45,36 +41,33 @@ impl Pool {
         }
     }
 
-    /// The active pool `name`.
-    ///
-    /// # Errors
-    /// As [`Self::load`], and that it is not active.
+    /// Loads the pool `name`, which must be active.
     pub fn active(name: &str) -> Result<Self, Vec<Problem>> {
         let pool = Self::load(name)?;
         if pool.is_active() {
             return Ok(pool);
         }
-        let message = format!("`{name}` is not active: `jailer pool start {name}`");
+        let message = format!("`{name}` is not active: `bantamctl pool start {name}`");
         Err(vec![Problem::new("pool", message)])
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.definition.name
     }
 
-    /// Whether it was started, and what that made is there.
+    /// Returns whether it was started, and the result of the start still exists.
     pub fn is_active(&self) -> bool {
         definitions::is_marked(self.name()) && self.backend.is_there()
     }
 
-    /// Whether a volume here can be called `name`.
+    /// Checks that a volume here can have the name `name`.
     pub fn check_name(&self, name: &str) -> Result<(), String> {
         resources::check_volume_name(name)?;
         self.backend.check_name(name)
     }
 
-    /// The volumes that guests use.
+    /// Returns the names of the volumes that guests use.
     pub fn in_use(&self) -> Result<Vec<String>, Error> {
         let volumes = self.backend.volumes()?.into_iter();
         let used = volumes.filter(|volume| {
@@ -84,10 +77,7 @@ impl Pool {
         Ok(used.map(|volume| volume.name).collect())
     }
 
-    /// Opens the volume `name`, and locks it as the VMM would: shared for reading, alone for writing.
-    ///
-    /// # Errors
-    /// There is none, it is in use, or what the host says.
+    /// Opens the volume `name`, and locks it as the monitor would: shared for reading, exclusively for writing.
     pub fn lock(&self, name: &str, write: bool) -> Result<File, Error> {
         let flags = if write {
             OFlag::O_RDWR
@@ -104,17 +94,14 @@ impl Pool {
     }
 
     /// Opens the volume `name`.
-    ///
-    /// # Errors
-    /// There is none, or what the host says.
     pub fn open(&self, name: &str, flags: OFlag) -> Result<File, Error> {
         let pool = self.name();
         match self.backend.open(name, flags) {
             Ok(fd) => Ok(fd.into()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let message = format!(
-                    "there is no volume `{name}` in {pool}: `jailer volume list --pool {pool}` shows which \
-                     there are"
+                    "there is no volume `{name}` in {pool}: `bantamctl volume list --pool {pool}` shows all \
+                     volumes"
                 );
                 Err(Error::Problems(vec![Problem::new("volume", message)]))
             }
@@ -133,7 +120,7 @@ impl Pool {
     }
 }
 
-/// What to say if a guest uses the volume.
+/// Returns the error of a command on a volume that is in use.
 pub fn in_use(pool: &str, name: &str) -> Error {
     let message =
         format!("`{name}` of {pool} is in use by a guest or another command: stop that first");

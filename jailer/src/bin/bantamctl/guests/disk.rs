@@ -26,7 +26,7 @@ pub fn parse(
         None | Some("raw") => {}
         Some(_) => {
             return wrong(
-                "only format=raw: `jailer volume import` makes a raw volume of a qcow2 image",
+                "only format=raw: `bantamctl volume import` makes a raw volume of a qcow2 image",
             );
         }
     }

@@ -43,7 +43,7 @@ pub fn check(guest: &Guest) -> Result<(), Error> {
     };
     if !guest.config.machine_config.forkable {
         let message = "must be true for a guest that is to be copied: set it and start the guest again, or \
-                       `jailer create --forkable`";
+                       `bantamctl create --forkable`";
         wrong("machine-config.forkable".into(), message.into());
     }
     for (i, interface) in guest.config.network_interfaces.iter().enumerate() {

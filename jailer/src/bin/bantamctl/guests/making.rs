@@ -94,7 +94,7 @@ pub fn abandoned() -> Result<Vec<String>, Error> {
     for copy in names.iter().filter_map(|file| file.strip_suffix(".new")) {
         let left = is_abandoned(&directory, copy);
         if left.map_err(Error::step(format!(
-            "see who makes {copy}, after a `jailer fork` that was killed"
+            "see who makes {copy}, after a `bantamctl fork` that was killed"
         )))? {
             abandoned.push(copy.to_owned());
         }

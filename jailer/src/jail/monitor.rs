@@ -1,4 +1,4 @@
-//! The VMM that this process becomes: its arguments, and the descriptors it inherits.
+//! The monitor that this process becomes: its arguments, and the descriptors it inherits.
 
 use crate::error::Error;
 use crate::jail::layout::{CONFIG, DRIVES, FORK, RUN};
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-/// When the jailer was started, in microseconds.
+/// When the jailer was started, on two clocks, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
     monotonic: u128,
@@ -25,7 +25,7 @@ pub struct Started {
 }
 
 impl Started {
-    /// Now.
+    /// Returns the time now.
     pub fn now() -> Self {
         Self {
             monotonic: micros(ClockId::CLOCK_MONOTONIC),
@@ -38,9 +38,9 @@ fn micros(clock: ClockId) -> u128 {
     clock_gettime(clock).map_or(0, |time| Duration::from(time).as_micros())
 }
 
-/// A VMM ready to be executed.
+/// A monitor that is ready to be executed.
 #[derive(Debug)]
-pub struct Vmm {
+pub struct Monitor {
     name: String,
     id: String,
     started: Started,
@@ -51,8 +51,8 @@ pub struct Vmm {
     inherited: Vec<OwnedFd>,
 }
 
-impl Vmm {
-    /// The VMM of `options`, to inherit `lock` and `inherited`; `arguments` tell it where its guest is.
+impl Monitor {
+    /// Returns the monitor of `options`, which inherits `lock` and `inherited`. `arguments` name its guest.
     pub fn new(
         options: &Options,
         started: Started,
@@ -73,22 +73,22 @@ impl Vmm {
         }
     }
 
-    /// The VMM holds `user` until it ends.
+    /// Has the monitor hold `user` until it ends.
     pub fn with_user(self, user: Option<Claim>) -> Self {
         Self { user, ..self }
     }
 
-    /// Before it is executed, a byte goes to `handover`.
+    /// Has a byte written to `handover` just before exec.
     pub fn with_handover(self, handover: Option<File>) -> Self {
         Self { handover, ..self }
     }
 
-    /// Its path in the jail.
+    /// Returns its path in the jail.
     pub fn path(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// Executes it, with no environment.
+    /// Executes it, with an empty environment.
     pub fn execute(&self) -> Result<Infallible, Error> {
         let path = self.path();
         let failed = Error::step::<io::Error>(format!("execute {path} in the jail"));
@@ -106,7 +106,7 @@ impl Vmm {
         execute().map_err(failed)
     }
 
-    /// The command line, its first word the VMM itself. The times are what compatible jailers give.
+    /// Returns the command line, of which the first word is the monitor itself. Firecracker's jailer passes the same times.
     fn words(&self) -> Vec<OsString> {
         let used = Started::now().cpu.saturating_sub(self.started.cpu);
         let mut words: Vec<OsString> = vec![self.path().into()];
@@ -123,14 +123,14 @@ impl Vmm {
     }
 }
 
-/// The arguments of a VMM whose configuration is in the jail.
+/// Returns the arguments of a monitor whose configuration is in the jail.
 pub fn configured() -> Vec<OsString> {
     let path = format!("/{}", CONFIG);
     vec!["--config-file".into(), path.into()]
 }
 
-/// The arguments of a VMM that waits for a copy of the guest that `config` describes, whose interfaces have the open
-/// taps `taps`, in order; it ends if the other end of `lifeline` is closed before that.
+/// Returns the arguments of a monitor that waits for a copy of the guest that `config` describes. `taps` are the descriptors
+/// of its interfaces, in order. The monitor exits if the other end of `lifeline` closes before the guest arrives.
 pub fn waiting(config: &VmConfig, taps: &[RawFd], lifeline: Option<&OwnedFd>) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["--fork-socket".into()];
     words.push(format!("/{}/{}", RUN, FORK).into());
@@ -159,20 +159,20 @@ fn inherit(fd: impl std::os::fd::AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers under which the VMM finds `taps`.
+/// Returns the descriptor numbers of `taps`, which the monitor inherits.
 pub fn numbers(taps: &[OwnedFd]) -> Vec<RawFd> {
     taps.iter().map(|tap| tap.as_fd().as_raw_fd()).collect()
 }
 
-/// The lifeline that standard input is, under a number that it keeps.
+/// Returns a duplicate of standard input, the lifeline, whose number does not change.
 pub fn lifeline() -> Result<OwnedFd, Error> {
     let kept = io::stdin().as_fd().try_clone_to_owned();
-    kept.map_err(Error::step("keep standard input"))
+    kept.map_err(Error::step("duplicate standard input"))
 }
 
-/// Closes what the process was started with beside its three standard streams, so that nothing
-/// gets into the jail by accident, and makes what it creates private.
-#[expect(unsafe_code, reason = "descriptors that nobody here owns")]
+/// Closes all inherited descriptors except the standard streams, so that none enters the jail by accident, and makes new
+/// files private by the umask.
+#[expect(unsafe_code, reason = "descriptors that no value here owns")]
 pub fn close_inherited() -> Result<(), Error> {
     umask(Mode::from_bits_truncate(0o077));
     // SAFETY: called before this process opens any, so none of these belongs to a value here.
