@@ -176,7 +176,11 @@ fn one_guest_to_an_id_and_a_bridge_for_many() {
     let text = expect(&world.run("g1"), 152);
     contains(
         &text,
-        &["--id", "choose another --id", "there is a device tap0 already"],
+        &[
+            "--id",
+            "choose another --id",
+            "there is a device tap0 already",
+        ],
     );
     assert_eq!(world.state(), before);
 

@@ -1,8 +1,8 @@
-//! Guests and pools under systemd, on a host that reboots: what is to start with the host does, with its data; what ran
-//! when the host went down was shut down in order; all that is defined is listed as before.
+//! The Debian package under systemd, on a host that reboots. The package is installed, upgraded under a running guest, and
+//! removed. Guests and pools that start with the host do so, with their data; the host's shutdown presses the guests'
+//! power buttons; after the reboot everything that was defined is listed.
 //!
-//! The host is Debian's disk image, booted by a software host of its own on any machine: a hardware one is not the
-//! test's to reboot.
+//! The host is Debian's disk image in a software host of its own. A test must not reboot a hardware host.
 
 #![allow(
     clippy::unwrap_used,
@@ -49,11 +49,7 @@ log() {
 /// The first time: everything is made, tried under systemd, and left running.
 const BEFORE: &str = r#"
 growpart /dev/vda 1 >/dev/null; resize2fs /dev/vda1 >/dev/null 2>&1
-# As the package installs them.
-install -m 755 "$PROGRAMS/bantam" "$PROGRAMS/bantamctl" /usr/bin
-install -D -m 755 "$PROGRAMS/bantam-image-reader" /usr/libexec/bantam/bantam-image-reader
-install -m 644 "$UNITS"/* /usr/lib/systemd/system
-systemctl daemon-reload
+dpkg --install "$PACKAGES"/bantam_1_amd64.deb >/dev/null
 mkdir /srv/boot
 cp "$KERNEL" "$INITRD" "$ROOT" /srv/boot
 ssh-keygen -q -t ed25519 -N '' -f /root/key
@@ -89,6 +85,14 @@ is "$(systemctl show bantam@small --property=NRestarts)" "NRestarts=1"
 bantamctl stop small
 is "$(systemctl is-active bantam@small)" inactive
 bantamctl start small
+is "$(log 6)" "started button started started button started "
+
+# An upgrade of the package leaves the guest running.
+before=$(systemctl show bantam@small --property=MainPID --value)
+dpkg --install "$PACKAGES"/bantam_2_amd64.deb >/dev/null
+is "$(dpkg-query --show bantam | tr '\t' ' ')" "bantam 2"
+is "main process: $(systemctl show bantam@small --property=MainPID --value)" "main process: $before"
+is "$(listed small)" "small running yes"
 is "$(log 6)" "started button started started button started "
 
 # Debian's own disk is there too, and will come up with the host; another guest is not to.
@@ -132,13 +136,22 @@ for name in small debian idle; do bantamctl undefine $name --remove-all-storage;
 bantamctl pool autostart vms --disable
 bantamctl pool stop vms
 is "$(bantamctl list | wc -l) $(ls /srv/vms) $(find /etc/systemd/system -name 'bantam*@?*.service' -type l)" "1  "
+
+# The package leaves with everything that it brought.
+dpkg --listfiles bantam | grep -E '^/usr/(bin|libexec|share/man|share/bash-completion|lib/systemd)/.*[a-z]$' >/tmp/files
+for file in /usr/bin/bantam /usr/bin/jailer /usr/bin/bantamctl /usr/libexec/bantam/bantam-image-reader \
+    /usr/lib/systemd/system/bantam@.service /usr/share/man/man1/bantamctl.1.gz /usr/share/man/man1/bantam.1.gz \
+    /usr/share/bash-completion/completions/bantamctl; do
+    is "$(grep -x $file /tmp/files)" $file
+done
+dpkg --remove bantam >/dev/null
+is "left: $(while read -r file; do [ -d $file ] || ls $file; done </tmp/files 2>/dev/null)" "left: "
+is "units: $(systemctl list-unit-files --no-legend 'bantam*')" "units: "
 "#;
 
 /// Boots the host with `disk`, runs `script`, and reboots it; what the script said.
 fn host(dir: &Path, disk: &Path, script: &str) -> String {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/kvm-host.sh");
-    let programs = Path::new(bantam()).parent().unwrap();
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/systemd");
     std::fs::write(dir.join("guest"), GUEST).unwrap();
     let guest = sh(&format!("base64 -w 0 {}", dir.join("guest").display()));
     let mut command = Command::new(harness);
@@ -149,8 +162,7 @@ fn host(dir: &Path, disk: &Path, script: &str) -> String {
         .arg(dir)
         .args(["--", "bash", "-c", &format!("{TOOLS}{script}")]);
     for (name, value) in [
-        ("PROGRAMS", programs.canonicalize().unwrap()),
-        ("UNITS", units.canonicalize().unwrap()),
+        ("PACKAGES", dir.join("packages")),
         ("KERNEL", image("vmlinuz-cloud")),
         ("INITRD", image("initrd-cloud.img")),
         ("ROOT", image("rootfs-cloud.ext4")),
@@ -174,6 +186,25 @@ fn host(dir: &Path, disk: &Path, script: &str) -> String {
     text
 }
 
+/// Builds the Debian package of the programs under test.
+fn build_package(out: &Path, version: &str) {
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../resources/package/build.sh");
+    let mut command = Command::new(build);
+    command
+        .arg("--programs")
+        .arg(Path::new(bantam()).parent().unwrap());
+    command
+        .args(["--version", version, "--out"])
+        .arg(out)
+        .arg("deb");
+    // The host that installs it is emulated.
+    command.env("DPKG_DEB_COMPRESSOR_TYPE", "gzip");
+    command.env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{text}", output.status);
+}
+
 #[test]
 fn guests_and_pools_come_back_with_their_host() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,6 +214,9 @@ fn guests_and_pools_come_back_with_their_host() {
         image("debian.raw").display(),
         disk.display()
     ));
+    for version in ["1", "2"] {
+        build_package(&dir.path().join("packages"), version);
+    }
     host(dir.path(), &disk, BEFORE);
     host(dir.path(), &disk, AFTER);
 }

@@ -5,19 +5,22 @@
 #
 #   --programs DIR     where the built programs are (default: the release build)
 #   --version VERSION  version of the package (default: that of the workspace)
+#   --out DIR          where the results go (default: target/package and target/dist)
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
 programs=$project/target/x86_64-unknown-linux-gnu/release
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -n 1)
+out=
 wanted=()
 while [ $# -gt 0 ]; do
     case $1 in
         --programs) programs=${2:?} && shift ;;
         --version) version=${2:?} && shift ;;
+        --out) out=${2:?} && shift ;;
         deb | dist) wanted+=("$1") ;;
-        -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit ;;
         *) echo "package: unknown argument $1 (see --help)" >&2 && exit 2 ;;
     esac
     shift
@@ -34,13 +37,13 @@ chmod 755 "$tree"
 # lay ROOT: everything that an installation has, below ROOT.
 lay() {
     local root=$1 share=$1/usr/share page
-    install -D -m 755 -t "$root/usr/bin" "$programs"/{bantam,jailer,bantamctl}
-    install -D -m 755 -t "$root/usr/libexec/bantam" "$programs/bantam-image-reader"
+    install -s -D -m 755 -t "$root/usr/bin" "$programs"/{bantam,jailer,bantamctl}
+    install -s -D -m 755 -t "$root/usr/libexec/bantam" "$programs/bantam-image-reader"
     install -D -m 644 -t "$root/usr/lib/systemd/system" "$project"/resources/systemd/*
     install -d "$share/man/man1" "$share/man/man8"
     install -m 644 "$project/resources/man/bantam.1" "$share/man/man1"
     install -m 644 "$project/resources/man/jailer.8" "$share/man/man8"
-    "$programs/bantamctl" man "$share/man/man8"
+    "$programs/bantamctl" man "$share/man/man1"
     for page in "$share"/man/*/*; do gzip -9n "$page"; done
     install -d "$share/bash-completion/completions" "$share/zsh/vendor-completions" "$share/fish/vendor_completions.d"
     "$programs/bantamctl" completion bash >"$share/bash-completion/completions/bantamctl"
@@ -53,7 +56,7 @@ lay() {
 }
 
 deb() {
-    local out=$project/target/package root=$tree/deb
+    local out=${out:-$project/target/package} root=$tree/deb
     lay "$root"
     install -D -m 644 "$here/copyright" "$root/usr/share/doc/bantam/copyright"
     gzip -9n "$root/usr/share/doc/bantam/CHANGELOG.md"
@@ -62,12 +65,12 @@ deb() {
     install -m 755 "$here"/{postinst,prerm,postrm} "$root/DEBIAN"
     (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
     mkdir -p "$out"
-    dpkg-deb --root-owner-group -Zxz --build "$root" "$out/bantam_${version}_amd64.deb" >/dev/null
+    dpkg-deb --root-owner-group --build "$root" "$out/bantam_${version}_amd64.deb" >/dev/null
     echo "package: $out/bantam_${version}_amd64.deb"
 }
 
 dist() {
-    local out=$project/target/dist name=bantam-$version-x86_64-linux
+    local out=${out:-$project/target/dist} name=bantam-$version-x86_64-linux
     lay "$tree/$name"
     install -m 644 "$project/LICENSE" "$tree/$name"
     (cd "$tree/$name" && find . -type f ! -name SHA256SUMS -printf '%P\0' | sort -z | xargs -0 sha256sum >SHA256SUMS)
