@@ -165,7 +165,7 @@ const DEVICES: [(&str, &str); 5] = [
     ("vsock", "vsock"),
 ];
 
-/// A new device is a file of its own, a line for each question that `device_config.rs` answers, and a section of
+/// A new device is a file of its own, a line for each question that `device_factory.rs` answers, and a section of
 /// the configuration: nothing else in the monitor knows it, but for what clients can do with that very device.
 #[test]
 fn a_device_is_known_in_few_places() {
@@ -188,7 +188,7 @@ fn a_device_is_known_in_few_places() {
                 !about_drives && !about_frames
             })
             .collect();
-        assert_eq!(known, ["vmm/src/device_config.rs"], "{module}");
+        assert_eq!(known, ["vmm/src/machine/device_factory.rs"], "{module}");
         let section = format!("{root}/resources/src/sections/{section}.rs");
         assert!(std::path::Path::new(&section).exists(), "{section}");
 

@@ -1,19 +1,20 @@
 //! The life of the process, from its command line to its guest's end.
 
-use crate::allocator;
 use crate::api::{self, Api, ApiError, Mailbox};
-use crate::cli::{COMPATIBLE_VERSION, Options};
-use crate::controller::{Controller, Process};
+use crate::control::controller::{AdoptError, Controller, Process};
+use crate::control::lifecycle::{Event, Events};
 use crate::event_loop::{EventLoopError, MainLoop};
-use crate::events::{Event, Events};
-use crate::exit_status::{BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED};
-use crate::logging::{self, LogFileError};
 use crate::machine::MachineError;
 use crate::machine::builder::Start;
 use crate::metrics::{Metrics, SinkError};
 use crate::mmds::{Mmds, StoreError};
+use crate::process::exit_status::{
+    BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED,
+};
+use crate::process::logging::{self, LogFileError};
+use crate::process::options::{COMPATIBLE_VERSION, Options};
+use crate::process::{allocator, messages, signals};
 use crate::seccomp::{Filters, SeccompError};
-use crate::signals;
 use crate::snapshot;
 use crate::vcpu;
 use devices::util::metrics::Gauge;
@@ -29,6 +30,9 @@ pub enum RunError {
     /// The API.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A file that the configuration names.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -200,7 +204,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
             let error = in_place(e);
             events.tell(Event::Stopped {
                 status: error.status(),
-                reason: logging::chain(&error),
+                reason: messages::chain(&error),
             });
             if let Some(mailbox) = mailbox {
                 mailbox.end();
@@ -241,7 +245,7 @@ fn serve(
 
 /// The guest of the snapshot in `directory` goes on. Who starts it so expects it to know what time it is.
 fn restore(controller: &mut Controller, directory: &Path, prefetch: bool) -> Result<(), RunError> {
-    let (state, memory) = snapshot::command::in_directory(directory);
+    let (state, memory) = snapshot::files_in(directory);
     let mut load = SnapshotLoad::from_files(state, memory);
     load.resume_vm = true;
     load.clock_realtime = true;

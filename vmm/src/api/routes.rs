@@ -2,7 +2,7 @@
 //! happens here.
 
 use super::http::{Method, Request};
-use crate::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
+use crate::control::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
 use resources::{
     Action, ActionType, HintingStart, MachineConfigUpdate, RunState, SnapshotLoad, VmUpdate,
 };

@@ -3,13 +3,13 @@
 //! itself.
 
 use super::connection::{Connection, Next};
-use super::events::{Inbox, Outbox, channel};
+use super::event_stream::{Inbox, Outbox, channel};
 use super::http::Request;
 use super::response::Response;
 use super::routes::{Parsed, parse};
-use crate::command::{Command, CommandError, Reply};
+use crate::control::command::{Command, CommandError, Reply};
+use crate::control::lifecycle::Events;
 use crate::event_loop::wake;
-use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::seccomp::{Filters, Thread};
 use devices::util::timer::now;

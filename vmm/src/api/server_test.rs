@@ -1,6 +1,6 @@
 use super::*;
-use crate::cli::Seccomp;
 use crate::event_loop::MainLoop;
+use crate::process::options::SeccompMode;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
@@ -13,7 +13,7 @@ fn a_client_whose_command_is_not_carried_out_any_more_is_told_before_the_end() {
         max_body: 100,
         event_loop: main_loop.endpoint(),
         metrics: Arc::default(),
-        seccomp: Arc::new(Filters::load(&Seccomp::Off).unwrap()),
+        seccomp: Arc::new(Filters::load(&SeccompMode::Off).unwrap()),
     };
     let mailbox = Api::start(bind(&path).unwrap(), &Events::default(), options).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();

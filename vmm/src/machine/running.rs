@@ -3,48 +3,22 @@
 //! Owned by the controller on the main thread. Quiescing goes from the outside in: first the vCPUs, then the
 //! devices; going on in reverse.
 
-use super::MachineError;
 use super::attach::SharedTransport;
-use super::builder::Platform;
-use super::end::End;
+use super::device_factory::DeviceConfig;
+use super::error::MachineError;
 use super::pages::Pages;
-use crate::device_config::DeviceConfig;
+use super::platform::Platform;
 use crate::event_loop::{Added, SpawnedLoop};
-use crate::exit_status::Outcome;
-use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuMetrics, Vcpus};
-use devices::GuestMemory;
+use crate::process::exit_status::Outcome;
+use crate::vcpu::{Confining, End, Vcpus, VmContext};
 use devices::lock;
 use devices::platform::i8042::I8042;
 use devices::platform::serial::{SerialMetrics, SerialPort};
 use devices::util::metrics::MetricSet;
 use devices::virtio::report::Report;
 use devices::virtio::update::{DeviceUpdate, UpdateError};
-use kvm_bindings::CpuId;
-use kvm_ioctls::{Kvm, VmFd};
 use std::io;
 use std::sync::{Arc, Mutex};
-
-/// What the vCPUs share. KVM's slots point into the memory, so it goes last, with the VM.
-pub struct Guest {
-    /// Where accesses go.
-    pub buses: Buses,
-    /// How the guest ends.
-    pub end: End,
-    /// What stops the vCPUs.
-    pub gate: Arc<Gate>,
-    /// Serial output that KVM collects, where it can.
-    pub coalesced: Option<Coalesced>,
-    /// What the vCPUs count.
-    pub metrics: Arc<VcpuMetrics>,
-    /// The VM.
-    pub vm: VmFd,
-    /// The host's KVM.
-    pub kvm: Kvm,
-    /// What each vCPU was told to be.
-    pub cpuids: Vec<CpuId>,
-    /// Its memory.
-    pub memory: GuestMemory,
-}
 
 /// A virtio device of a machine.
 pub struct Device {
@@ -80,7 +54,7 @@ pub enum DeviceError {
 
 /// A guest with its devices and vCPUs.
 pub struct Machine {
-    pub(super) guest: Arc<Guest>,
+    pub(super) context: Arc<VmContext>,
     pub(super) vcpus: Vcpus,
     /// Until it was waited for.
     confining: Option<Confining>,
@@ -92,7 +66,7 @@ pub struct Machine {
 
 impl Machine {
     pub(super) fn new(
-        guest: Arc<Guest>,
+        context: Arc<VmContext>,
         (vcpus, confining): (Vcpus, Confining),
         devices: Vec<Device>,
         platform: Platform,
@@ -100,7 +74,7 @@ impl Machine {
         pages: Pages,
     ) -> Self {
         Self {
-            guest,
+            context,
             vcpus,
             confining: Some(confining),
             devices,
@@ -142,12 +116,12 @@ impl Machine {
 
     /// How the guest ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.guest.end.outcome()
+        self.context.end.outcome()
     }
 
     /// How to end it from outside.
     pub fn end_handle(&self) -> End {
-        self.guest.end.clone()
+        self.context.end.clone()
     }
 
     /// The console's port.
@@ -203,8 +177,8 @@ impl Machine {
 
     /// Brings out what was written to the console and is still on its way.
     pub fn drain_console(&self) {
-        if let Some(coalesced) = &self.guest.coalesced {
-            coalesced.drain(&self.guest.buses);
+        if let Some(coalesced) = &self.context.coalesced {
+            coalesced.drain(&self.context.buses);
         }
     }
 

@@ -16,11 +16,9 @@
 //! bytes may be hostile: nothing is allocated by what they say, and checksums find accidents, not attackers; what the
 //! state says is checked by those who use it.
 
-use super::{SnapshotError, links};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 /// The version that is written. One that is read may be older: see `tests/golden`.
 pub const VERSION: u32 = 1;
@@ -63,23 +61,6 @@ pub enum FormatError {
 /// A version as it is printed: clients look for three numbers, of which the first tells whether they fit.
 pub fn version_text(version: u32) -> String {
     format!("v{version}.0.0")
-}
-
-/// The version of the file at `path`, one that came later included.
-///
-/// # Errors
-/// [`SnapshotError`]: it is no snapshot's state.
-pub fn describe(path: &Path) -> Result<String, SnapshotError> {
-    let file = links::open(path)?;
-    let version = match Header::read(&file) {
-        Ok(header) => header.version,
-        Err(FormatError::Version(version)) if version > VERSION => version,
-        Err(source) => {
-            let path = path.into();
-            return Err(SnapshotError::Format { path, source });
-        }
-    };
-    Ok(version_text(version))
 }
 
 /// What the header says.

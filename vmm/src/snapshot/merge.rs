@@ -1,14 +1,15 @@
 //! A chain of diffs made into one snapshot with all pages, which is the same snapshot: diffs upon the chain's last
 //! lie on the merged one as well. The files of the chain stay as they are.
 
-use super::aside::Aside;
+use super::error::{SnapshotError, invalid, unreadable, unwritable};
 use super::links::{Link, links};
-use super::runs::{self, PAGE, PAGE_BYTES, Run};
+use super::runs::{self, Run};
 use super::save::place;
+use super::temp_file::TempFile;
 use super::verify::{crc_of, first_damaged, verify_links};
-use super::view::data_in;
-use super::{SnapshotError, invalid, unreadable, unwritable};
-use crate::progress::Progress;
+use crate::machine::memory::page::{PAGE, PAGE_BYTES};
+use crate::machine::memory::ranges::data_in;
+use crate::process::progress::Progress;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use std::fs::File;
@@ -54,7 +55,7 @@ pub fn merge(
     let segments = segments(&links)?;
     let written = segments.iter().map(|segment| segment.run.bytes()).sum();
 
-    let memory_file = Aside::create(to_memory).map_err(unwritable(to_memory))?;
+    let memory_file = TempFile::create(to_memory).map_err(unwritable(to_memory))?;
     let copied = memory_file.file().and_then(|file| {
         file.set_len(snapshot.memory.bytes)?;
         progress.begin("copying", written);

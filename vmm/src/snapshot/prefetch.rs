@@ -10,11 +10,12 @@
 //! as copies of our own. None of it changes what memory holds. A thread does either, confined by a filter
 //! of its own; it ends when it is done.
 
-use super::aside::Aside;
-use super::page_set::PageSet;
-use super::runs::PAGE;
-use super::view::{Piece, View};
+use super::temp_file::TempFile;
 use super::working_set::{self, MAX_RUNS, Touched};
+use crate::machine::memory::page::PAGE;
+use crate::machine::memory::page_set::PageSet;
+use crate::machine::memory::view::{Piece, View};
+use crate::process::messages;
 use crate::seccomp::{Filters, Thread};
 use devices::{GuestMemory, lock};
 use std::fs::File;
@@ -99,7 +100,7 @@ impl Prefetch {
         let shown = path.display();
         let recorded = working_set::read(&path, id, view.bytes() / PAGE);
         let recorded = recorded.unwrap_or_else(|e| {
-            let why = crate::logging::chain(&e);
+            let why = messages::chain(&e);
             log::warn!("prefetch: {shown} is recorded anew: {why}");
             None
         });
@@ -189,7 +190,7 @@ impl Prefetch {
 /// What is needed to record, opened before the process is confined.
 struct Recorder {
     pagemap: File,
-    file: Aside,
+    file: TempFile,
     path: PathBuf,
     id: String,
     time: Duration,
@@ -205,7 +206,7 @@ impl Recorder {
         let pages = view.bytes() / PAGE;
         Ok(Self {
             pagemap,
-            file: Aside::create(path)?,
+            file: TempFile::create(path)?,
             path: path.into(),
             id: id.into(),
             time,
