@@ -3,18 +3,20 @@
 
 use crate::process::messages;
 use resources::{
-    Balloon, BalloonStatsUpdate, BalloonUpdate, BootSource, CpuConfig, Drive, DriveUpdate, Entropy,
-    Fork, HintingStart, Logger, MachineConfig, MachineConfigUpdate, MemoryHotplug,
-    MemoryHotplugUpdate, Metrics, MmdsConfig, NetworkInterface, NetworkUpdate, Pmem, PmemUpdate,
-    Serial, SnapshotCreate, SnapshotLoad, Vsock,
+    BalloonStatsUpdate, BalloonUpdate, DriveUpdate, Fork, HintingStart, MachineConfigUpdate,
+    MemoryHotplugUpdate, NetworkUpdate, PmemUpdate, SnapshotCreate, SnapshotLoad,
 };
 use serde_json::Value;
 
 /// A command.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Describes the guest to be.
+    /// Sets a section of the configuration.
     Configure(Box<Configure>),
+    /// Changes some keys of the section `machine-config`.
+    UpdateMachine(MachineConfigUpdate),
+    /// Loads a snapshot in place of starting a guest.
+    LoadSnapshot(Box<SnapshotLoad>),
     /// Starts the guest.
     Start,
     /// Does something with a guest that was started.
@@ -25,27 +27,37 @@ pub enum Command {
     Metadata(Metadata),
 }
 
-/// A part of the guest's description.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "each is what its type describes")]
-pub enum Configure {
-    Balloon(Balloon),
-    BootSource(BootSource),
-    CpuConfig(CpuConfig),
-    Drive(Drive),
-    Entropy(Entropy),
-    LoadSnapshot(SnapshotLoad),
-    Logger(Logger),
-    Machine(MachineConfig),
-    MachineUpdate(MachineConfigUpdate),
-    MemoryHotplug(MemoryHotplug),
-    Metrics(Metrics),
-    Mmds(MmdsConfig),
-    Network(NetworkInterface),
-    Pmem(Pmem),
-    Serial(Serial),
-    Vsock(Vsock),
+/// The phases in which a section can be set, and what setting it means for a later snapshot load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseRule {
+    /// Describes the guest: it cannot be set after the start, and no snapshot can be loaded after it.
+    Guest,
+    /// As [`Self::Guest`], for devices that a PCI bus could hold: clients expect another error after the start.
+    Pluggable,
+    /// Belongs to the process, not to the guest: a snapshot can still be loaded.
+    Process,
 }
+
+macro_rules! configure {
+    ($($body:ident $field:ident $path:tt $id:tt $set:tt $phase:ident;)*) => {
+        /// A section of the configuration, made from the table [`resources::sections!`].
+        #[derive(Clone, Debug)]
+        #[expect(missing_docs, reason = "each variant is documented by its type")]
+        pub enum Configure {
+            $($body(resources::$body),)*
+        }
+
+        impl Configure {
+            /// Returns the phases in which the section can be set.
+            pub fn phase_rule(&self) -> PhaseRule {
+                match self {
+                    $(Self::$body(_) => PhaseRule::$phase,)*
+                }
+            }
+        }
+    };
+}
+resources::for_each_put!(configure);
 
 /// A kind of device that can be plugged into a running guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

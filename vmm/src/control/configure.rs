@@ -1,15 +1,16 @@
 //! Describing the guest to be. Each part is checked when it comes, as far as it can be without the
 //! others.
 
-use super::command::{CommandError, Configure, Reply, refused};
+use super::command::{CommandError, Configure, PhaseRule, Reply, refused};
 use super::controller::Controller;
-use crate::machine::device_factory::POOL_IS_THE_JAILER_S;
 use crate::metrics::Sink;
 use crate::process::{logging, messages};
+use devices::block::POOL_NEEDS_JAILER;
 use devices::block::backing::Backing;
 use resources::{
-    Balloon, BootSource, CpuConfigOrPath, Drive, InterfaceFault, MachineConfig, MachineFault,
-    MmdsConfig, NetworkInterface, Pmem, Vsock, open_regular,
+    Balloon, BootSource, CpuConfig, CpuConfigOrPath, Drive, InterfaceFault, Logger, MachineConfig,
+    MachineConfigUpdate, MachineFault, MemoryHotplug, Metrics, MmdsConfig, NetworkInterface, Pmem,
+    Serial, Vsock, open_regular,
 };
 
 /// Puts `item` in the place of the one with the same key, or at the end.
@@ -20,68 +21,79 @@ fn upsert<T>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> &str) {
     }
 }
 
-impl Controller {
-    pub(super) fn configure(&mut self, part: Configure) -> Result<Reply, CommandError> {
-        // Messages, metrics, the console and processors are no part of what a snapshot brings.
-        self.described |= !matches!(
-            part,
-            Configure::Logger(_)
-                | Configure::Metrics(_)
-                | Configure::Serial(_)
-                | Configure::CpuConfig(_)
-                | Configure::LoadSnapshot(_)
-        );
-        match part {
-            Configure::Balloon(balloon) => self.set_balloon(balloon)?,
-            Configure::BootSource(source) => self.set_boot_source(source)?,
-            Configure::CpuConfig(config) => {
-                // One that changes nothing is none, and is shown so.
-                let config = Some(config).filter(|config| !config.is_empty());
-                self.config.cpu_config = config.map(CpuConfigOrPath::Inline);
+/// Stores a section that needs no check, or calls the method of [`Controller`] that checks and stores it.
+macro_rules! set {
+    ($controller:ident, $section:ident, $field:ident) => {
+        $controller.config.$field = Some($section)
+    };
+    ($controller:ident, $section:ident, $field:ident, $method:ident) => {
+        $controller.$method($section)?
+    };
+}
+
+macro_rules! configure {
+    ($($body:ident $field:ident $path:tt $id:tt ($($set:ident)?) $phase:ident;)*) => {
+        fn set_section(controller: &mut Controller, section: Configure) -> Result<(), CommandError> {
+            match section {
+                $(Configure::$body(section) => set!(controller, section, $field $(, $set)?),)*
             }
-            Configure::Drive(drive) => self.set_drive(drive)?,
-            Configure::Entropy(entropy) => self.config.entropy = Some(entropy),
-            Configure::LoadSnapshot(load) => return self.load_snapshot(&load),
-            Configure::Logger(logger) => {
-                logging::configure(&logger).map_err(CommandError::refused("Logger"))?;
-                self.config.logger = Some(logger);
-            }
-            Configure::Machine(config) => self.set_machine(config)?,
-            Configure::MachineUpdate(update) => {
-                self.set_machine(update.apply(&self.config.machine_config))?;
-            }
-            Configure::MemoryHotplug(config) => {
-                let valid = config.validate();
-                valid.map_err(|why| refused("Memory hotplug config", why))?;
-                self.config.memory_hotplug = Some(config);
-            }
-            Configure::Metrics(config) => {
-                let set = Sink::open(&config)
-                    .and_then(|sink| self.reporter.set(sink, &self.process.event_loop));
-                set.map_err(CommandError::refused("Metrics"))?;
-                self.config.metrics = Some(config);
-            }
-            Configure::Mmds(config) => self.set_mmds(config)?,
-            Configure::Network(interface) => self.set_network(interface)?,
-            Configure::Pmem(pmem) => self.set_pmem(pmem)?,
-            Configure::Serial(serial) => {
-                // One that a start which failed has opened.
-                self.close_console();
-                self.config.serial = Some(serial);
-            }
-            Configure::Vsock(vsock) => self.set_vsock(vsock)?,
+            Ok(())
         }
+    };
+}
+resources::for_each_put!(configure);
+
+impl Controller {
+    /// Sets a section of the configuration before the start.
+    pub(super) fn configure(&mut self, section: Configure) -> Result<Reply, CommandError> {
+        self.described |= section.phase_rule() != PhaseRule::Process;
+        set_section(self, section)?;
         Ok(Reply::Done)
     }
 
-    /// A configuration after the start: a device that is plugged in, for which there is no bus, or too late.
-    pub(super) fn plug(&mut self, part: Configure) -> Result<Reply, CommandError> {
-        match part {
-            Configure::Drive(_) | Configure::Network(_) | Configure::Pmem(_) => {
-                Err(CommandError::NoHotplug)
-            }
-            _ => Err(CommandError::AfterStart),
-        }
+    /// Changes some keys of `machine-config` before the start.
+    pub(super) fn update_machine(
+        &mut self,
+        update: &MachineConfigUpdate,
+    ) -> Result<Reply, CommandError> {
+        self.described = true;
+        self.set_machine(update.apply(&self.config.machine_config))?;
+        Ok(Reply::Done)
+    }
+
+    fn set_cpu_config(&mut self, config: CpuConfig) -> Result<(), CommandError> {
+        // A configuration that changes nothing is shown as absent.
+        let config = Some(config).filter(|config| !config.is_empty());
+        self.config.cpu_config = config.map(CpuConfigOrPath::Inline);
+        Ok(())
+    }
+
+    fn set_logger(&mut self, logger: Logger) -> Result<(), CommandError> {
+        logging::configure(&logger).map_err(CommandError::refused("Logger"))?;
+        self.config.logger = Some(logger);
+        Ok(())
+    }
+
+    fn set_memory_hotplug(&mut self, config: MemoryHotplug) -> Result<(), CommandError> {
+        let valid = config.validate();
+        valid.map_err(|why| refused("Memory hotplug config", why))?;
+        self.config.memory_hotplug = Some(config);
+        Ok(())
+    }
+
+    fn set_metrics(&mut self, config: Metrics) -> Result<(), CommandError> {
+        let set =
+            Sink::open(&config).and_then(|sink| self.reporter.set(sink, &self.process.event_loop));
+        set.map_err(CommandError::refused("Metrics"))?;
+        self.config.metrics = Some(config);
+        Ok(())
+    }
+
+    fn set_serial(&mut self, serial: Serial) -> Result<(), CommandError> {
+        // A start that failed may have opened the console.
+        self.close_console();
+        self.config.serial = Some(serial);
+        Ok(())
     }
 
     fn set_balloon(&mut self, balloon: Balloon) -> Result<(), CommandError> {
@@ -123,7 +135,7 @@ impl Controller {
             return Err(refused("A root block device already exists!".into()));
         }
         if drive.pool.is_some() {
-            return Err(create(POOL_IS_THE_JAILER_S.into()));
+            return Err(create(POOL_NEEDS_JAILER.into()));
         }
         match (&drive.path_on_host, &drive.socket) {
             (Some(path), None) => Backing::look(path, drive.is_read_only)
@@ -185,7 +197,7 @@ impl Controller {
         let valid = config.validate(&ids);
         valid.map_err(CommandError::refused("MMMDS config"))?;
         self.process.mmds.configure(&config);
-        self.prepared.serve_metadata_on(&config.network_interfaces);
+        self.lent.serve_metadata_on(&config.network_interfaces);
         self.config.mmds_config = Some(config);
         Ok(())
     }
@@ -227,7 +239,7 @@ impl Controller {
 
     fn set_vsock(&mut self, vsock: Vsock) -> Result<(), CommandError> {
         // At once, as clients expect the socket to be there.
-        let bound = self.prepared.bind_vsock(&vsock.uds_path);
+        let bound = self.lent.bind_vsock(&vsock.uds_path);
         bound.map_err(CommandError::refused("Vsock config"))?;
         self.config.vsock = Some(vsock);
         Ok(())

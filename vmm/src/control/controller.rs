@@ -3,14 +3,14 @@
 //! Lives on the main thread, beside the event loop. What may be done when is decided here, by the phase, and
 //! nowhere else.
 
-use super::command::{Command, CommandError, Metadata, Reply, refused};
+use super::command::{Command, CommandError, Metadata, PhaseRule, Reply, refused};
 use super::lifecycle::{Event, Events};
 use super::restart::Restart;
 use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
 use crate::event_loop::{self, Added};
 use crate::fork::listener::ForkListener;
 use crate::machine::builder::{Host, Start};
-use crate::machine::device_factory::Prepared;
+use crate::machine::lent::Lent;
 use crate::machine::{self, Machine, MachineError, Origin};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
 use crate::mmds::{Mmds, StoreError};
@@ -71,7 +71,7 @@ pub struct Controller {
     pub(super) process: Process,
     pub(super) config: VmConfig,
     pub(super) phase: Phase,
-    pub(super) prepared: Prepared,
+    pub(super) lent: Lent,
     pub(super) reporter: Reporter,
     /// There once a guest was to be started.
     pub(super) output: Option<Output>,
@@ -112,13 +112,13 @@ pub enum State {
 impl Controller {
     /// No guest yet, with the defaults of the configuration.
     pub fn new(process: Process) -> Self {
-        let prepared = Prepared::new(process.mmds.clone());
+        let lent = Lent::new(process.mmds.clone());
         let reporter = Reporter::new(&process.id, process.metrics.clone());
         Self {
             process,
             config: VmConfig::default(),
             phase: Phase::Configuring,
-            prepared,
+            lent,
             reporter,
             output: None,
             console_socket: None,
@@ -142,8 +142,16 @@ impl Controller {
     /// [`CommandError`]; nothing has changed then, unless it says so.
     pub fn apply(&mut self, command: Command) -> Result<Reply, CommandError> {
         match (command, &self.phase) {
-            (Command::Configure(part), Phase::Configuring) => self.configure(*part),
-            (Command::Configure(part), _) => self.plug(*part),
+            (Command::Configure(section), Phase::Configuring) => self.configure(*section),
+            (Command::Configure(section), _) => Err(match section.phase_rule() {
+                PhaseRule::Pluggable => CommandError::NoHotplug,
+                PhaseRule::Guest | PhaseRule::Process => CommandError::AfterStart,
+            }),
+            (Command::UpdateMachine(update), Phase::Configuring) => self.update_machine(&update),
+            (Command::LoadSnapshot(load), Phase::Configuring) => self.load_snapshot(&load),
+            (Command::UpdateMachine(_) | Command::LoadSnapshot(_), _) => {
+                Err(CommandError::AfterStart)
+            }
             (Command::Start, Phase::Configuring) => self.start(),
             (Command::Start, _) => Err(CommandError::AfterStart),
             (Command::Operate(_), Phase::Configuring) => Err(CommandError::BeforeStart),
@@ -167,7 +175,7 @@ impl Controller {
         }
         if let Some(mmds) = &config.mmds_config {
             self.process.mmds.configure(mmds);
-            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+            self.lent.serve_metadata_on(&mmds.network_interfaces);
         }
         self.config = config;
         Ok(())
@@ -270,7 +278,7 @@ impl Controller {
             output: &output,
             timed_from: self.process.timed_from,
             metrics: &self.process.metrics.vcpu,
-            prepared: &mut self.prepared,
+            lent: &mut self.lent,
             seccomp: &self.process.seccomp,
         };
         let mut machine = machine::build(&self.config, host, origin)?;

@@ -120,7 +120,7 @@ fn what_is_configured_is_shown() {
         ..BootSource::default()
     }));
     bench.set(Configure::Drive(drive("a", &image)));
-    bench.set(Configure::Machine(MachineConfig {
+    bench.set(Configure::MachineConfig(MachineConfig {
         vcpu_count: 2,
         ..MachineConfig::default()
     }));
@@ -193,7 +193,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             ..MachineConfig::default()
         },
     ] {
-        let text = bench.refused_part(Configure::Machine(config));
+        let text = bench.refused_part(Configure::MachineConfig(config));
         assert!(text.starts_with("Machine config error: The "), "{text}");
     }
     let balloon = |mib| Balloon {
@@ -211,7 +211,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         mem_size_mib: Some(64),
         ..MachineConfigUpdate::default()
     };
-    let text = bench.refused_part(Configure::MachineUpdate(smaller));
+    let text = bench.refused(Command::UpdateMachine(smaller));
     assert!(text.contains("balloon"), "{text}");
     assert_eq!(bench.ask(Query::Machine)["mem_size_mib"], 128);
 
@@ -237,8 +237,8 @@ fn interfaces_do_not_share_what_they_cannot() {
         ..NetworkInterface::default()
     };
     let mac = Some("06:00:ac:10:00:02");
-    bench.set(Configure::Network(interface("a", "tap0", mac)));
-    bench.set(Configure::Network(interface("a", "tap0", mac)));
+    bench.set(Configure::NetworkInterface(interface("a", "tap0", mac)));
+    bench.set(Configure::NetworkInterface(interface("a", "tap0", mac)));
     for (other, part) in [
         (interface("b", "tap0", None), "tap0 is another"),
         (interface("b", "tap1", mac), "MAC address is already in use"),
@@ -266,16 +266,16 @@ fn interfaces_do_not_share_what_they_cannot() {
             "bridge: `b r` is not the name",
         ),
     ] {
-        let text = bench.refused_part(Configure::Network(other));
+        let text = bench.refused_part(Configure::NetworkInterface(other));
         assert!(text.contains(part), "{text}");
     }
     let mmds = |id: &str| MmdsConfig {
         network_interfaces: vec![id.into()],
         ..serde_json::from_str(r#"{"network_interfaces":[]}"#).unwrap()
     };
-    let text = bench.refused_part(Configure::Mmds(mmds("nope")));
+    let text = bench.refused_part(Configure::MmdsConfig(mmds("nope")));
     assert!(text.starts_with("MMMDS config error: The list"), "{text}");
-    bench.set(Configure::Mmds(mmds("a")));
+    bench.set(Configure::MmdsConfig(mmds("a")));
 }
 
 #[test]
@@ -330,13 +330,13 @@ fn a_snapshot_is_loaded_into_nothing_else() {
     let mut bench = Bench::new();
     let load = || {
         let load = SnapshotLoad::from_files("/nonexistent/s".into(), "/nonexistent/m".into());
-        Configure::LoadSnapshot(load)
+        Command::LoadSnapshot(Box::new(load))
     };
     bench.set(Configure::CpuConfig(CpuConfig::default()));
-    let text = bench.refused_part(load());
+    let text = bench.refused(load());
     assert!(text.contains("cannot read /nonexistent/s"), "{text}");
-    bench.set(Configure::Machine(MachineConfig::default()));
-    let text = bench.refused_part(load());
+    bench.set(Configure::MachineConfig(MachineConfig::default()));
+    let text = bench.refused(load());
     assert!(text.contains("not allowed after configuring"), "{text}");
 }
 

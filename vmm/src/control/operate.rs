@@ -3,11 +3,13 @@
 use super::command::{CommandError, Operate, Reply, refused};
 use super::controller::{Controller, Phase};
 use super::lifecycle::Event;
-use crate::machine::device_factory::DeviceConfig;
 use crate::machine::{DeviceError, Machine};
 use crate::metrics::LatencyMetrics;
 use crate::process::messages;
+use devices::balloon::Balloon;
+use devices::block::Block;
 use devices::lock;
+use devices::net::Net;
 use devices::util::metrics::Gauge;
 use devices::virtio::update::{DeviceUpdate, Direction};
 use resources::{DriveUpdate, NetworkUpdate, RateLimiter, TokenBucket};
@@ -174,18 +176,16 @@ impl Controller {
     }
 
     fn change_balloon(&mut self, change: DeviceUpdate) -> Result<(), CommandError> {
-        let chosen = |device: &DeviceConfig| matches!(device, DeviceConfig::Balloon(_));
         let machine = self.machine_mut()?;
-        let done = machine.update(chosen, change);
+        let done = machine.update::<Balloon>(None, change);
         done.map_err(CommandError::refused("Balloon update"))
     }
 
     fn change_drive(&mut self, update: DriveUpdate) -> Result<(), CommandError> {
         let id = update.drive_id;
         let change = |machine: &mut Machine, change| {
-            let chosen = |device: &DeviceConfig| matches!(device, DeviceConfig::Block(_, d) if d.drive_id == id);
             machine
-                .update(chosen, change)
+                .update::<Block>(Some(&id), change)
                 .map_err(|e| CommandError::Refused {
                     subject: "Drive config",
                     why: format!(
@@ -232,8 +232,6 @@ impl Controller {
 
     fn change_network(&mut self, update: &NetworkUpdate) -> Result<(), CommandError> {
         let id = &update.iface_id;
-        let chosen =
-            |device: &DeviceConfig| matches!(device, DeviceConfig::Net(_, n) if n.iface_id == *id);
         let machine = self.machine_mut()?;
         for (direction, change) in [
             (Direction::Receive, update.rx_rate_limiter),
@@ -242,7 +240,7 @@ impl Controller {
             let change = change.unwrap_or_default();
             let change = DeviceUpdate::Limits { direction, change };
             machine
-                .update(chosen, change)
+                .update::<Net>(Some(id), change)
                 .map_err(|e| CommandError::Refused {
                     subject: "Network config",
                     why: format!("Unable to update the net device: {}", messages::chain(&e)),

@@ -2,9 +2,9 @@
 
 use super::command::{CommandError, Query, Reply, refused};
 use super::controller::{Controller, State};
-use crate::machine::device_factory::DeviceConfig;
 use crate::metrics::{self, Source};
 use crate::process::options::COMPATIBLE_VERSION;
+use devices::balloon::Balloon;
 use devices::lock;
 use devices::virtio::report::{BalloonReport, Report};
 use serde::Serialize;
@@ -99,8 +99,7 @@ impl Controller {
 
     fn balloon_report(&self, subject: &'static str) -> Result<BalloonReport, CommandError> {
         let machine = self.machine().ok_or(CommandError::BeforeStart)?;
-        let chosen = |device: &DeviceConfig| matches!(device, DeviceConfig::Balloon(_));
-        match machine.report(chosen) {
+        match machine.report::<Balloon>(None) {
             Some(Report::Balloon(report)) => Ok(report),
             _ => Err(refused(subject, NO_BALLOON)),
         }
@@ -116,7 +115,7 @@ impl Controller {
             return sources;
         };
         for (device, set) in machine.metrics() {
-            let id = device.id().map(ToOwned::to_owned);
+            let id = device.id.clone();
             sources.push(Source { id, set });
         }
         let set = machine.serial_metrics();

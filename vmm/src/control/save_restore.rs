@@ -141,7 +141,7 @@ impl Controller {
         }
         if let Some(mmds) = &config.mmds_config {
             self.process.mmds.configure(mmds);
-            self.prepared.serve_metadata_on(&mmds.network_interfaces);
+            self.lent.serve_metadata_on(&mmds.network_interfaces);
         }
         self.config = config;
         let machine = self.build(Origin::Saved(state, memory, layers));

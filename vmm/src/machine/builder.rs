@@ -2,9 +2,10 @@
 
 use super::attach::Attacher;
 use super::boot_timer::{BootTimer, Timeline};
-use super::device_factory::{DeviceConfig, Prepared};
+use super::device_factory;
 use super::error::MachineError;
 use super::kvm;
+use super::lent::Lent;
 use super::memory::layers::Layers;
 use super::memory::mapping;
 use super::pages::Pages;
@@ -19,6 +20,7 @@ use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
 use devices::lock;
+use devices::virtio::device::Loops;
 use devices::virtio::worker::Loop;
 use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig, open_regular};
 use std::fs::File;
@@ -47,7 +49,7 @@ pub struct Host<'a> {
     /// What the vCPUs count.
     pub metrics: &'a Arc<VcpuMetrics>,
     /// What was opened before.
-    pub prepared: &'a mut Prepared,
+    pub lent: &'a mut Lent,
     /// What confines the threads.
     pub seccomp: &'a Arc<Filters>,
 }
@@ -93,20 +95,22 @@ pub fn build(
 
     let mut attacher = Attacher::new(&vm, &memory);
     let mut devices = Vec::new();
-    for device in DeviceConfig::all(config) {
-        let name = device.name();
-        let built = device.build(host.prepared)?;
-        let own_loop = device.blocks().then(|| {
-            let (seccomp, thread) = (host.seccomp.clone(), name.clone());
-            SpawnedLoop::start(&name, move || seccomp.confine(Thread::Drive, &thread))
+    for request in device_factory::requests(config) {
+        let identity = request.identity.clone();
+        let device = request.build(host.lent)?;
+        let own_loop = (device.offer().loops == Loops::Own).then(|| {
+            let (seccomp, thread) = (host.seccomp.clone(), identity.name.clone());
+            SpawnedLoop::start(&identity.name, move || {
+                seccomp.confine(Thread::Drive, &thread)
+            })
         });
         let own_loop = own_loop.transpose()?;
         let served_by = match &own_loop {
             Some(own_loop) => own_loop.endpoint(),
             None => host.event_loop.clone(),
         };
-        let transport = attacher.attach(&mut buses.memory, &name, built, served_by)?;
-        devices.push(Device::new(device, transport, own_loop));
+        let transport = attacher.attach(&mut buses.memory, &identity.name, device, served_by)?;
+        devices.push(Device::new(identity, transport, own_loop));
     }
 
     let vcpus = match saved {
@@ -167,7 +171,10 @@ pub fn build(
 /// Gives each device the state that was saved of it.
 fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), MachineError> {
     let names = |all: Vec<String>| all.join(", ");
-    let present: Vec<_> = devices.iter().map(|device| device.config.name()).collect();
+    let present: Vec<_> = devices
+        .iter()
+        .map(|device| device.identity.name.clone())
+        .collect();
     let of_state: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
     if present != of_state {
         let (present, of_state) = (names(present), names(of_state));

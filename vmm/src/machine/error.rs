@@ -5,7 +5,7 @@ use super::memory::mapping::MemoryError;
 use crate::event_loop::EventLoopError;
 use crate::vcpu::VcpuError;
 use boot::BootError;
-use std::error::Error;
+use devices::virtio::section::BuildError;
 use std::io;
 
 /// Why a machine cannot be built.
@@ -31,21 +31,13 @@ pub enum MachineError {
     /// What the guest boots.
     #[error("boot-source")]
     Boot(#[source] BootError),
-    /// A device.
-    #[error("{key}")]
-    Device {
-        /// The key that asks for it.
-        key: String,
-        /// Whether the configuration, or a file it names, is at fault.
-        configuration: bool,
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
+    /// A device cannot be built.
+    #[error(transparent)]
+    Device(#[from] BuildError),
     /// More devices than there are windows and interrupts.
     #[error(
-        "the configuration has more devices than the {0} there is room for: remove some of \
-         `drives`, `network-interfaces` and `entropy`"
+        "the configuration has more devices than the {0} that a machine has room for: remove some drives or network \
+         interfaces"
     )]
     TooManyDevices(usize),
     /// A device or a thread could not be set up.
@@ -76,24 +68,11 @@ impl MachineError {
             Self::Open { .. }
                 | Self::Boot(_)
                 | Self::TooManyDevices(_)
-                | Self::Device {
-                    configuration: true,
+                | Self::Device(BuildError {
+                    is_configuration: true,
                     ..
-                }
+                })
         )
-    }
-
-    /// For `map_err` of making the device that `key` asks for.
-    pub(crate) fn device<E: Error + Send + Sync + 'static>(
-        key: impl Into<String>,
-        configuration: bool,
-    ) -> impl FnOnce(E) -> Self {
-        let key = key.into();
-        move |source| Self::Device {
-            key,
-            configuration,
-            source: source.into(),
-        }
     }
 
     pub(crate) fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

@@ -8,6 +8,7 @@ mod dirty_pages;
 mod error;
 pub mod freeze;
 mod kvm;
+pub mod lent;
 pub mod memory;
 mod pages;
 mod platform;

@@ -4,7 +4,7 @@
 //! devices; going on in reverse.
 
 use super::attach::SharedTransport;
-use super::device_factory::DeviceConfig;
+use super::device_factory::DeviceIdentity;
 use super::error::MachineError;
 use super::pages::Pages;
 use super::platform::Platform;
@@ -16,25 +16,26 @@ use devices::platform::i8042::I8042;
 use devices::platform::serial::{SerialMetrics, SerialPort};
 use devices::util::metrics::MetricSet;
 use devices::virtio::report::Report;
+use devices::virtio::section::FromSection;
 use devices::virtio::update::{DeviceUpdate, UpdateError};
 use std::io;
 use std::sync::{Arc, Mutex};
 
 /// A virtio device of a machine.
 pub struct Device {
-    pub(super) config: DeviceConfig,
+    pub(super) identity: DeviceIdentity,
     pub(super) transport: SharedTransport,
     own_loop: Option<SpawnedLoop>,
 }
 
 impl Device {
     pub(super) fn new(
-        config: DeviceConfig,
+        identity: DeviceIdentity,
         transport: SharedTransport,
         own_loop: Option<SpawnedLoop>,
     ) -> Self {
         Self {
-            config,
+            identity,
             transport,
             own_loop,
         }
@@ -147,31 +148,35 @@ impl Machine {
         self.platform.power_button.write(1)
     }
 
-    /// Changes the device that `chosen` picks.
+    /// Changes the device of type `D` with the id `id`.
     ///
     /// # Errors
-    /// [`DeviceError`]; the device is then as it was.
-    pub fn update(
+    /// [`DeviceError`]; the device is unchanged.
+    pub fn update<D: FromSection>(
         &mut self,
-        chosen: impl Fn(&DeviceConfig) -> bool,
+        id: Option<&str>,
         change: DeviceUpdate,
     ) -> Result<(), DeviceError> {
-        let device = self.devices.iter().find(|device| chosen(&device.config));
-        let device = device.ok_or(DeviceError::NotFound)?;
+        let device = self.device::<D>(id).ok_or(DeviceError::NotFound)?;
         Ok(lock(&device.transport).update(change)?)
     }
 
-    /// What the device that `chosen` picks tells of itself.
-    pub fn report(&self, chosen: impl Fn(&DeviceConfig) -> bool) -> Option<Report> {
-        let device = self.devices.iter().find(|device| chosen(&device.config))?;
+    /// Returns the report of the device of type `D` with the id `id`.
+    pub fn report<D: FromSection>(&self, id: Option<&str>) -> Option<Report> {
+        let device = self.device::<D>(id)?;
         Some(lock(&device.transport).report())
     }
 
-    /// The counters of each device, with what the configuration calls it.
-    pub fn metrics(&self) -> impl Iterator<Item = (&DeviceConfig, Arc<dyn MetricSet>)> {
+    fn device<D: FromSection>(&self, id: Option<&str>) -> Option<&Device> {
+        let mut devices = self.devices.iter();
+        devices.find(|device| device.identity.is::<D>(id))
+    }
+
+    /// Returns the metrics of each device.
+    pub fn metrics(&self) -> impl Iterator<Item = (&DeviceIdentity, Arc<dyn MetricSet>)> {
         self.devices.iter().filter_map(|device| {
             let set = lock(&device.transport).metrics()?;
-            Some((&device.config, set))
+            Some((&device.identity, set))
         })
     }
 

@@ -229,7 +229,7 @@ impl Machine {
         let vcpus = std::mem::take(&mut *lock(&saved));
         let vcpus = vcpus.into_values().collect::<Result<_, _>>()?;
         let devices = self.devices.iter().map(|device| SavedDevice {
-            name: device.config.name(),
+            name: device.identity.name.clone(),
             state: lock(&device.transport).save(),
         });
         Ok(MachineState {

@@ -5,7 +5,7 @@ use super::prometheus::text;
 use super::sets::Metrics;
 use super::source::Source;
 use crate::event_loop::wake;
-use crate::machine::device_factory::no_metrics;
+use crate::machine::device_factory::empty_metrics;
 use crate::process::output_file::open_nonblocking;
 use devices::platform::i8042::I8042Metrics;
 use devices::platform::serial::SerialMetrics;
@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Groups that a line always has, whatever devices there are.
 fn always() -> Vec<Arc<dyn MetricSet>> {
-    let mut sets = no_metrics();
+    let mut sets = empty_metrics();
     sets.push(Arc::new(I8042Metrics::default()));
     sets.push(Arc::new(SerialMetrics::default()));
     sets.extend(super::absent::sets());
