@@ -22,7 +22,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use world::{World, contains, expect, bantamctl, links};
+use world::{World, bantamctl, contains, expect, links};
 
 /// How long a boot to the first answer may take.
 const BOOT: Duration = Duration::from_secs(120);

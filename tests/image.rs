@@ -20,7 +20,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use world::{World, contains, expect, bantamctl};
+use world::{World, bantamctl, contains, expect};
 
 /// How long a boot to the first login may take.
 const BOOT: Duration = Duration::from_secs(300);

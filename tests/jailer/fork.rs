@@ -4,7 +4,7 @@ use crate::harness::chance::Chance;
 use crate::harness::{bantam, http, mount_btrfs, rounds, sh};
 use crate::image;
 use crate::snapshot::chatty;
-use crate::world::{PATIENCE, World, contains, expect, bantamctl, links, output, tree};
+use crate::world::{PATIENCE, World, bantamctl, contains, expect, links, output, tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Guests by name: made by one command, started, looked at, ended, forgotten.
 
 use crate::harness::{bantam, sh};
-use crate::world::{PATIENCE, World, contains, expect, bantamctl, links, output};
+use crate::world::{PATIENCE, World, bantamctl, contains, expect, links, output};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;

@@ -2,7 +2,7 @@
 //! own too, and the devices that file systems and volume groups are made on.
 
 use crate::harness::sh;
-use crate::world::{World, expect, bantamctl, install_units, output};
+use crate::world::{World, bantamctl, expect, install_units, output};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -2,7 +2,7 @@
 
 use crate::harness::{Guest, announce, image, journal, needs_kvm, sh};
 use crate::host::Host;
-use crate::world::{GID, UID, contains, bantamctl};
+use crate::world::{GID, UID, bantamctl, contains};
 use serde_json::json;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
