@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
 /// What the main thread tells the API's.
-enum Note {
+enum Message {
     /// A line for those who listen.
     Line(String),
     /// The process ends: what is under way is brought out.
@@ -16,61 +16,61 @@ enum Note {
 }
 
 /// The API's end.
-pub(super) struct Inbox {
-    notes: mpsc::Receiver<Note>,
+pub(super) struct EventReceiver {
+    messages: mpsc::Receiver<Message>,
     pub(super) ready: Arc<EventFd>,
 }
 
 /// The main thread's end.
-pub(super) struct Outbox {
-    notes: mpsc::Sender<Note>,
+pub(super) struct EventSender {
+    messages: mpsc::Sender<Message>,
     ready: Arc<EventFd>,
 }
 
 /// What came.
-pub(super) struct Notes {
+pub(super) struct Received {
     pub(super) lines: Vec<String>,
     pub(super) end: bool,
 }
 
-pub(super) fn channel(events: &Events) -> io::Result<(Outbox, Inbox)> {
-    let (tx, notes) = mpsc::channel();
+pub(super) fn channel(events: &Events) -> io::Result<(EventSender, EventReceiver)> {
+    let (tx, messages) = mpsc::channel();
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let ready = Arc::new(EventFd::from_flags(flags)?);
     let (to, bell) = (tx.clone(), ready.clone());
-    events.listen(move |event| {
+    events.subscribe(move |event| {
         // Nobody is there any more only when the process ends.
-        let _ = to.send(Note::Line(line(event)));
+        let _ = to.send(Message::Line(line(event)));
         let _ = bell.write(1);
     });
-    let outbox = Outbox {
-        notes: tx,
+    let sender = EventSender {
+        messages: tx,
         ready: ready.clone(),
     };
-    Ok((outbox, Inbox { notes, ready }))
+    Ok((sender, EventReceiver { messages, ready }))
 }
 
-impl Outbox {
+impl EventSender {
     pub(super) fn end(&self) {
-        let _ = self.notes.send(Note::End);
+        let _ = self.messages.send(Message::End);
         let _ = self.ready.write(1);
     }
 }
 
-impl Inbox {
-    pub(super) fn take(&self) -> Notes {
+impl EventReceiver {
+    pub(super) fn take(&self) -> Received {
         let _ = self.ready.read();
-        let mut notes = Notes {
+        let mut messages = Received {
             lines: Vec::new(),
             end: false,
         };
-        for note in self.notes.try_iter() {
-            match note {
-                Note::Line(line) => notes.lines.push(line),
-                Note::End => notes.end = true,
+        for message in self.messages.try_iter() {
+            match message {
+                Message::Line(line) => messages.lines.push(line),
+                Message::End => messages.end = true,
             }
         }
-        notes
+        messages
     }
 }
 

@@ -10,4 +10,4 @@ mod server;
 
 pub use response::Response;
 pub use routes::{Parsed, RouteError, parse};
-pub use server::{Api, ApiError, Mailbox, Options, bind};
+pub use server::{Api, ApiError, CommandQueue, Options, bind};

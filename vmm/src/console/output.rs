@@ -135,7 +135,7 @@ pub struct Output {
 #[derive(Default)]
 struct Waiting {
     /// Nobody waits any more: the vCPU that writes is wanted elsewhere.
-    over: AtomicBool,
+    nonblocking: AtomicBool,
     /// What was not written then, for the next time; what is above [`HISTORY`] is lost.
     bytes: Mutex<VecDeque<u8>>,
 }
@@ -176,13 +176,13 @@ impl Output {
     }
 
     /// Whether it takes what a serial port sends at once, as a pipe does that is ready.
-    pub fn takes_more(&self) -> bool {
+    pub fn is_writable(&self) -> bool {
         self.lossy || is_ready(self.target.as_fd(), PollTimeout::ZERO)
     }
 
     /// Whether a writer waits for an output that is full; one that does not keeps what it could not write.
-    pub fn let_wait(&self, wait: bool) {
-        self.waiting.over.store(!wait, Ordering::Release);
+    pub fn set_blocking(&self, wait: bool) {
+        self.waiting.nonblocking.store(!wait, Ordering::Release);
     }
 
     /// Writes what waits, and `bytes` after it, as far as the output takes it.
@@ -193,7 +193,7 @@ impl Output {
         while !waiting.is_empty() {
             if !is_ready(self.target.as_fd(), PATIENCE_MS.into()) {
                 // A signal, or nobody reads.
-                if self.waiting.over.load(Ordering::Acquire) {
+                if self.waiting.nonblocking.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 continue;

@@ -46,7 +46,7 @@ resources::for_each_put!(configure);
 impl Controller {
     /// Sets a section of the configuration before the start.
     pub(super) fn configure(&mut self, section: Configure) -> Result<Reply, CommandError> {
-        self.described |= section.phase_rule() != PhaseRule::Process;
+        self.guest_is_configured |= section.phase_rule() != PhaseRule::Process;
         set_section(self, section)?;
         Ok(Reply::Done)
     }
@@ -56,7 +56,7 @@ impl Controller {
         &mut self,
         update: &MachineConfigUpdate,
     ) -> Result<Reply, CommandError> {
-        self.described = true;
+        self.guest_is_configured = true;
         self.set_machine(update.apply(&self.config.machine_config))?;
         Ok(Reply::Done)
     }

@@ -9,7 +9,7 @@ use super::restart::Restart;
 use crate::console::{Console, ConsoleSocket, CurrentSerial, Output};
 use crate::event_loop::{self, Added};
 use crate::fork::listener::ForkListener;
-use crate::machine::builder::{Host, Start};
+use crate::machine::builder::{Host, StartTimes};
 use crate::machine::lent::Lent;
 use crate::machine::{self, Machine, MachineError, Origin};
 use crate::metrics::{Metrics, Reporter, Sink, SinkError};
@@ -48,7 +48,7 @@ pub struct Process {
     /// The loop of the main thread.
     pub event_loop: Loop,
     /// From where a boot is timed, if it is.
-    pub timed_from: Option<Start>,
+    pub timed_from: Option<StartTimes>,
     /// Counters of the process.
     pub metrics: Arc<Metrics>,
     /// The metadata service.
@@ -82,7 +82,7 @@ pub struct Controller {
     pub(super) terminal: Option<RawTerminal>,
     pub(super) serial: CurrentSerial,
     /// Something of the guest was configured: no snapshot can be loaded any more.
-    pub(super) described: bool,
+    pub(super) guest_is_configured: bool,
     /// Some was put before the start.
     pub(super) has_metadata: bool,
     pub(super) restart: Restart,
@@ -93,7 +93,7 @@ pub struct Controller {
     /// Where a copy of another guest is waited for.
     pub(super) fork_listener: Option<ForkListener>,
     /// A snapshot could not be loaded: there is nothing more to do.
-    pub(super) not_restored: bool,
+    pub(super) load_failed: bool,
     /// The console's user wants the end.
     pub(super) quit: Arc<AtomicBool>,
 }
@@ -125,13 +125,13 @@ impl Controller {
             watches_input: false,
             terminal: None,
             serial: CurrentSerial::default(),
-            described: false,
+            guest_is_configured: false,
             has_metadata: false,
             restart: Restart::default(),
             snapshot: None,
             prefetch: None,
             fork_listener: None,
-            not_restored: false,
+            load_failed: false,
             quit: Arc::default(),
         }
     }
@@ -263,9 +263,9 @@ impl Controller {
         // A guest that starts again is not timed.
         self.process.timed_from = None;
         let held = self.restart.started();
-        self.take_charge(machine, held);
+        self.adopt_machine(machine, held);
         log::info!("the guest was started");
-        self.process.events.tell(Event::Started);
+        self.process.events.publish(Event::Started);
         self.report();
         Ok(())
     }
@@ -291,7 +291,7 @@ impl Controller {
     }
 
     /// `machine` is the guest from now on.
-    pub(super) fn take_charge(&mut self, mut machine: Machine, held: bool) {
+    pub(super) fn adopt_machine(&mut self, mut machine: Machine, held: bool) {
         self.phase = match held {
             true => Phase::Paused(machine),
             false => {
@@ -376,7 +376,7 @@ impl Controller {
             return Ok(Some(Outcome::Quit));
         }
         self.accept_fork();
-        if self.not_restored {
+        if self.load_failed {
             return Ok(Some(Outcome::NotRestored));
         }
         if self.reporter.is_due() {
@@ -394,7 +394,7 @@ impl Controller {
             self.rebooted()?;
             return Ok(None);
         }
-        self.process.events.tell_end(outcome);
+        self.process.events.publish_end(outcome);
         // What another vCPU wrote last may still be on its way.
         self.machine().inspect(|machine| machine.drain_console());
         Ok(Some(outcome))

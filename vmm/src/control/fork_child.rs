@@ -3,7 +3,7 @@
 use super::controller::Controller;
 use super::lifecycle::Event;
 use crate::fork::listener::{Arrival, ForkListener};
-use crate::fork::wire::ToParent;
+use crate::fork::wire::ParentConnection;
 use crate::process::options::ForkChild;
 use std::fs::OpenOptions;
 use std::io;
@@ -30,7 +30,7 @@ impl Controller {
             Arrival::Abandoned if self.machine().is_none() => {
                 log::error!("--fork-lifeline: was closed, and no guest has come");
                 let _ = std::fs::remove_file(&listener.options().socket);
-                self.not_restored = true;
+                self.load_failed = true;
                 return;
             }
             Arrival::Abandoned | Arrival::Waiting => return,
@@ -44,12 +44,12 @@ impl Controller {
         listener.close();
         if let Err(why) = self.become_copy(stream, options) {
             log::error!("{}: {why}", socket.display());
-            self.not_restored = true;
+            self.load_failed = true;
         }
     }
 
     fn become_copy(&mut self, stream: UnixStream, options: ForkChild) -> Result<(), String> {
-        if self.described || self.machine().is_some() {
+        if self.guest_is_configured || self.machine().is_some() {
             return Err("a copy of another guest comes too late: there is one".into());
         }
         let mut images = Vec::new();
@@ -63,10 +63,10 @@ impl Controller {
             let file = file.map_err(|e| format!("{}: {e}", path.display()))?;
             images.push((id.clone(), file));
         }
-        let parent = ToParent::greet(stream, &images);
+        let parent = ParentConnection::send_hello(stream, &images);
         let parent = parent.map_err(|e| format!("the parent is gone: {e}"))?;
         let started = Instant::now();
-        let received = parent.receive();
+        let received = parent.receive_point();
         let received = received.map_err(|e| format!("no guest came: {e}"))?;
         let waited = started.elapsed();
         // Their locks would be in the way of the guest's own.
@@ -88,11 +88,11 @@ impl Controller {
         let memory = received.layers.map(&config.machine_config);
         let memory = memory.map_err(|e| format!("its memory cannot be mapped: {e}"))?;
         let state = &received.snapshot.machine;
-        self.go_on(config, state, (memory, received.layers))?;
+        self.load_state(config, state, (memory, received.layers))?;
         let took = started.elapsed().saturating_sub(waited);
         let id = received.snapshot.id;
         log::info!("the copy {id} was taken in within {} us", took.as_micros());
-        self.process.events.tell(Event::Restored { id });
+        self.process.events.publish(Event::Restored { id });
         self.resume();
         self.report();
         Ok(())

@@ -4,7 +4,7 @@ use super::command::{CommandError, Reply, refused};
 use super::controller::Controller;
 use super::lifecycle::Event;
 use crate::fork::clone_file::clone_file;
-use crate::fork::wire::{ForkPoint, ToChild};
+use crate::fork::wire::{ChildConnection, ForkPoint};
 use crate::machine::memory::layers::Layers;
 use crate::machine::{Machine, MachineState};
 use crate::process::messages;
@@ -29,13 +29,13 @@ impl Controller {
         if fork.children.is_empty() {
             return Err(failed("children: names no process that waits for a copy"));
         }
-        let children = call_on(&fork.children)?;
+        let children = connect_to_children(&fork.children)?;
         let images = self.images(&children)?;
         let machine = self.machine_mut()?;
         let freezing = machine.prepare_to_freeze();
         let freezing = freezing.map_err(|e| failed(messages::chain(&e)))?;
         let started = Instant::now();
-        let was_running = self.hold();
+        let was_running = self.pause_machine();
         let frozen = self.machine_mut().and_then(|machine| {
             let frozen = machine.freeze(freezing);
             let frozen = frozen.map_err(|e| failed(messages::chain(&e)))?;
@@ -43,21 +43,23 @@ impl Controller {
             Ok(frozen)
         });
         if was_running {
-            self.let_go();
+            self.resume_machine();
         }
         let held = started.elapsed();
         let (state, layers) = frozen?;
         let point = self.fork_point(state, layers);
         let point = point.map_err(|e| failed(e.to_string()))?;
         for (child, to) in fork.children.iter().zip(&children) {
-            to.give(&point, &child.own).map_err(|e| {
+            to.send_point(&point, &child.own).map_err(|e| {
                 let path = child.socket.display();
                 failed(format!("the process at {path} did not take its copy: {e}"))
             })?;
         }
         let count = children.len();
         log::info!("forked {count} times, held for {} us", held.as_micros());
-        self.process.events.tell(Event::Forked { children: count });
+        self.process
+            .events
+            .publish(Event::Forked { children: count });
         let answer = json!({
             "children": count,
             "held_us": u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
@@ -67,9 +69,9 @@ impl Controller {
     }
 
     /// The images of the drives that children want copied.
-    fn images(&self, children: &[ToChild]) -> Result<BTreeMap<String, File>, CommandError> {
+    fn images(&self, children: &[ChildConnection]) -> Result<BTreeMap<String, File>, CommandError> {
         let mut images = BTreeMap::new();
-        for (id, _) in children.iter().flat_map(|child| &child.wanted) {
+        for (id, _) in children.iter().flat_map(|child| &child.images) {
             if images.contains_key(id) {
                 continue;
             }
@@ -108,7 +110,7 @@ impl Controller {
 }
 
 /// Connects to all of `children`, so that they come side by side, and hears what they want.
-fn call_on(children: &[ForkChild]) -> Result<Vec<ToChild>, CommandError> {
+fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, CommandError> {
     let nobody = |child: &ForkChild, e: &io::Error| {
         let path = child.socket.display();
         failed(format!("no process waits for a copy at {path}: {e}"))
@@ -118,15 +120,18 @@ fn call_on(children: &[ForkChild]) -> Result<Vec<ToChild>, CommandError> {
         let stream = UnixStream::connect(&child.socket).map_err(|e| nobody(child, &e))?;
         connected.push((child, stream));
     }
-    let heard = connected
-        .into_iter()
-        .map(|(child, stream)| ToChild::hear(stream).map_err(|e| nobody(child, &e)));
+    let heard = connected.into_iter().map(|(child, stream)| {
+        ChildConnection::receive_hello(stream).map_err(|e| nobody(child, &e))
+    });
     heard.collect()
 }
 
 /// Makes the images that the children prepared copies of the guest's, which nobody writes to.
-fn copy_drives(images: &BTreeMap<String, File>, children: &[ToChild]) -> Result<(), CommandError> {
-    for (id, to) in children.iter().flat_map(|child| &child.wanted) {
+fn copy_drives(
+    images: &BTreeMap<String, File>,
+    children: &[ChildConnection],
+) -> Result<(), CommandError> {
+    for (id, to) in children.iter().flat_map(|child| &child.images) {
         let Some(from) = images.get(id) else {
             continue;
         };

@@ -75,30 +75,30 @@ impl Event {
 }
 
 /// Hears of events; called on the main thread, so it must not block.
-type Listener = Box<dyn Fn(&Event) + Send>;
+type Subscriber = Box<dyn Fn(&Event) + Send>;
 
 /// Where events are told.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<Listener>>>);
+pub struct Events(Arc<Mutex<Vec<Subscriber>>>);
 
 impl Events {
     /// Tells `listener` from now on.
-    pub fn listen(&self, listener: impl Fn(&Event) + Send + 'static) {
+    pub fn subscribe(&self, listener: impl Fn(&Event) + Send + 'static) {
         lock(&self.0).push(Box::new(listener));
     }
 
     /// Tells all.
-    pub fn tell(&self, event: Event) {
+    pub fn publish(&self, event: Event) {
         for listener in lock(&self.0).iter() {
             listener(&event);
         }
     }
 
     /// Tells how the guest ended.
-    pub fn tell_end(&self, outcome: Outcome) {
+    pub fn publish_end(&self, outcome: Outcome) {
         if outcome == Outcome::Guest(GuestEvent::Panicked) {
-            self.tell(Event::Panicked);
+            self.publish(Event::Panicked);
         }
-        self.tell(Event::ended(outcome));
+        self.publish(Event::ended(outcome));
     }
 }

@@ -53,7 +53,7 @@ impl Controller {
                 let amount_mib = mib;
                 self.process
                     .events
-                    .tell(Event::BalloonChanged { amount_mib });
+                    .publish(Event::BalloonChanged { amount_mib });
             }
             Operate::BalloonStats(update) => {
                 let seconds = update.stats_polling_interval_s;
@@ -101,24 +101,24 @@ impl Controller {
 
     fn pause(&mut self) {
         if let Some(prefetch) = &self.prefetch {
-            prefetch.guest_stands();
+            prefetch.guest_paused();
         }
-        self.change_phase(Self::hold, Event::Paused, |latencies| {
+        self.change_phase(Self::pause_machine, Event::Paused, |latencies| {
             [&latencies.pause_vm, &latencies.vmm_pause_vm]
         });
     }
 
     pub(super) fn resume(&mut self) {
         if let Some(prefetch) = &self.prefetch {
-            prefetch.guest_runs();
+            prefetch.guest_resumed();
         }
-        self.change_phase(Self::let_go, Event::Resumed, |latencies| {
+        self.change_phase(Self::resume_machine, Event::Resumed, |latencies| {
             [&latencies.resume_vm, &latencies.vmm_resume_vm]
         });
     }
 
     /// Holds the guest; whether it ran.
-    pub(super) fn hold(&mut self) -> bool {
+    pub(super) fn pause_machine(&mut self) -> bool {
         let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
         let ran = matches!(phase, Phase::Running(_));
         self.phase = match phase {
@@ -132,7 +132,7 @@ impl Controller {
     }
 
     /// Lets the guest go on; whether it was held.
-    pub(super) fn let_go(&mut self) -> bool {
+    pub(super) fn resume_machine(&mut self) -> bool {
         let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
         let held = matches!(phase, Phase::Paused(_));
         self.phase = match phase {
@@ -160,7 +160,7 @@ impl Controller {
         }
         if changed {
             log::info!("{event:?} after {} us", time.as_micros());
-            self.process.events.tell(event);
+            self.process.events.publish(event);
         }
     }
 
@@ -226,7 +226,7 @@ impl Controller {
         }
         self.process
             .events
-            .tell(Event::DriveChanged { drive_id: id });
+            .publish(Event::DriveChanged { drive_id: id });
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Controller {
                 }
             }
         }
-        self.process.events.tell(Event::NetworkChanged {
+        self.process.events.publish(Event::NetworkChanged {
             iface_id: id.clone(),
         });
         Ok(())

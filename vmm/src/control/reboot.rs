@@ -60,7 +60,9 @@ impl Controller {
         if let Phase::Running(machine) = &mut self.phase {
             machine.pause();
         }
-        self.process.events.tell(Event::RebootDelayed { seconds });
+        self.process
+            .events
+            .publish(Event::RebootDelayed { seconds });
         Ok(())
     }
 
@@ -68,7 +70,7 @@ impl Controller {
     /// the host; then they can be made anew.
     fn take_apart(&mut self) {
         log::info!("the guest reboots: it starts again");
-        self.process.events.tell(Event::Rebooted);
+        self.process.events.publish(Event::Rebooted);
         // Its devices' last counts go with it, and the next machine's begin at zero.
         self.report();
         self.reporter.forget_devices();

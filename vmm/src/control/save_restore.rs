@@ -52,7 +52,7 @@ impl Controller {
         );
         let id = saved.base.id.clone();
         self.snapshot = Some(saved);
-        self.process.events.tell(Event::Saved { id });
+        self.process.events.publish(Event::Saved { id });
         Ok(())
     }
 
@@ -62,14 +62,14 @@ impl Controller {
     /// What is wrong, naming the file or the key.
     pub fn load_snapshot(&mut self, load: &SnapshotLoad) -> Result<Reply, CommandError> {
         let refused = |why: String| refused("Load snapshot", why);
-        if self.described {
+        if self.guest_is_configured {
             return Err(refused(
                 "Loading a microVM snapshot not allowed after configuring boot-specific resources."
                     .into(),
             ));
         }
         let loaded = self.restore(load).map_err(refused);
-        self.not_restored = loaded.is_err();
+        self.load_failed = loaded.is_err();
         loaded.map(|()| Reply::Done)
     }
 
@@ -95,7 +95,7 @@ impl Controller {
         if load.clock_realtime {
             state.advance_clocks();
         }
-        self.go_on(config, &state, (guest_memory, loaded.layers))?;
+        self.load_state(config, &state, (guest_memory, loaded.layers))?;
         if let Some(prefetch) = &mut self.prefetch {
             let confined = prefetch.wait_until_confined();
             confined.map_err(|e| format!("the seccomp filter of the prefetching thread: {e}"))?;
@@ -116,7 +116,7 @@ impl Controller {
             "snapshot {id} was loaded in {} us",
             started.elapsed().as_micros()
         );
-        self.process.events.tell(Event::Restored { id });
+        self.process.events.publish(Event::Restored { id });
         if load.resume_vm {
             self.resume();
         }
@@ -125,7 +125,7 @@ impl Controller {
     }
 
     /// Has the guest of `state`, which `config` describes, in place of none. It is held.
-    pub(super) fn go_on(
+    pub(super) fn load_state(
         &mut self,
         mut config: VmConfig,
         state: &MachineState,
@@ -147,7 +147,7 @@ impl Controller {
         let machine = self.build(Origin::Saved(state, memory, layers));
         let machine = machine.map_err(|e| messages::chain(&e))?;
         self.process.timed_from = None;
-        self.take_charge(machine, true);
+        self.adopt_machine(machine, true);
         Ok(())
     }
 }

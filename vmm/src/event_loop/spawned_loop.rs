@@ -3,11 +3,12 @@
 use super::error::EventLoopError;
 use super::handle::wake;
 use super::main_loop::turn;
+use crate::process::confined_thread::{self, Confinement};
 use devices::virtio::worker::{Loop, Subscriber};
 use event_manager::EventManager;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 /// A loop on a thread of its own, which ends when this is dropped, after what it does then.
@@ -16,7 +17,7 @@ pub struct SpawnedLoop {
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     /// Until it was waited for.
-    confined: Option<mpsc::Receiver<io::Result<()>>>,
+    confinement: Option<Confinement>,
 }
 
 impl Drop for SpawnedLoop {
@@ -38,21 +39,22 @@ impl SpawnedLoop {
         // Made here, so that nobody waits for the thread to come up.
         let manager = EventManager::<Subscriber>::new()?;
         let endpoint = manager.remote_endpoint();
-        let (tx, confined) = mpsc::channel();
         let ended = Arc::new(AtomicBool::new(false));
         let (loop_name, loop_ended) = (name.to_owned(), ended.clone());
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || serve(manager, &loop_name, confine, tx, &loop_ended))
-            .map_err(|source| EventLoopError::Thread {
-                name: name.to_owned(),
-                source,
-            })?;
+        let started = confined_thread::spawn(name, confine, move |is_confined| {
+            if is_confined {
+                serve(manager, &loop_name, &loop_ended);
+            }
+        });
+        let (thread, confinement) = started.map_err(|source| EventLoopError::Thread {
+            name: name.to_owned(),
+            source,
+        })?;
         Ok(Self {
             endpoint,
             ended,
             thread: Some(thread),
-            confined: Some(confined),
+            confinement: Some(confinement),
         })
     }
 
@@ -61,11 +63,7 @@ impl SpawnedLoop {
     /// # Errors
     /// What its `confine` says: nothing of the guest must run.
     pub fn wait_until_confined(&mut self) -> Result<(), EventLoopError> {
-        let confined = self.confined.take().map(|confined| confined.recv());
-        let confined = match confined {
-            None => Ok(()),
-            Some(result) => result.unwrap_or_else(|gone| Err(io::Error::other(gone))),
-        };
+        let confined = self.confinement.take().map_or(Ok(()), Confinement::wait);
         confined.map_err(|source| EventLoopError::Thread {
             name: self.name(),
             source,
@@ -92,21 +90,7 @@ impl SpawnedLoop {
     }
 }
 
-fn serve(
-    mut manager: EventManager<Subscriber>,
-    name: &str,
-    confine: impl FnOnce() -> io::Result<()>,
-    confined: mpsc::Sender<io::Result<()>>,
-    ended: &AtomicBool,
-) {
-    let result = confine();
-    let may_serve = result.is_ok();
-    // Nobody listens if the start has failed elsewhere.
-    let _ = confined.send(result);
-    drop(confined);
-    if !may_serve {
-        return;
-    }
+fn serve(mut manager: EventManager<Subscriber>, name: &str, ended: &AtomicBool) {
     while !ended.load(Ordering::Acquire) {
         if let Err(e) = turn(&mut manager) {
             return log::error!("the event loop {name} failed: {e}");

@@ -13,7 +13,7 @@
 
 use crate::machine::memory::layers::{Layer, Layers};
 use crate::machine::memory::mapping;
-use crate::snapshot::{self, MAX_CHAIN, Snapshot};
+use crate::snapshot::{MAX_CHAIN, MAX_STATE_BYTES, Snapshot};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use resources::Overrides;
@@ -31,12 +31,10 @@ const MAGIC: [u8; 8] = *b"BANTAMF1";
 const HEADER: usize = 12;
 /// Most bytes of a message: the runs of eight layers of a large guest.
 const MAX_MESSAGE: usize = 16 << 20;
-/// Most bytes of a state.
-const MAX_STATE: u64 = 64 << 20;
 /// Most descriptors of a message; the kernel's limit.
 const MAX_DESCRIPTORS: usize = 253;
 /// How long a child may be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a waiting process says.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,7 +47,7 @@ pub struct Hello {
 /// What it is given, besides the descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Point {
+struct PointMessage {
     layers: Vec<Option<Vec<(u64, u64)>>>,
     own: Overrides,
 }
@@ -144,20 +142,20 @@ fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Vec<Owned
 }
 
 /// The parent's side of a connection to a child.
-pub struct ToChild {
+pub struct ChildConnection {
     stream: UnixStream,
     /// Empty images, with the ids of the drives that they are to be copies of.
-    pub wanted: Vec<(String, File)>,
+    pub images: Vec<(String, File)>,
 }
 
-impl ToChild {
+impl ChildConnection {
     /// Has heard what the child at the other end of `stream`, which was connected to its socket, wants.
     ///
     /// # Errors
     /// It is gone, or is somebody else.
-    pub fn hear(stream: UnixStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+    pub fn receive_hello(stream: UnixStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let (hello, descriptors): (Hello, _) = receive(&stream)?;
         if hello.drives.len() != descriptors.len() {
             return Err(invalid("a drive without an image, or an image too many"));
@@ -165,7 +163,7 @@ impl ToChild {
         let files = descriptors.into_iter().map(File::from);
         Ok(Self {
             stream,
-            wanted: hello.drives.into_iter().zip(files).collect(),
+            images: hello.drives.into_iter().zip(files).collect(),
         })
     }
 
@@ -173,11 +171,11 @@ impl ToChild {
     ///
     /// # Errors
     /// It is gone.
-    pub fn give(&self, point: &ForkPoint, own: &Overrides) -> io::Result<()> {
+    pub fn send_point(&self, point: &ForkPoint, own: &Overrides) -> io::Result<()> {
         let layers = &point.layers.0;
         let mut descriptors = vec![point.state.as_raw_fd()];
         descriptors.extend(layers.iter().map(|layer| layer.file.as_raw_fd()));
-        let message = Point {
+        let message = PointMessage {
             layers: layers.iter().map(|layer| layer.runs.clone()).collect(),
             own: own.clone(),
         };
@@ -186,17 +184,17 @@ impl ToChild {
 }
 
 /// The child's side.
-pub struct ToParent(UnixStream);
+pub struct ParentConnection(UnixStream);
 
-impl ToParent {
+impl ParentConnection {
     /// Over `stream`, which the parent opened. `images` are to become copies of the parent's drives.
     ///
     /// # Errors
     /// It is gone.
-    pub fn greet(stream: UnixStream, images: &[(String, File)]) -> io::Result<Self> {
+    pub fn send_hello(stream: UnixStream, images: &[(String, File)]) -> io::Result<Self> {
         // The guest comes when all children have been heard, however many there are; a parent that is gone is heard of.
         stream.set_nonblocking(false)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         let hello = Hello {
             drives: images.iter().map(|(id, _)| id.clone()).collect(),
         };
@@ -209,8 +207,8 @@ impl ToParent {
     ///
     /// # Errors
     /// The parent is gone, or what it sent is no guest.
-    pub fn receive(self) -> io::Result<Received> {
-        let (point, descriptors): (Point, _) = receive(&self.0)?;
+    pub fn receive_point(self) -> io::Result<Received> {
+        let (point, descriptors): (PointMessage, _) = receive(&self.0)?;
         let mut files = descriptors.into_iter().map(File::from);
         let state = files.next().ok_or_else(|| invalid("there is no state"))?;
         let layers = files.zip(point.layers).map(|(file, runs)| Layer {
@@ -219,13 +217,12 @@ impl ToParent {
         });
         let layers = Layers(layers.take(MAX_CHAIN).collect());
         let len = state.metadata()?.len();
-        if len > MAX_STATE {
+        if len > MAX_STATE_BYTES {
             return Err(invalid(format!("a state of {len} bytes")));
         }
         let mut json = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         state.read_exact_at(&mut json, 0)?;
-        let snapshot: Snapshot = serde_json::from_slice(&json)?;
-        snapshot::check(&snapshot).map_err(invalid)?;
+        let snapshot = Snapshot::from_json(&json).map_err(invalid)?;
         layers.check(snapshot.memory.bytes).map_err(invalid)?;
         Ok(Received {
             snapshot,

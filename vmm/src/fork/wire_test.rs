@@ -16,19 +16,19 @@ fn descriptors_and_words_arrive_together() {
     let image = tempfile::tempfile().unwrap();
     let child = std::thread::spawn(move || {
         let images = [("d".to_owned(), image)];
-        let parent = ToParent::greet(listener.accept().unwrap().0, &images).unwrap();
-        let (point, descriptors): (Point, _) = receive(&parent.0).unwrap();
+        let parent = ParentConnection::send_hello(listener.accept().unwrap().0, &images).unwrap();
+        let (point, descriptors): (PointMessage, _) = receive(&parent.0).unwrap();
         (point, descriptors.len())
     });
-    let to = ToChild::hear(UnixStream::connect(&path).unwrap()).unwrap();
-    assert_eq!(to.wanted.len(), 1);
-    assert_eq!(to.wanted[0].0, "d");
+    let to = ChildConnection::receive_hello(UnixStream::connect(&path).unwrap()).unwrap();
+    assert_eq!(to.images.len(), 1);
+    assert_eq!(to.images[0].0, "d");
     let runs = Some(vec![(PAGE, PAGE)]);
     let point = ForkPoint {
         state: mapping::file_in_memory(c"state", 10).unwrap(),
         layers: Layers(vec![layer(4 * PAGE, None), layer(4 * PAGE, runs.clone())]),
     };
-    to.give(&point, &Overrides::default()).unwrap();
+    to.send_point(&point, &Overrides::default()).unwrap();
     let (point, descriptors) = child.join().unwrap();
     assert_eq!(descriptors, 3);
     assert_eq!(point.layers, [None, runs]);

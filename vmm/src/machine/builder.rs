@@ -15,7 +15,9 @@ use super::state::{MachineState, SavedDevice};
 use crate::console::Output;
 use crate::event_loop::{self, SpawnedLoop};
 use crate::seccomp::{Filters, Thread};
-use crate::vcpu::{self, Buses, End, FlushTimer, Gate, Topology, Vcpu, VcpuMetrics, VmContext};
+use crate::vcpu::{
+    self, Buses, FlushTimer, Gate, GuestEnd, Topology, Vcpu, VcpuMetrics, VmContext,
+};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 
 /// Where the count of a boot's time starts.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
+pub struct StartTimes {
     /// How long the jailer worked before, if there was one.
     pub jailer: Option<Duration>,
     /// When the monitor's process started.
@@ -45,7 +47,7 @@ pub struct Host<'a> {
     /// Where the console writes.
     pub output: &'a Output,
     /// With which a boot is timed from there.
-    pub timed_from: Option<Start>,
+    pub timed_from: Option<StartTimes>,
     /// What the vCPUs count.
     pub metrics: &'a Arc<VcpuMetrics>,
     /// What was opened before.
@@ -88,7 +90,7 @@ pub fn build(
     mapping::give_to_kvm(&vm, &memory, pages.log_writes())?;
     kvm::create_interrupt_controllers(&vm)?;
 
-    let end = End::new(host.event_loop);
+    let end = GuestEnd::new(host.event_loop);
     let mut buses = Buses::default();
     let ports = &mut buses.port;
     let platform = add_platform(&vm, &memory, ports, &end.sink(), host.output, config)?;

@@ -4,7 +4,7 @@ use super::memory::mapping;
 use super::memory::page::PAGE;
 use super::memory::page_set::PageSet;
 use super::running::Machine;
-use crate::vcpu::Errand;
+use crate::vcpu::Job;
 use devices::GuestMemory;
 use std::io;
 use vm_memory::bitmap::AtomicBitmap;
@@ -102,12 +102,12 @@ impl Machine {
         matches!(self.pages.layers.0.as_slice(), [layer] if layer.runs.is_none())
     }
 
-    /// Has the vCPUs' threads do `errand` while the machine is held, and does `meanwhile` itself. A thread whose guest
+    /// Has the vCPUs' threads do `job` while the machine is held, and does `meanwhile` itself. A thread whose guest
     /// has ended does nothing, so the guest must not have ended.
-    pub fn with_vcpu_threads<T>(&self, errand: Errand, meanwhile: impl FnOnce() -> T) -> T {
+    pub fn with_vcpu_threads<T>(&self, job: Job, meanwhile: impl FnOnce() -> T) -> T {
         match self.outcome() {
             Some(_) => meanwhile(),
-            None => self.vcpus.send(errand, meanwhile),
+            None => self.vcpus.run_job(job, meanwhile),
         }
     }
 }

@@ -185,7 +185,7 @@ impl Machine {
 /// Copies `pages` to their places in `layer`; the guest may be writing to them.
 fn copy(view: &View, pages: &PageSet, layer: &File) -> io::Result<()> {
     for (first, count) in pages.runs() {
-        for piece in view.run(first, count) {
+        for piece in view.range(first, count) {
             piece.copy_to(layer)?;
         }
     }

@@ -10,7 +10,7 @@ use super::pages::Pages;
 use super::platform::Platform;
 use crate::event_loop::{Added, SpawnedLoop};
 use crate::process::exit_status::Outcome;
-use crate::vcpu::{Confining, End, Vcpus, VmContext};
+use crate::vcpu::{Confining, GuestEnd, Vcpus, VmContext};
 use devices::lock;
 use devices::platform::i8042::I8042;
 use devices::platform::serial::{SerialMetrics, SerialPort};
@@ -98,7 +98,7 @@ impl Machine {
 
     /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
     pub fn resume(&mut self) {
-        self.platform.output.let_wait(true);
+        self.platform.output.set_blocking(true);
         for device in &self.devices {
             lock(&device.transport).resume();
         }
@@ -107,7 +107,7 @@ impl Machine {
 
     /// Returns when no vCPU is in the guest and no device has anything under way.
     pub fn pause(&mut self) {
-        self.platform.output.let_wait(false);
+        self.platform.output.set_blocking(false);
         self.vcpus.pause();
         self.drain_console();
         for device in &self.devices {
@@ -121,7 +121,7 @@ impl Machine {
     }
 
     /// How to end it from outside.
-    pub fn end_handle(&self) -> End {
+    pub fn end_handle(&self) -> GuestEnd {
         self.context.end.clone()
     }
 

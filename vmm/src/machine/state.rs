@@ -215,7 +215,7 @@ impl Machine {
             .map_err(vm_error("which model-specific registers it has"))?;
         let saved: Arc<Mutex<BTreeMap<u8, Result<VcpuState, VcpuError>>>> = Arc::default();
         let (results, of_thread) = (saved.clone(), context.clone());
-        let vm = self.vcpus.send(
+        let vm = self.vcpus.run_job(
             Arc::new(move |index, vcpu| {
                 let cpuid = of_thread.cpuids.get(usize::from(index));
                 let state = vcpu::save(index, vcpu, cpuid, &msrs);

@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod check;
 pub mod cli;
+pub mod confined_thread;
 pub mod exit_status;
 pub mod logging;
 pub mod messages;

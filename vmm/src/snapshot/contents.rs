@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// Bytes of a snapshot's name.
 pub(super) const ID_BYTES: usize = 16;
 
+/// Largest state in bytes. A state of 32 vCPUs takes 1 MiB.
+pub const MAX_STATE_BYTES: u64 = 64 << 20;
+
 /// Most diffs one upon the other.
 pub const MAX_CHAIN: usize = 256;
 
@@ -25,6 +28,41 @@ pub struct Snapshot {
     pub memory: MemoryState,
     /// Everything else.
     pub machine: MachineState,
+}
+
+impl Snapshot {
+    /// Parses a state and checks that its parts fit one another. The bytes are not trusted.
+    ///
+    /// # Errors
+    /// The reason, for a message that names the file.
+    pub fn from_json(json: &[u8]) -> Result<Self, String> {
+        let snapshot: Self = serde_json::from_slice(json)
+            .map_err(|e| format!("the state cannot be understood: {e}"))?;
+        snapshot.check()?;
+        Ok(snapshot)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let machine = &self.config.machine_config;
+        let problems = self.config.problems();
+        if let Some(problem) = problems.first() {
+            return Err(format!("the saved configuration is not sound: {problem}"));
+        }
+        if self.memory.bytes != machine.mem_bytes() {
+            return Err(format!(
+                "the memory has {} bytes, and the configuration {}",
+                self.memory.bytes,
+                machine.mem_bytes()
+            ));
+        }
+        let (saved, configured) = (self.machine.vcpus.len(), machine.vcpu_count);
+        if saved != usize::from(configured) {
+            return Err(format!(
+                "there are {saved} vCPUs, and the configuration has {configured}"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What is in a memory file.

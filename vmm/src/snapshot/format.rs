@@ -16,6 +16,7 @@
 //! bytes may be hostile: nothing is allocated by what they say, and checksums find accidents, not attackers; what the
 //! state says is checked by those who use it.
 
+use super::contents::MAX_STATE_BYTES;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -25,8 +26,6 @@ pub const VERSION: u32 = 1;
 /// Bytes of the header.
 const HEADER: usize = 40;
 const MAGIC: [u8; 8] = *b"BANTAMSS";
-/// Most bytes of a state: 254 vCPUs take 8 MiB.
-const MAX_STATE: u64 = 64 << 20;
 /// Most bytes of a table: that of a TiB of which every other page is there.
 const MAX_TABLE: u64 = 2 << 30;
 
@@ -143,7 +142,7 @@ impl Header {
         if all.u32() != crc32fast::hash(numbers) {
             return Err(FormatError::Checksum("header"));
         }
-        if state_len > MAX_STATE {
+        if state_len > MAX_STATE_BYTES {
             return Err(FormatError::TooLarge("state"));
         }
         if table_len > MAX_TABLE {

@@ -172,33 +172,8 @@ pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), Snapsh
     let file = open(path)?;
     let header = Header::read(&file).map_err(format)?;
     let json = header.state(&file).map_err(format)?;
-    let snapshot: Snapshot = serde_json::from_slice(&json)
-        .map_err(|e| invalid(path, format!("the state cannot be understood: {e}")))?;
-    check(&snapshot).map_err(|why| invalid(path, why))?;
+    let snapshot = Snapshot::from_json(&json).map_err(|why| invalid(path, why))?;
     Ok((snapshot, file, header))
-}
-
-/// Whether the parts of the state fit one another.
-pub fn check(snapshot: &Snapshot) -> Result<(), String> {
-    let machine = &snapshot.config.machine_config;
-    let problems = snapshot.config.problems();
-    if let Some(problem) = problems.first() {
-        return Err(format!("the saved configuration is not sound: {problem}"));
-    }
-    if snapshot.memory.bytes != machine.mem_bytes() {
-        return Err(format!(
-            "the memory has {} bytes, and the configuration {}",
-            snapshot.memory.bytes,
-            machine.mem_bytes()
-        ));
-    }
-    let (saved, configured) = (snapshot.machine.vcpus.len(), machine.vcpu_count);
-    if saved != usize::from(configured) {
-        return Err(format!(
-            "there are {saved} vCPUs, and the configuration has {configured}"
-        ));
-    }
-    Ok(())
 }
 
 /// The memory at `path`, or where it is still called otherwise, because the host stopped between naming the state and

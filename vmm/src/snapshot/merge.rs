@@ -8,7 +8,7 @@ use super::save::place;
 use super::temp_file::TempFile;
 use super::verify::{crc_of, first_damaged, verify_links};
 use crate::machine::memory::page::{PAGE, PAGE_BYTES};
-use crate::machine::memory::ranges::data_in;
+use crate::machine::memory::ranges::{data_in, read_pages};
 use crate::process::progress::Progress;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
@@ -212,19 +212,11 @@ fn copy(segment: &Segment, to: &File) -> io::Result<()> {
             Err(Errno::EINTR) => {}
             // Between file systems that cannot, or one that never can.
             Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
-                return copy_bytes(from, to, (start + done, bytes - done));
+                let rest = (start + done, bytes - done);
+                return read_pages(from, rest, |page, at| to.write_all_at(page, at));
             }
             Err(e) => return Err(e.into()),
         }
-    }
-    Ok(())
-}
-
-fn copy_bytes(from: &File, to: &File, (start, len): (u64, u64)) -> io::Result<()> {
-    let mut page = vec![0; PAGE_BYTES];
-    for at in (start..start + len).step_by(PAGE_BYTES) {
-        from.read_exact_at(&mut page, at)?;
-        to.write_all_at(&page, at)?;
     }
     Ok(())
 }

@@ -31,11 +31,10 @@ mod verify;
 mod working_set;
 mod writer;
 
-pub use contents::{Base, MAX_CHAIN, MemoryState, Sample, Snapshot, new_id};
+pub use contents::{Base, MAX_CHAIN, MAX_STATE_BYTES, MemoryState, Sample, Snapshot, new_id};
 pub use directory::files_in;
 pub use error::SnapshotError;
 pub use info::describe;
-pub use links::check;
 pub use load::{Loaded, load, load_served};
 pub use save::{Saved, save};
 pub use tools::run as run_tool;

@@ -3,7 +3,7 @@
 use super::buses::Buses;
 use super::coalesced::Coalesced;
 use super::gate::Gate;
-use super::guest_end::End;
+use super::guest_end::GuestEnd;
 use super::metrics::VcpuMetrics;
 use devices::GuestMemory;
 use kvm_bindings::CpuId;
@@ -15,7 +15,7 @@ pub struct VmContext {
     /// Where accesses go.
     pub buses: Buses,
     /// How the guest ends.
-    pub end: End,
+    pub end: GuestEnd,
     /// What stops the vCPUs.
     pub gate: Arc<Gate>,
     /// Serial output that KVM collects, where it can.

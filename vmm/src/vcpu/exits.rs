@@ -1,8 +1,8 @@
 //! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
 
-use super::call::Listening;
 use super::context::VmContext;
 use super::gate::Pass;
+use super::kick::KickGuard;
 use crate::process::exit_status::Outcome;
 use devices::platform::guest_event::GuestEvent;
 use devices::util::timer::now;
@@ -17,25 +17,25 @@ pub(super) fn run(
     mut entered: bool,
     context: &VmContext,
 ) -> Option<Outcome> {
-    let mut listening = Listening::start(vcpu);
-    let mut errands = 0;
+    let mut kicks = KickGuard::start(vcpu);
+    let mut jobs = 0;
     // An access of the guest was answered, and KVM has not taken the answer.
     let mut answered = false;
     loop {
-        listening.forget();
-        let vcpu = listening.vcpu();
+        kicks.clear();
+        let vcpu = kicks.vcpu();
         if answered && context.gate.is_shut() && !context.end.is_set() {
             if let Some(failure) = complete(vcpu, context) {
                 return Some(failure);
             }
             answered = false;
         }
-        match context.gate.pass(&mut errands) {
+        match context.gate.pass(&mut jobs) {
             Pass::EnterAfterPause if entered => after_pause(vcpu, context),
             Pass::Enter | Pass::EnterAfterPause => entered = true,
-            Pass::Errand(errand) => {
-                errand(index, vcpu);
-                context.gate.did_errand();
+            Pass::Job(job) => {
+                job(index, vcpu);
+                context.gate.finish_job();
                 continue;
             }
             Pass::End => return None,
@@ -47,7 +47,7 @@ pub(super) fn run(
         }
         match enter(vcpu, context) {
             Entered::Answered => answered = true,
-            Entered::Called => answered = false,
+            Entered::Kicked => answered = false,
             Entered::Failed(outcome) => return Some(outcome),
         }
     }
@@ -58,7 +58,7 @@ enum Entered {
     /// By an exit, which was answered.
     Answered,
     /// By a signal, or because the vCPU waits for its start-up interrupt.
-    Called,
+    Kicked,
     /// By a failure.
     Failed(Outcome),
 }
@@ -73,7 +73,7 @@ fn enter(vcpu: &mut VcpuFd, context: &VmContext) -> Entered {
             }
             Some(failure) => Entered::Failed(failure),
         },
-        Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Entered::Called,
+        Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Entered::Kicked,
         Err(e) => {
             log::error!("KVM_RUN failed: {e}");
             Entered::Failed(Outcome::VcpuFailed)
@@ -89,7 +89,7 @@ fn complete(vcpu: &mut VcpuFd, context: &VmContext) -> Option<Outcome> {
         match enter(vcpu, context) {
             Entered::Answered if context.end.is_set() => break None,
             Entered::Answered => {}
-            Entered::Called => break None,
+            Entered::Kicked => break None,
             Entered::Failed(outcome) => break Some(outcome),
         }
     };

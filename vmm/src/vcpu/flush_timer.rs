@@ -56,7 +56,7 @@ impl MutEventSubscriber for FlushTimer {
             return;
         };
         let _ = coalesced.timer.wait();
-        if !self.output.takes_more() {
+        if !self.output.is_writable() {
             // This loop serves the network too and must not block: a vCPU may, or we look again.
             coalesced.arm(STUCK_MS);
             return;

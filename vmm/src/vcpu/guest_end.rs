@@ -8,12 +8,12 @@ use std::sync::{Arc, OnceLock};
 
 /// The end of one machine.
 #[derive(Clone)]
-pub struct End {
+pub struct GuestEnd {
     outcome: Arc<OnceLock<Outcome>>,
     event_loop: Loop,
 }
 
-impl End {
+impl GuestEnd {
     /// Not ended. `event_loop` is woken at the end.
     pub(crate) fn new(event_loop: &Loop) -> Self {
         Self {

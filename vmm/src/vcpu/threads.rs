@@ -5,48 +5,55 @@ use super::create::Vcpu;
 use super::error::VcpuError;
 use super::exits;
 use super::gate::Vcpus;
+use crate::process::confined_thread::{self, Confinement};
 use crate::process::exit_status::Outcome;
 use crate::seccomp::{Filters, Thread};
-use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
-/// Threads that were started, and may not be confined yet.
-pub struct Confining(mpsc::Receiver<(u8, io::Result<()>)>);
+/// The pending confinement of all vCPU threads.
+pub struct Confining(Vec<(u8, Confinement)>);
 
 impl Confining {
-    /// Waits until each of the threads is confined by its filter: no guest before.
+    /// Waits until all threads are confined by their filters. The guest must not run before.
     ///
     /// # Errors
     /// [`VcpuError::Thread`]: the kernel refused a filter.
     pub fn wait(self) -> Result<(), VcpuError> {
-        // It ends when each thread has spoken, for each has a sender of its own.
-        for (index, result) in self.0 {
-            result.map_err(|source| VcpuError::Thread { index, source })?;
+        for (index, confinement) in self.0 {
+            let confined = confinement.wait();
+            confined.map_err(|source| VcpuError::Thread { index, source })?;
         }
         Ok(())
     }
 }
 
-/// Starts a thread for each of `vcpus`. They confine themselves by their filter of `seccomp` and wait at the
-/// guest's gate for the first [`Vcpus::resume`].
+/// Starts a thread for each of `vcpus`. The threads confine themselves by `seccomp` and wait at the machine's gate for
+/// the first [`Vcpus::resume`].
 ///
 /// # Errors
-/// [`VcpuError::Thread`]; those that were started end.
+/// [`VcpuError::Thread`]; the threads that were started end.
 pub fn start(
     vcpus: Vec<Vcpu>,
     context: &Arc<VmContext>,
     seccomp: &Arc<Filters>,
 ) -> Result<(Vcpus, Confining), VcpuError> {
     let mut threads = Vec::with_capacity(vcpus.len());
-    let (tx, confined) = mpsc::channel();
+    let mut confinements = Vec::with_capacity(vcpus.len());
     for vcpu in vcpus {
         let index = vcpu.index;
-        let (of_thread, seccomp, tx) = (context.clone(), seccomp.clone(), tx.clone());
-        let started = std::thread::Builder::new()
-            .name(format!("fc_vcpu {index}"))
-            .spawn(move || run(vcpu, &of_thread, &seccomp, tx));
+        let name = format!("fc_vcpu {index}");
+        let (of_thread, seccomp, thread_name) = (context.clone(), seccomp.clone(), name.clone());
+        let confine = move || seccomp.confine(Thread::Vcpu, &thread_name);
+        let started =
+            confined_thread::spawn(&name, confine, move |is_confined| match is_confined {
+                true => run(vcpu, &of_thread),
+                false => of_thread.gate.wait_for_end(),
+            });
         match started {
-            Ok(thread) => threads.push(thread),
+            Ok((thread, confinement)) => {
+                threads.push(thread);
+                confinements.push((index, confinement));
+            }
             Err(source) => {
                 Vcpus::new(context.gate.clone(), threads).end();
                 return Err(VcpuError::Thread { index, source });
@@ -54,30 +61,13 @@ pub fn start(
         }
     }
     let vcpus = Vcpus::new(context.gate.clone(), threads);
-    Ok((vcpus, Confining(confined)))
+    Ok((vcpus, Confining(confinements)))
 }
 
-/// The life of a vCPU's thread.
-fn run(
-    Vcpu {
-        index,
-        mut fd,
-        entered,
-        ..
-    }: Vcpu,
-    context: &VmContext,
-    seccomp: &Filters,
-    confined: mpsc::Sender<(u8, io::Result<()>)>,
-) {
-    let result = seccomp.confine(Thread::Vcpu, &format!("fc_vcpu {index}"));
-    let may_run = result.is_ok();
-    // The other end waits for it, unless the start has failed elsewhere.
-    let _ = confined.send((index, result));
-    drop(confined);
-    if !may_run {
-        return context.gate.wait_for_end();
-    }
-    if let Some(outcome) = exits::run(index, &mut fd, entered, context) {
+/// Runs a vCPU until its thread must end.
+fn run(mut vcpu: Vcpu, context: &VmContext) {
+    let index = vcpu.index;
+    if let Some(outcome) = exits::run(index, &mut vcpu.fd, vcpu.entered, context) {
         failed(index, outcome, context);
     }
 }

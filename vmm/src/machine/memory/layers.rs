@@ -1,16 +1,15 @@
 //! Guest memory in layers: the file with all of it, and those with what was written since, each over the one before.
 
 use super::mapping;
-use super::page::{PAGE, PAGE_BYTES};
-use super::ranges::{data_in, holding};
+use super::page::PAGE;
+use super::ranges::{data_in, holding, read_pages};
 use boot::FilePiece;
 use devices::GuestMemory;
 use resources::MachineConfig;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _};
 
 /// Runs of fewer pages are copied: a mapping costs as much as copying these, and their number is limited
 /// (`vm.max_map_count`, 65530).
@@ -133,17 +132,13 @@ fn overlay(memory: &GuestMemory, layer: &Layer) -> io::Result<()> {
 }
 
 fn copy(memory: &GuestMemory, piece: &FilePiece<'_>) -> io::Result<()> {
-    use vm_memory::{Bytes as _, GuestAddress};
-    let mut page = vec![0; PAGE_BYTES];
-    for at in (0..piece.len).step_by(page.len()) {
-        piece
-            .file
-            .read_exact_at(&mut page, piece.file_offset + at)?;
+    let range = (piece.file_offset, piece.len);
+    read_pages(piece.file, range, |page, at| {
+        let address = piece.guest_addr + (at - piece.file_offset);
         memory
-            .write_slice(&page, GuestAddress(piece.guest_addr + at))
-            .map_err(io::Error::other)?;
-    }
-    Ok(())
+            .write_slice(page, GuestAddress(address))
+            .map_err(io::Error::other)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use resources::VmConfig;
-use vm_memory::{Bytes as _, GuestAddress};
+use std::os::unix::fs::FileExt as _;
 
 fn config() -> MachineConfig {
     let mut machine = VmConfig::default().machine_config;

@@ -235,21 +235,30 @@ fn map_again(
     offset: usize,
 ) -> io::Result<()> {
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+    // SAFETY: the callers pass ranges of guest memory that are mapped shared from this place of this file, so their
+    // content does not change; a thread that touches them meanwhile waits in the kernel.
+    unsafe { map_over(start, len, sharing, Some((file, offset))) }
+}
+
+/// Replaces `len` bytes of guest memory at `start` by a mapping of `file` at an offset, or by zeroes.
+///
+/// # Safety
+/// The range must be guest memory that no Rust reference points into, and whose content may be replaced.
+#[expect(unsafe_code, reason = "mapping over guest memory")]
+unsafe fn map_over(
+    start: *mut u8,
+    len: usize,
+    sharing: libc::c_int,
+    file: Option<(&File, libc::off_t)>,
+) -> io::Result<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = sharing | libc::MAP_FIXED | libc::MAP_NORESERVE;
-    // SAFETY: the callers give ranges of guest memory that are mapped from this place of this file and shared, so what is
-    // read there does not change; who touches it meanwhile waits for the kernel. Nothing in Rust refers to
-    // it, and the region's own unmapping covers the new mapping.
-    let mapped = unsafe {
-        libc::mmap(
-            start.cast(),
-            len,
-            protection,
-            flags,
-            file.as_raw_fd(),
-            offset,
-        )
+    let (flags, fd, offset) = match file {
+        Some((file, offset)) => (flags, file.as_raw_fd(), offset),
+        None => (flags | libc::MAP_ANONYMOUS, -1, 0),
     };
+    // SAFETY: the caller vouches for the range. The region's own unmapping covers the new mapping.
+    let mapped = unsafe { libc::mmap(start.cast(), len, protection, flags, fd, offset) };
     match mapped {
         libc::MAP_FAILED => Err(io::Error::last_os_error()),
         _ => Ok(()),
@@ -308,33 +317,18 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
         return false;
     };
     let address = slice.ptr_guard_mut().as_ptr();
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
-    // SAFETY: the range is guest memory, which we mapped, which no reference in Rust points
-    // into, and which the guest does not run in yet: replacing its pages loses only zeroes. The region's
-    // own unmapping at the end covers the new mapping.
-    let mapped = unsafe {
-        libc::mmap(
-            address.cast(),
-            len,
-            protection,
-            flags,
-            piece.file.as_raw_fd(),
-            offset,
-        )
-    };
-    if mapped != libc::MAP_FAILED {
-        // Not zero any more.
+    // SAFETY: the range is guest memory that no Rust reference points into, and the guest does not run yet: only zeroes
+    // are replaced.
+    let mapped = unsafe { map_over(address, len, libc::MAP_PRIVATE, Some((piece.file, offset))) };
+    if mapped.is_ok() {
+        // The pages are not zero any more.
         slice.bitmap().mark_dirty(0, len);
         return true;
     }
-    // The failed call may have taken the old pages away: put empty ones in their place.
+    // The failed call may have removed the old pages: put empty ones in their place.
     // SAFETY: as above.
-    let restored = unsafe {
-        let flags = flags | libc::MAP_ANONYMOUS;
-        libc::mmap(address.cast(), len, protection, flags, -1, 0)
-    };
-    if restored == libc::MAP_FAILED {
+    let restored = unsafe { map_over(address, len, libc::MAP_PRIVATE, None) };
+    if restored.is_err() {
         log::error!("guest memory at {:#x} is lost", piece.guest_addr);
     }
     false

@@ -1,8 +1,10 @@
 //! Ranges of bytes: which of a file hold data, and which of a list holds a byte.
 
+use super::page::PAGE_BYTES;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
 
 /// Where `file` holds data, as offset and length; a file system that does not know holds data everywhere.
 ///
@@ -45,4 +47,21 @@ pub fn holding(runs: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
     let after = runs.partition_point(|(offset, _)| *offset <= at);
     let (offset, len) = *runs.get(after.checked_sub(1)?)?;
     (at < offset + len).then_some((offset, len))
+}
+
+/// Reads `len` bytes of `file` from `start` on, and calls `each` with every page and its offset.
+///
+/// # Errors
+/// An error of the file or of `each`.
+pub fn read_pages(
+    file: &File,
+    (start, len): (u64, u64),
+    mut each: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut page = vec![0; PAGE_BYTES];
+    for at in (start..start + len).step_by(PAGE_BYTES) {
+        file.read_exact_at(&mut page, at)?;
+        each(&page, at)?;
+    }
+    Ok(())
 }

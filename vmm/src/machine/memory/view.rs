@@ -78,17 +78,6 @@ impl View {
         self.parts.iter().filter_map(within).collect()
     }
 
-    /// `count` pages of a memory file from `first` on, in as many pieces as they have parts.
-    pub fn run(&self, first: u64, count: u64) -> Vec<Piece> {
-        let (start, end) = (first * PAGE, (first + count) * PAGE);
-        let within = self.parts.iter().filter_map(|part| {
-            let from = start.max(part.offset);
-            let to = end.min(part.offset + part.len);
-            part.cut(from.checked_sub(part.offset)?, to.checked_sub(from)?)
-        });
-        within.filter(|piece| piece.len > 0).collect()
-    }
-
     /// The page `index` of a memory file.
     pub fn page(&self, index: u64) -> Option<Piece> {
         let offset = index.checked_mul(PAGE)?;

@@ -18,14 +18,14 @@ thread_local! {
 /// # Errors
 /// The host refused.
 pub fn install_signal() -> io::Result<()> {
-    register_signal_handler(SIGRTMIN(), called).map_err(Into::into)
+    register_signal_handler(SIGRTMIN(), kicked).map_err(Into::into)
 }
 
 #[expect(
     unsafe_code,
     reason = "a signal's handler has what it works on from a pointer"
 )]
-extern "C" fn called(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn kicked(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let flag = IMMEDIATE_EXIT.get();
     if !flag.is_null() {
         // SAFETY: the pointer is this thread's, and is null again before what it points to is unmapped. It is a byte that
@@ -35,13 +35,13 @@ extern "C" fn called(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_vo
 }
 
 /// For as long as it lives, a signal keeps the calling thread's vCPU out of the guest.
-pub(super) struct Listening<'v> {
+pub(super) struct KickGuard<'v> {
     vcpu: &'v mut VcpuFd,
     /// It is of this thread.
     thread: PhantomData<*const ()>,
 }
 
-impl<'v> Listening<'v> {
+impl<'v> KickGuard<'v> {
     pub(super) fn start(vcpu: &'v mut VcpuFd) -> Self {
         IMMEDIATE_EXIT.set(&raw mut vcpu.get_kvm_run().immediate_exit);
         Self {
@@ -55,12 +55,12 @@ impl<'v> Listening<'v> {
     }
 
     /// Forgets calls so far. To be called before the gate is looked at, which tells of them, too.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.vcpu.set_kvm_immediate_exit(0);
     }
 }
 
-impl Drop for Listening<'_> {
+impl Drop for KickGuard<'_> {
     fn drop(&mut self) {
         IMMEDIATE_EXIT.set(null_mut());
     }
