@@ -10,6 +10,8 @@
     reason = "a test may be blunt: a failed unwrap is a failed test"
 )]
 
+#[path = "layering/devices.rs"]
+mod devices;
 #[path = "layering/documents.rs"]
 mod documents;
 #[path = "layering/imports.rs"]
@@ -313,63 +315,5 @@ fn every_room_says_what_it_is() {
                 );
             }
         }
-    }
-}
-
-/// The virtio devices: their module in `devices`, and the section or list of the configuration that asks for one.
-const DEVICES: [(&str, &str); 5] = [
-    ("balloon", "balloon"),
-    ("block", "drive"),
-    ("net", "network"),
-    ("rng", "entropy"),
-    ("vsock", "vsock"),
-];
-
-/// A new device is a file of its own, a line for each question that `device_config.rs` answers, and a section of
-/// the configuration: nothing else in the monitor knows it, but for what clients can do with that very device.
-#[test]
-fn a_device_is_known_in_few_places() {
-    for (module, section) in DEVICES {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let output = Command::new("grep")
-            .args(["-rlE", &format!("devices::{module}::"), "--include=*.rs"])
-            .args(["--exclude=*_test.rs", "vmm/src"])
-            .current_dir(root)
-            .output()
-            .unwrap();
-        let known = String::from_utf8(output.stdout).unwrap();
-        let known: Vec<_> = known
-            .lines()
-            // Whose files are opened to be checked, and who answers frames on a card.
-            .filter(|file| {
-                let about_drives = module == "block"
-                    && (file.ends_with("/check.rs") || file.ends_with("/configure.rs"));
-                let about_frames = module == "net" && file.contains("/mmds/");
-                !about_drives && !about_frames
-            })
-            .collect();
-        assert_eq!(known, ["vmm/src/device_config.rs"], "{module}");
-        let section = format!("{root}/resources/src/sections/{section}.rs");
-        assert!(std::path::Path::new(&section).exists(), "{section}");
-
-        // The others do not know it either.
-        let output = Command::new("grep")
-            .args(["-rlE", &format!("crate::{module}::"), "--include=*.rs"])
-            .args(["--exclude=*_test.rs", &format!("--exclude-dir={module}")])
-            .arg("devices/src")
-            .current_dir(root)
-            .output()
-            .unwrap();
-        let known = String::from_utf8(output.stdout).unwrap();
-        let known: Vec<_> = known
-            .lines()
-            .filter(|file| !file.ends_with(&format!("/{module}.rs")))
-            .collect();
-        // A change of a disk names the error of its file.
-        let expected: &[&str] = match module {
-            "block" => &["devices/src/virtio/update.rs"],
-            _ => &[],
-        };
-        assert_eq!(known, expected, "{module}");
     }
 }

@@ -4,8 +4,9 @@ use crate::metric_set;
 use crate::util::metrics::{Counter, MetricSet};
 use crate::util::source::Source;
 use crate::virtio::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError, Served};
+use crate::virtio::section::{BuildError, FromSection};
 use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::throttle::{Limits, Throttle};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
@@ -14,6 +15,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
+
+/// The host's random source.
+const RANDOM: &str = "/dev/urandom";
 
 /// Entries of the queue. Drivers have one or two requests in flight.
 const QUEUE_SIZE: u16 = 64;
@@ -66,12 +70,29 @@ impl Rng {
     }
 }
 
+impl FromSection for Rng {
+    type Section = resources::Entropy;
+    type Lent = ();
+    type Metrics = RngMetrics;
+
+    fn name(_section: &Self::Section) -> String {
+        "entropy".into()
+    }
+
+    fn build(section: &Self::Section, key: &str, (): ()) -> Result<Self, BuildError> {
+        let limits = section.rate_limiter.unwrap_or_default();
+        let key = format!("{key}: cannot open {RANDOM}");
+        Self::new(Path::new(RANDOM), &limits).map_err(BuildError::configuration(key))
+    }
+}
+
 impl VirtioDevice for Rng {
     fn offer(&self) -> Offer {
         Offer {
             id: VIRTIO_ID_RNG,
             features: 0,
             queue_sizes: vec![QUEUE_SIZE],
+            loops: Loops::Shared,
         }
     }
 

@@ -4,94 +4,32 @@ use crate::check::error::{ConfigError, MAX_CONFIG_BYTES, parse_error};
 use crate::check::files::read_bounded;
 use crate::check::null::null_as_default;
 use crate::check::problem::Problem;
-use crate::sections::balloon::Balloon;
-use crate::sections::boot_source::BootSource;
-use crate::sections::cpu_config::CpuConfigOrPath;
-use crate::sections::drive::{Drive, check_drives};
-use crate::sections::entropy::Entropy;
-use crate::sections::host::Host;
-use crate::sections::logger::Logger;
-use crate::sections::machine::{CpuTemplate, MachineConfig};
-use crate::sections::memory_hotplug::MemoryHotplug;
-use crate::sections::metrics::Metrics;
-use crate::sections::mmds::MmdsConfig;
-use crate::sections::network::{NetworkInterface, check_interfaces};
-use crate::sections::pmem::{Pmem, check_pmem};
-use crate::sections::serial::Serial;
-use crate::sections::vsock::Vsock;
+use crate::sections::drive::check_drives;
+use crate::sections::network::check_interfaces;
+use crate::sections::pmem::check_pmem;
+use crate::sections::*;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// Sections there are; any other is ignored, with a warning.
-const SECTIONS: [&str; 15] = [
-    "balloon",
-    "boot-source",
-    "cpu-config",
-    "drives",
-    "entropy",
-    "host",
-    "logger",
-    "machine-config",
-    "memory-hotplug",
-    "metrics",
-    "mmds-config",
-    "network-interfaces",
-    "pmem",
-    "serial",
-    "vsock",
-];
+macro_rules! vm_config {
+    ($(
+        $(#[$attribute:meta])*
+        $field:ident: $type:ty = $key:literal { $($_:tt)* }
+    )*) => {
+        /// The configuration of a guest, made from the table [`sections!`](crate::sections).
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct VmConfig {
+            $($(#[$attribute])* #[serde(rename = $key)] pub $field: $type,)*
+        }
 
-/// A guest. The order of the sections is that in which the API shows them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct VmConfig {
-    /// Memory that the host takes back.
-    #[serde(default)]
-    pub balloon: Option<Balloon>,
-    /// Its disks, in the order in which the guest names them.
-    pub drives: Vec<Drive>,
-    /// What it boots.
-    pub boot_source: BootSource,
-    /// What its processors show.
-    #[serde(default)]
-    pub cpu_config: Option<CpuConfigOrPath>,
-    /// Where messages go.
-    #[serde(default)]
-    pub logger: Option<Logger>,
-    /// Its processors and memory.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub machine_config: MachineConfig,
-    /// Where counters go.
-    #[serde(default)]
-    pub metrics: Option<Metrics>,
-    /// The metadata service.
-    #[serde(default)]
-    pub mmds_config: Option<MmdsConfig>,
-    /// Its network.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub network_interfaces: Vec<NetworkInterface>,
-    /// Its sockets to the host.
-    #[serde(default)]
-    pub vsock: Option<Vsock>,
-    /// Its source of randomness.
-    #[serde(default)]
-    pub entropy: Option<Entropy>,
-    /// Its persistent memory.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub pmem: Vec<Pmem>,
-    /// Memory that comes and goes.
-    #[serde(default)]
-    pub memory_hotplug: Option<MemoryHotplug>,
-    /// Its console.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<Serial>,
-    /// Bantam's own, for the jailer: the guest on this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<Host>,
+        /// Keys of the known sections. Any other key is ignored, with a warning.
+        const SECTIONS: &[&str] = &[$($key),*];
+    };
 }
+sections!([vm_config]);
 
 /// A configuration that was read and checked.
 #[derive(Clone, Debug)]

@@ -4,11 +4,13 @@
 //! configuration file and checks what can be checked without the host. It opens no other file by itself and knows
 //! nothing of KVM.
 
+#[macro_use]
+mod sections;
+
 mod check;
 mod config_file;
 mod pool;
 mod requests;
-mod sections;
 
 pub use check::error::{ConfigError, MAX_CONFIG_BYTES};
 pub use check::files::{open_regular, read_bounded};
@@ -24,22 +26,4 @@ pub use requests::update::{
     Action, ActionType, BalloonStatsUpdate, BalloonUpdate, DriveUpdate, HintingStart,
     MachineConfigUpdate, MemoryHotplugUpdate, NetworkUpdate, PmemUpdate, RunState, VmUpdate,
 };
-pub use sections::balloon::{Balloon, BalloonStats, HintingStatus};
-pub use sections::boot_source::{BootSource, DEFAULT_BOOT_ARGS};
-pub use sections::cpu_config::{CpuConfig, CpuConfigOrPath};
-pub use sections::drive::{CacheType, Drive, IoEngine};
-pub use sections::entropy::Entropy;
-pub use sections::host::{Host, Seed};
-pub use sections::host_network::HostNetwork;
-pub use sections::logger::{Level, Logger};
-pub use sections::machine::{
-    CpuTemplate, HugePages, MAX_VCPUS, MIN_MEM_MIB, MachineConfig, MachineFault, OnReboot,
-};
-pub use sections::memory_hotplug::MemoryHotplug;
-pub use sections::metrics::Metrics;
-pub use sections::mmds::{DEFAULT_MMDS_ADDRESS, MmdsConfig, MmdsConfigError, MmdsVersion};
-pub use sections::network::{BadName, InterfaceFault, MacAddress, NetworkInterface};
-pub use sections::pmem::Pmem;
-pub use sections::rate_limiter::{RateLimiter, TokenBucket};
-pub use sections::serial::Serial;
-pub use sections::vsock::Vsock;
+pub use sections::*;

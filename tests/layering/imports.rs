@@ -105,24 +105,35 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut tokens = tokens(code).into_iter().peekable();
     while let Some(token) = tokens.next() {
-        if token == "use" {
+        if token == "$" && tokens.next_if(|token| token == "crate").is_some() {
+            // Macros are exported at the root, whichever file declares them.
+            paths.push(path_from("$crate".into(), &mut tokens));
+        } else if token == "use" {
             let tree: Vec<String> = tokens.by_ref().take_while(|token| token != ";").collect();
             use_tree(&mut tree.into_iter().peekable(), &[], &mut paths);
         } else if is_word(&token) {
-            let mut path = vec![token];
-            while tokens.peek().is_some_and(|token| token == "::") {
-                tokens.next();
-                match tokens.peek() {
-                    Some(next) if is_word(next) => path.push(tokens.next().unwrap_or_default()),
-                    _ => break,
-                }
-            }
+            let path = path_from(token, &mut tokens);
             if path.len() > 1 {
                 paths.push(path);
             }
         }
     }
     paths
+}
+
+/// Returns the path that begins with `first`, and continues in `tokens`.
+fn path_from(
+    first: String,
+    tokens: &mut std::iter::Peekable<impl Iterator<Item = String>>,
+) -> Vec<String> {
+    let mut path = vec![first];
+    while tokens.next_if(|token| token == "::").is_some() {
+        match tokens.next_if(|token| is_word(token)) {
+            Some(word) => path.push(word),
+            None => break,
+        }
+    }
+    path
 }
 
 fn is_word(token: &str) -> bool {
@@ -189,7 +200,7 @@ fn resolve<'m>(modules: &'m Modules, module: &[String], path: &[String]) -> Opti
     let mut at = module.to_vec();
     let mut rest = path.iter().peekable();
     match rest.peek()?.as_str() {
-        "crate" => {
+        "crate" | "$crate" => {
             at.clear();
             rest.next();
         }
@@ -215,7 +226,8 @@ fn resolve<'m>(modules: &'m Modules, module: &[String], path: &[String]) -> Opti
             break;
         }
     }
-    modules.get(&at)
+    let exported_macro = at.is_empty() && path.first().is_some_and(|word| word == "$crate");
+    modules.get(&at).filter(|_| !exported_macro)
 }
 
 /// The sets of more than one node that reach each other, the largest first.

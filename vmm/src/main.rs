@@ -3,19 +3,24 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use vmm::process::{check, cli, exit_status, logging, messages};
 use vmm::snapshot::format;
-use vmm::{check, cli, exit_status, logging, run};
+use vmm::{run, seccomp, snapshot};
 
 fn main() -> ExitCode {
     let started = std::time::Instant::now();
     let options = match cli::parse(std::env::args_os()) {
         Ok(cli::Action::Run(options)) => options,
         Ok(cli::Action::Check(file)) => return check(&file),
-        Ok(cli::Action::Snapshot(command)) => return command.run(),
-        Ok(cli::Action::Describe(file)) => return describe(&file),
+        Ok(cli::Action::Snapshot(command)) => return snapshot::run_tool(command),
+        Ok(cli::Action::DescribeSnapshot(file)) => return describe(&file),
+        Ok(cli::Action::PrintSnapshotVersion) => {
+            return print(&format!("{}\n", format::version_text(format::VERSION)));
+        }
+        Ok(cli::Action::PrintSeccompFilter) => return print(seccomp::DEFAULT),
         Ok(cli::Action::Print(text)) => return print(&text),
         Err(message) => {
-            logging::print(&format!("{message}\n"));
+            messages::print(&format!("{message}\n"));
             return ExitCode::from(exit_status::BAD_ARGUMENTS);
         }
     };
@@ -35,7 +40,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn describe(file: &Path) -> ExitCode {
-    match format::describe(file) {
+    match snapshot::describe(file) {
         Ok(version) => print(&format!("{version}\n")),
         Err(error) => {
             logging::print_error(&error);
@@ -47,12 +52,12 @@ fn describe(file: &Path) -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     let (problems, warnings) = check::problems(file);
     for warning in warnings {
-        logging::print(&format!("bantam: warning: {warning}\n"));
+        messages::print(&format!("bantam: warning: {warning}\n"));
     }
-    logging::print(&check::report(file, &problems));
+    messages::print(&check::report(file, &problems));
     match problems.is_empty() {
         true => {
-            logging::print(&format!(
+            messages::print(&format!(
                 "{}: a guest can be started from it\n",
                 file.display()
             ));

@@ -1,19 +1,20 @@
 //! The life of the process, from its command line to its guest's end.
 
-use crate::allocator;
-use crate::api::{self, Api, ApiError, Mailbox};
-use crate::cli::{COMPATIBLE_VERSION, Options};
-use crate::controller::{Controller, Process};
+use crate::api::{self, Api, ApiError, CommandQueue};
+use crate::control::controller::{AdoptError, Controller, Process};
+use crate::control::lifecycle::{Event, Events};
 use crate::event_loop::{EventLoopError, MainLoop};
-use crate::events::{Event, Events};
-use crate::exit_status::{BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED};
-use crate::logging::{self, LogFileError};
 use crate::machine::MachineError;
-use crate::machine::builder::Start;
+use crate::machine::builder::StartTimes;
 use crate::metrics::{Metrics, SinkError};
 use crate::mmds::{Mmds, StoreError};
+use crate::process::exit_status::{
+    BAD_CONFIGURATION, GUEST_PANIC, HOST_FAILURE, Outcome, UNEXPECTED,
+};
+use crate::process::logging::{self, LogFileError};
+use crate::process::options::{COMPATIBLE_VERSION, Options};
+use crate::process::{allocator, messages, signals};
 use crate::seccomp::{Filters, SeccompError};
-use crate::signals;
 use crate::snapshot;
 use crate::vcpu;
 use devices::util::metrics::Gauge;
@@ -29,6 +30,9 @@ pub enum RunError {
     /// The API.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A file that the configuration names.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -142,7 +146,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     let process = Process {
         id: options.id.clone(),
         event_loop: main_loop.endpoint(),
-        timed_from: options.boot_timer.then(|| Start {
+        timed_from: options.boot_timer.then(|| StartTimes {
             jailer: options.start_time_us.and_then(|us| time_since(us, started)),
             exec: started,
         }),
@@ -158,7 +162,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     if let Some(path) = &options.metadata {
         load_metadata(&mut controller, path)?;
     }
-    let mailbox = listener.map(|listener| {
+    let queue = listener.map(|listener| {
         let options = api::Options {
             max_body: options.max_body,
             event_loop: main_loop.endpoint(),
@@ -167,7 +171,7 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         };
         Api::start(listener, &events, options)
     });
-    let mailbox = mailbox.transpose()?;
+    let queue = queue.transpose()?;
     if let Some(file) = &options.config_file {
         let loaded = VmConfig::from_file(file)?;
         for warning in &loaded.warnings {
@@ -192,18 +196,18 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     if let Some(directory) = &options.restore {
         restore(&mut controller, directory, options.prefetch)?;
     }
-    let ended = serve(&mut main_loop, &mut controller, mailbox.as_ref());
+    let ended = serve(&mut main_loop, &mut controller, queue.as_ref());
     controller.finish();
     let outcome = match ended {
         Ok(outcome) => outcome,
         Err(e) => {
             let error = in_place(e);
-            events.tell(Event::Stopped {
+            events.publish(Event::Stopped {
                 status: error.status(),
-                reason: logging::chain(&error),
+                reason: messages::chain(&error),
             });
-            if let Some(mailbox) = mailbox {
-                mailbox.end();
+            if let Some(queue) = queue {
+                queue.end();
             }
             return Err(error);
         }
@@ -213,8 +217,8 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
         _ => log::info!("{outcome}"),
     }
     log::info!("Vmm is stopping.");
-    if let Some(mailbox) = mailbox {
-        mailbox.end();
+    if let Some(queue) = queue {
+        queue.end();
     }
     match outcome.status() {
         0 => log::info!("Firecracker exiting successfully. exit_code=0"),
@@ -226,11 +230,11 @@ pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
 fn serve(
     main_loop: &mut MainLoop,
     controller: &mut Controller,
-    mailbox: Option<&Mailbox>,
+    queue: Option<&CommandQueue>,
 ) -> Result<Outcome, MachineError> {
     loop {
-        if let Some(mailbox) = mailbox.filter(|_| !controller.is_restarting()) {
-            mailbox.serve(|command| controller.apply(command));
+        if let Some(queue) = queue.filter(|_| !controller.is_restarting()) {
+            queue.serve(|command| controller.apply(command));
         }
         if let Some(outcome) = controller.after_turn()? {
             return Ok(outcome);
@@ -241,7 +245,7 @@ fn serve(
 
 /// The guest of the snapshot in `directory` goes on. Who starts it so expects it to know what time it is.
 fn restore(controller: &mut Controller, directory: &Path, prefetch: bool) -> Result<(), RunError> {
-    let (state, memory) = snapshot::command::in_directory(directory);
+    let (state, memory) = snapshot::files_in(directory);
     let mut load = SnapshotLoad::from_files(state, memory);
     load.resume_vm = true;
     load.clock_realtime = true;

@@ -12,8 +12,9 @@ mod statistics;
 
 use crate::lock;
 use crate::util::metrics::MetricSet;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
 use crate::virtio::report::{BalloonReport, Report};
+use crate::virtio::section::{BuildError, FromSection};
 use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::update::{DeviceUpdate, UpdateError};
 use handler::BalloonHandler;
@@ -149,6 +150,20 @@ impl Balloon {
     }
 }
 
+impl FromSection for Balloon {
+    type Section = resources::Balloon;
+    type Lent = ();
+    type Metrics = BalloonMetrics;
+
+    fn name(_section: &Self::Section) -> String {
+        "balloon".into()
+    }
+
+    fn build(section: &Self::Section, key: &str, (): ()) -> Result<Self, BuildError> {
+        Self::new(section).map_err(BuildError::configuration(format!("{key}.amount_mib")))
+    }
+}
+
 impl VirtioDevice for Balloon {
     fn offer(&self) -> Offer {
         let features = self.features();
@@ -156,6 +171,7 @@ impl VirtioDevice for Balloon {
             id: VIRTIO_ID_BALLOON,
             features,
             queue_sizes: vec![QUEUE_SIZE; roles(features).len()],
+            loops: Loops::Shared,
         }
     }
 

@@ -12,8 +12,9 @@ use crate::util::metrics::MetricSet;
 use crate::util::source::Source;
 use crate::util::timer::now;
 use crate::virtio::buffers::ChainBuffers;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{Chain, DeviceQueue, QueueError, Served};
+use crate::virtio::section::{BuildError, FromSection, Place};
 use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::throttle::{Limits, Throttle};
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
@@ -21,6 +22,7 @@ use backing::Backing;
 use engine::{DiskEngine, SyncEngine};
 pub use metrics::BlockMetrics;
 use request::{Operation, Request, RequestBounds};
+use resources::{CacheType, Drive, IoEngine};
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
@@ -125,6 +127,52 @@ fn config_space(sectors: u64, discard: bool) -> Vec<u8> {
     config
 }
 
+/// Why a drive of a pool is refused: only the jailer opens pools.
+pub const POOL_NEEDS_JAILER: &str = "only the jailer finds volumes in pools: start this guest with it, or name the \
+     volume's path on this host (`jailer volume list` shows it) without `pool`";
+
+impl FromSection for Block {
+    type Section = Drive;
+    type Lent = ();
+    type Metrics = BlockMetrics;
+
+    fn place(drive: &Self::Section) -> Place {
+        match drive.is_root_device {
+            true => Place::RootDisk,
+            false => Place::Disk,
+        }
+    }
+
+    fn name(drive: &Self::Section) -> String {
+        format!("drive {}", drive.drive_id)
+    }
+
+    fn id(drive: &Self::Section) -> Option<&str> {
+        Some(&drive.drive_id)
+    }
+
+    fn build(drive: &Self::Section, key: &str, (): ()) -> Result<Self, BuildError> {
+        if drive.pool.is_some() {
+            let refused = BuildError::configuration(format!("{key}.pool"));
+            return Err(refused(io::Error::other(POOL_NEEDS_JAILER)));
+        }
+        if drive.io_engine == IoEngine::Async {
+            log::warn!("{key}.io_engine: this version serves Async as Sync");
+        }
+        let path = drive.path_on_host.clone().unwrap_or_default();
+        let backing = Backing::open(&path, drive.is_read_only)
+            .map_err(BuildError::configuration(format!("{key}.path_on_host")))?;
+        let options = BlockOptions {
+            serial: drive.drive_id.clone(),
+            read_only: drive.is_read_only,
+            flush: drive.cache_type == CacheType::Writeback,
+            discard: drive.discard,
+            rate_limiter: drive.rate_limiter.unwrap_or_default(),
+        };
+        Ok(Self::new(backing, options))
+    }
+}
+
 impl VirtioDevice for Block {
     fn offer(&self) -> Offer {
         let mut features = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE;
@@ -140,6 +188,7 @@ impl VirtioDevice for Block {
             id: VIRTIO_ID_BLOCK,
             features,
             queue_sizes: vec![QUEUE_SIZE],
+            loops: Loops::Own,
         }
     }
 

@@ -11,13 +11,15 @@ pub mod tap;
 use crate::lock;
 use crate::util::metrics::MetricSet;
 use crate::util::rate_limiter::Levels;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::Layout;
+use crate::virtio::section::{BuildError, FromSection, Place};
 use crate::virtio::state::{DeviceState, StateError};
 use crate::virtio::throttle::Limits;
 use crate::virtio::update::{DeviceUpdate, Direction, UpdateError};
 use handler::{NetHandler, Shared};
 pub use metrics::NetMetrics;
+use resources::NetworkInterface;
 use responder::Responder;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -110,12 +112,60 @@ impl Net {
     }
 }
 
+impl FromSection for Net {
+    type Section = NetworkInterface;
+    /// The responder of the metadata service, if the interface reaches it.
+    type Lent = Option<Box<dyn Responder>>;
+    type Metrics = NetMetrics;
+
+    fn place(_section: &Self::Section) -> Place {
+        Place::Network
+    }
+
+    fn name(interface: &Self::Section) -> String {
+        format!("interface {}", interface.iface_id)
+    }
+
+    fn id(interface: &Self::Section) -> Option<&str> {
+        Some(&interface.iface_id)
+    }
+
+    fn build(
+        interface: &Self::Section,
+        key: &str,
+        responder: Option<Box<dyn Responder>>,
+    ) -> Result<Self, BuildError> {
+        let name = &interface.host_dev_name;
+        let tap = match interface.tap_fd {
+            Some(fd) => Tap::inherited(fd, name),
+            None => {
+                if let Some(bridge) = &interface.bridge {
+                    log::warn!(
+                        "{key}.bridge: only the jailer attaches {name} to {bridge}; without it the tap must exist"
+                    );
+                }
+                Tap::open(name)
+            }
+        };
+        let tap = tap.map_err(BuildError::host(format!("{key}.host_dev_name")))?;
+        let options = NetOptions {
+            mac: interface.guest_mac.map(|mac| mac.0),
+            mtu: interface.mtu,
+            rx_rate_limiter: interface.rx_rate_limiter.unwrap_or_default(),
+            tx_rate_limiter: interface.tx_rate_limiter.unwrap_or_default(),
+            responder,
+        };
+        Ok(Self::new(tap, options))
+    }
+}
+
 impl VirtioDevice for Net {
     fn offer(&self) -> Offer {
         Offer {
             id: VIRTIO_ID_NET,
             features: self.features,
             queue_sizes: vec![QUEUE_SIZE; 2],
+            loops: Loops::Shared,
         }
     }
 

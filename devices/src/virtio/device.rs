@@ -11,6 +11,16 @@ use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
+/// The event loop that serves a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Loops {
+    /// The loop of all cheap devices.
+    #[default]
+    Shared,
+    /// A loop on a thread of its own, because the device's operations block.
+    Own,
+}
+
 /// The identity, features and queues of a device. The transport asks for it once.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -20,6 +30,8 @@ pub struct Offer {
     pub features: u64,
     /// Largest size of each queue: powers of two up to 32768.
     pub queue_sizes: Vec<u16>,
+    /// The event loop that must serve the queues.
+    pub loops: Loops,
 }
 
 /// The driver-facing half of a device: identity and configuration. The transport owns it.

@@ -10,6 +10,7 @@ pub mod interrupt;
 pub mod mmio;
 pub mod queue;
 pub mod report;
+pub mod section;
 pub mod state;
 pub mod throttle;
 pub mod update;

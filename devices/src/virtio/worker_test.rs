@@ -2,7 +2,7 @@
 
 use crate::testing::*;
 use crate::util::source::Source;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
 use crate::virtio::queue::{DeviceQueue, QueueError};
 use crate::virtio::state::{DeviceState, StateError};
 use event_manager::EventSet;
@@ -36,6 +36,7 @@ impl VirtioDevice for Probe {
             id: 4,
             features: 0,
             queue_sizes: vec![16; QUEUES],
+            loops: Loops::Shared,
         }
     }
 

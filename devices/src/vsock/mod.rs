@@ -14,7 +14,8 @@ mod router;
 use crate::lock;
 use crate::util::metrics::MetricSet;
 use crate::util::unix_socket;
-use crate::virtio::device::{Offer, QueueHandler, VirtioDevice};
+use crate::virtio::device::{Loops, Offer, QueueHandler, VirtioDevice};
+use crate::virtio::section::{BuildError, FromSection};
 use crate::virtio::state::{DeviceState, StateError};
 use handler::VsockHandler;
 pub use metrics::VsockMetrics;
@@ -117,6 +118,25 @@ impl Vsock {
     }
 }
 
+impl FromSection for Vsock {
+    type Section = resources::Vsock;
+    /// The listening socket at `uds_path`, which clients may connect to before the guest starts.
+    type Lent = UnixListener;
+    type Metrics = VsockMetrics;
+
+    fn name(_section: &Self::Section) -> String {
+        "vsock".into()
+    }
+
+    fn build(
+        section: &Self::Section,
+        key: &str,
+        listener: UnixListener,
+    ) -> Result<Self, BuildError> {
+        Self::at(section, listener).map_err(BuildError::configuration(format!("{key}.uds_path")))
+    }
+}
+
 impl VirtioDevice for Vsock {
     fn offer(&self) -> Offer {
         Offer {
@@ -124,6 +144,7 @@ impl VirtioDevice for Vsock {
             // Stream sockets need no feature (section 5.10.3).
             features: 0,
             queue_sizes: vec![QUEUE_SIZE; QUEUES],
+            loops: Loops::Shared,
         }
     }
 

@@ -25,6 +25,7 @@ pub struct BootSource {
     /// Bantam's own, for the jailer, instead of the keys above: id of the drive whose image contains kernel, initrd and
     /// command line. Each start finds them by the image's GRUB configuration or boot-loader entries, and appends
     /// `boot_args` to the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_drive: Option<String>,
 }
 

@@ -5,8 +5,6 @@
 
 use httparse::{EMPTY_HEADER, Request as Head, Status};
 
-/// Most bytes of a body, unless the command line says otherwise.
-pub const DEFAULT_MAX_BODY: usize = 51_200;
 /// Most bytes of the request line and headers: ten times what any client sends.
 pub(super) const MAX_HEAD: usize = 8 << 10;
 /// Most headers.

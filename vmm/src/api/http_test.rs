@@ -1,4 +1,5 @@
 use super::*;
+use crate::process::options::DEFAULT_MAX_BODY;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

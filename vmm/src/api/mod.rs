@@ -2,13 +2,12 @@
 //! thread one at a time, and it waits for each answer.
 
 mod connection;
-mod events;
+mod event_stream;
 mod http;
 mod response;
 mod routes;
 mod server;
 
-pub use http::DEFAULT_MAX_BODY;
 pub use response::Response;
 pub use routes::{Parsed, RouteError, parse};
-pub use server::{Api, ApiError, Mailbox, Options, bind};
+pub use server::{Api, ApiError, CommandQueue, Options, bind};

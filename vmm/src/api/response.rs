@@ -2,7 +2,7 @@
 
 use super::http::Rejected;
 use super::routes::RouteError;
-use crate::command::{CommandError, Reply};
+use crate::control::command::{CommandError, Reply};
 use serde_json::json;
 
 /// An answer.

@@ -2,7 +2,7 @@
 //! happens here.
 
 use super::http::{Method, Request};
-use crate::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
+use crate::control::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
 use resources::{
     Action, ActionType, HintingStart, MachineConfigUpdate, RunState, SnapshotLoad, VmUpdate,
 };
@@ -112,7 +112,41 @@ const fn delete(first: &'static str, handler: Handler) -> Route {
     }
 }
 
-const ROUTES: [Route; 37] = [
+/// The optional second part of a section's path.
+macro_rules! second {
+    () => {
+        None
+    };
+    ($second:literal) => {
+        Some($second)
+    };
+}
+
+/// The handler of a section's `PUT`: with an id in the path for an entry of a list.
+macro_rules! put_section {
+    ($body:ident) => {
+        |parts| configure(parts, Configure::$body)
+    };
+    ($body:ident, $id:ident) => {
+        |parts| identified(parts, Configure::$body, |body| &body.$id, config)
+    };
+}
+
+macro_rules! section_routes {
+    ($($body:ident $field:ident ($first:literal $(, $second:literal)?) ($($id:ident)?) $set:tt $phase:ident;)*) => {
+        /// The routes that set a section, made from the table [`resources::sections!`].
+        const SECTION_ROUTES: &[Route] = &[$(
+            Route {
+                second: second!($($second)?),
+                ..put($first, put_section!($body $(, $id)?))
+            },
+        )*];
+    };
+}
+resources::for_each_put!(section_routes);
+
+/// The routes that set no section of the configuration.
+const ROUTES: &[Route] = &[
     get("", None, |_| query(Query::Instance)),
     get("balloon", None, get_balloon),
     get("events", None, |_| Ok(Parsed::Events)),
@@ -123,34 +157,12 @@ const ROUTES: [Route; 37] = [
     get("version", None, |_| query(Query::Version)),
     get("vm", Some("config"), |_| query(Query::Vm)),
     put("actions", put_action),
-    put("balloon", |p| configure(p, Configure::Balloon)),
-    put("boot-source", |p| configure(p, Configure::BootSource)),
-    put("cpu-config", |p| configure(p, Configure::CpuConfig)),
-    put("drives", |p| {
-        identified(p, Configure::Drive, |d| &d.drive_id, config)
-    }),
-    put("entropy", |p| configure(p, Configure::Entropy)),
-    Route {
-        second: Some("memory"),
-        ..put("hotplug", |p| configure(p, Configure::MemoryHotplug))
-    },
-    put("logger", |p| configure(p, Configure::Logger)),
-    put("machine-config", |p| configure(p, Configure::Machine)),
-    put("metrics", |p| configure(p, Configure::Metrics)),
     put("mmds", put_mmds),
-    put("network-interfaces", |p| {
-        identified(p, Configure::Network, |n| &n.iface_id, config)
-    }),
-    put("pmem", |p| {
-        identified(p, Configure::Pmem, |d| &d.id, config)
-    }),
-    put("serial", |p| configure(p, Configure::Serial)),
     put("snapshot", put_snapshot),
     Route {
         second: Some("fork"),
         ..put("vm", |p| operate(p, Operate::Fork))
     },
-    put("vsock", |p| configure(p, Configure::Vsock)),
     Route {
         body: Body::Optional,
         ..patch("balloon", patch_balloon)
@@ -189,7 +201,7 @@ pub fn parse(request: &Request) -> Result<(Parsed, Vec<String>), RouteError> {
     if request.method == Method::Get && body.is_some() {
         return Err(RouteError::Body("GET request cannot have a body."));
     }
-    let route = ROUTES.iter().find(|route| {
+    let route = SECTION_ROUTES.iter().chain(ROUTES).find(|route| {
         route.method == request.method
             && route.first == first
             && route
@@ -333,7 +345,6 @@ fn put_action(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
 fn put_mmds(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
     match parts.tail.first() {
         None => metadata(parts, Metadata::Put),
-        Some(&"config") => configure(parts, Configure::Mmds),
         Some(other) => Err(RouteError::Tail(format!(
             "Unrecognized PUT request path `{other}`."
         ))),
@@ -347,7 +358,7 @@ fn put_snapshot(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
         Some(&"load") => {
             let load: SnapshotLoad = json(parts)?;
             load.validate().map_err(serde_json::Error::custom)?;
-            Ok(config(Configure::LoadSnapshot(load)))
+            Ok(Parsed::Command(Command::LoadSnapshot(Box::new(load))))
         }
         Some(other) => Err(RouteError::Path {
             method: Method::Put.name(),
@@ -360,7 +371,7 @@ fn patch_machine(parts: &Parts<'_>) -> Result<Parsed, RouteError> {
     let update: MachineConfigUpdate = json(parts)?;
     match update.is_empty() {
         true => Err(RouteError::Body("Empty PATCH request.")),
-        false => Ok(config(Configure::MachineUpdate(update))),
+        false => Ok(Parsed::Command(Command::UpdateMachine(update))),
     }
 }
 

@@ -3,14 +3,15 @@
 //! itself.
 
 use super::connection::{Connection, Next};
-use super::events::{Inbox, Outbox, channel};
+use super::event_stream::{EventReceiver, EventSender, channel};
 use super::http::Request;
 use super::response::Response;
 use super::routes::{Parsed, parse};
-use crate::command::{Command, CommandError, Reply};
+use crate::control::command::{Command, CommandError, Reply};
+use crate::control::lifecycle::Events;
 use crate::event_loop::wake;
-use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::process::confined_thread;
 use crate::seccomp::{Filters, Thread};
 use devices::util::timer::now;
 use devices::util::unix_socket;
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+/// Name of the API's thread, as Firecracker calls it.
+const THREAD: &str = "fc_api";
 /// Most clients at once. Another takes the place of one that is idle, or waits in the listener's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client is idle before another may take its place: longer than clients that keep their connection
@@ -32,13 +35,13 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long nobody is accepted when one could not be: nothing tells when a descriptor is free again.
 const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: u64 = 0;
-const INBOX: u64 = 1;
+const MESSAGES: u64 = 1;
 /// The first client's token.
 const FIRST: u64 = 2;
 /// Events taken in one turn.
 const EVENTS: usize = 32;
 /// How long the process waits at its end for the last answers to be sent.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const FINAL_FLUSH: Duration = Duration::from_millis(200);
 
 /// Why there is no API.
 #[derive(Debug, thiserror::Error)]
@@ -79,22 +82,22 @@ pub fn bind(path: &Path) -> Result<UnixListener, ApiError> {
 
 type Answer = Result<Reply, CommandError>;
 
-struct Letter {
+struct PendingCommand {
     command: Command,
     answer: mpsc::SyncSender<Answer>,
 }
 
 /// The main thread's side: commands that wait.
-pub struct Mailbox {
-    letters: mpsc::Receiver<Letter>,
-    outbox: Outbox,
+pub struct CommandQueue {
+    commands: mpsc::Receiver<PendingCommand>,
+    sender: EventSender,
     ended: mpsc::Receiver<()>,
 }
 
-impl Mailbox {
+impl CommandQueue {
     /// Carries out what waits, by `apply`.
     pub fn serve(&self, mut apply: impl FnMut(Command) -> Answer) {
-        for Letter { command, answer } in self.letters.try_iter() {
+        for PendingCommand { command, answer } in self.commands.try_iter() {
             // The API waits, unless it has failed.
             let _ = answer.send(apply(command));
         }
@@ -102,10 +105,10 @@ impl Mailbox {
 
     /// The process ends: waits, not long, until clients have their last answers and events.
     pub fn end(self) {
-        // First: the thread may wait for the answer to a command, and reads no note as long as it does.
-        drop(self.letters);
-        self.outbox.end();
-        let _ = self.ended.recv_timeout(LAST_WORDS);
+        // First: the thread may wait for the answer to a command, and reads no message as long as it does.
+        drop(self.commands);
+        self.sender.end();
+        let _ = self.ended.recv_timeout(FINAL_FLUSH);
     }
 }
 
@@ -131,8 +134,8 @@ pub struct Api {
     accepting: bool,
     /// Nobody is accepted until then, or until a client has gone.
     paused: Option<Duration>,
-    letters: mpsc::Sender<Letter>,
-    inbox: Inbox,
+    commands: mpsc::Sender<PendingCommand>,
+    receiver: EventReceiver,
     options: Options,
 }
 
@@ -145,9 +148,9 @@ impl Api {
         listener: UnixListener,
         events: &Events,
         options: Options,
-    ) -> Result<Mailbox, ApiError> {
-        let (letters, mailbox) = mpsc::channel();
-        let (outbox, inbox) = channel(events).map_err(ApiError::Start)?;
+    ) -> Result<CommandQueue, ApiError> {
+        let (commands, queue) = mpsc::channel();
+        let (sender, receiver) = channel(events).map_err(ApiError::Start)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let mut api = Self {
             listener,
@@ -156,39 +159,35 @@ impl Api {
             next_token: FIRST,
             accepting: false,
             paused: None,
-            letters,
-            inbox,
+            commands,
+            receiver,
             options,
         };
         api.prepare().map_err(ApiError::Start)?;
         let (end, ended) = mpsc::sync_channel(1);
-        let (confined, is_confined) = mpsc::sync_channel(1);
-        std::thread::Builder::new()
-            .name("fc_api".into())
-            .spawn(move || {
-                let result = api.options.seccomp.confine(Thread::Api, "fc_api");
-                let may_run = result.is_ok();
-                if confined.send(result).is_err() || !may_run {
-                    return;
-                }
-                if let Err(e) = api.run() {
-                    log::error!("the API failed: {e}");
-                }
-                let _ = end.send(());
-            })
-            .map_err(ApiError::Start)?;
-        let gone = |e| ApiError::Start(io::Error::other(e));
-        is_confined.recv().map_err(gone)?.map_err(ApiError::Start)?;
-        Ok(Mailbox {
-            letters: mailbox,
-            outbox,
+        let seccomp = api.options.seccomp.clone();
+        let confine = move || seccomp.confine(Thread::Api, THREAD);
+        let started = confined_thread::spawn(THREAD, confine, move |is_confined| {
+            if !is_confined {
+                return;
+            }
+            if let Err(e) = api.run() {
+                log::error!("the API failed: {e}");
+            }
+            let _ = end.send(());
+        });
+        let (_, confinement) = started.map_err(ApiError::Start)?;
+        confinement.wait().map_err(ApiError::Start)?;
+        Ok(CommandQueue {
+            commands: queue,
+            sender,
             ended,
         })
     }
 
     fn prepare(&mut self) -> io::Result<()> {
-        let ready = EpollEvent::new(EpollFlags::EPOLLIN, INBOX);
-        self.epoll.add(&self.inbox.ready, ready)?;
+        let ready = EpollEvent::new(EpollFlags::EPOLLIN, MESSAGES);
+        self.epoll.add(&self.receiver.ready, ready)?;
         self.accept_more()
     }
 
@@ -229,8 +228,8 @@ impl Api {
             for event in events.iter().take(count) {
                 match event.data() {
                     LISTENER => self.accept(),
-                    INBOX => {
-                        if self.tell_events() {
+                    MESSAGES => {
+                        if self.send_events() {
                             return Ok(());
                         }
                     }
@@ -301,14 +300,14 @@ impl Api {
     }
 
     /// Returns whether the process ends.
-    fn tell_events(&mut self) -> bool {
-        let notes = self.inbox.take();
+    fn send_events(&mut self) -> bool {
+        let messages = self.receiver.take();
         let tokens: Vec<u64> = self.connections.keys().copied().collect();
         for token in tokens {
             let Some(connection) = self.connections.get_mut(&token) else {
                 continue;
             };
-            let keeps_up = notes.lines.iter().all(|line| connection.event(line));
+            let keeps_up = messages.lines.iter().all(|line| connection.event(line));
             if !keeps_up {
                 log::warn!("a listener to events does not take them: let it go");
                 self.close(token);
@@ -316,7 +315,7 @@ impl Api {
             }
             self.proceed(token);
         }
-        notes.end
+        messages.end
     }
 
     fn serve(&mut self, token: u64, events: EpollFlags) {
@@ -385,7 +384,7 @@ impl Api {
                     log::warn!("{text}");
                     metrics.deprecated.deprecated_http_api_calls.increment();
                 }
-                Response::to(self.ask(command)).deprecated(!deprecated.is_empty())
+                Response::to(self.run_command(command)).deprecated(!deprecated.is_empty())
             }
             Err(e) => Response::unrouted(&e),
         };
@@ -406,12 +405,12 @@ impl Api {
     }
 
     /// The main thread's answer.
-    fn ask(&self, command: Command) -> Answer {
+    fn run_command(&self, command: Command) -> Answer {
         let (answer, answered) = mpsc::sync_channel(1);
         let gone = |_| CommandError::Unsupported("the guest has ended".into());
         // It is gone only when the process ends.
-        self.letters
-            .send(Letter { command, answer })
+        self.commands
+            .send(PendingCommand { command, answer })
             .map_err(|_| CommandError::Unsupported("the guest has ended".into()))?;
         wake(&self.options.event_loop);
         answered.recv().map_err(gone)?

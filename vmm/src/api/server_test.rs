@@ -1,6 +1,6 @@
 use super::*;
-use crate::cli::Seccomp;
 use crate::event_loop::MainLoop;
+use crate::process::options::SeccompMode;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
@@ -13,14 +13,14 @@ fn a_client_whose_command_is_not_carried_out_any_more_is_told_before_the_end() {
         max_body: 100,
         event_loop: main_loop.endpoint(),
         metrics: Arc::default(),
-        seccomp: Arc::new(Filters::load(&Seccomp::Off).unwrap()),
+        seccomp: Arc::new(Filters::load(&SeccompMode::Off).unwrap()),
     };
-    let mailbox = Api::start(bind(&path).unwrap(), &Events::default(), options).unwrap();
+    let queue = Api::start(bind(&path).unwrap(), &Events::default(), options).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     // The command waits, and the thread for its answer.
     main_loop.turn().unwrap();
-    mailbox.end();
+    queue.end();
     // Already: the process does not wait for the thread any more.
     client.set_nonblocking(true).unwrap();
     let mut answer = [0; 12];

@@ -1,19 +1,17 @@
 //! Where the guest's console writes: standard output or a file, and those who are attached.
 
+use crate::process::output_file::{is_ready, open_nonblocking};
 use devices::lock;
 use devices::platform::serial::SerialMetrics;
 use devices::util::rate_limiter::Bucket;
 use devices::util::timer::now;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use resources::Serial;
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -137,7 +135,7 @@ pub struct Output {
 #[derive(Default)]
 struct Waiting {
     /// Nobody waits any more: the vCPU that writes is wanted elsewhere.
-    over: AtomicBool,
+    nonblocking: AtomicBool,
     /// What was not written then, for the next time; what is above [`HISTORY`] is lost.
     bytes: Mutex<VecDeque<u8>>,
 }
@@ -178,13 +176,13 @@ impl Output {
     }
 
     /// Whether it takes what a serial port sends at once, as a pipe does that is ready.
-    pub fn takes_more(&self) -> bool {
+    pub fn is_writable(&self) -> bool {
         self.lossy || is_ready(self.target.as_fd(), PollTimeout::ZERO)
     }
 
     /// Whether a writer waits for an output that is full; one that does not keeps what it could not write.
-    pub fn let_wait(&self, wait: bool) {
-        self.waiting.over.store(!wait, Ordering::Release);
+    pub fn set_blocking(&self, wait: bool) {
+        self.waiting.nonblocking.store(!wait, Ordering::Release);
     }
 
     /// Writes what waits, and `bytes` after it, as far as the output takes it.
@@ -195,7 +193,7 @@ impl Output {
         while !waiting.is_empty() {
             if !is_ready(self.target.as_fd(), PATIENCE_MS.into()) {
                 // A signal, or nobody reads.
-                if self.waiting.over.load(Ordering::Acquire) {
+                if self.waiting.nonblocking.load(Ordering::Acquire) {
                     return Ok(());
                 }
                 continue;
@@ -217,24 +215,6 @@ impl Output {
             }
         }
         Ok(())
-    }
-}
-
-/// Whether `output` takes a [`PIECE`], within `patience`.
-fn is_ready(output: BorrowedFd<'_>, patience: PollTimeout) -> bool {
-    let mut ready = [PollFd::new(output, PollFlags::POLLOUT)];
-    !matches!(poll(&mut ready, patience), Ok(0) | Err(Errno::EINTR))
-}
-
-/// Writes `line` to a descriptor that others read, unless it is full: whoever tells of something must not be held
-/// up by somebody who does not listen.
-///
-/// # Errors
-/// What the host says; `WouldBlock` if it is full.
-pub fn write_unless_full(mut to: impl Write + AsFd, line: &str) -> io::Result<()> {
-    match is_ready(to.as_fd(), PollTimeout::ZERO) {
-        true => to.write_all(line.as_bytes()),
-        false => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 
@@ -264,21 +244,6 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Opens a file or FIFO for appending, creating the file if there is none, so that neither a FIFO without a
-/// reader nor a full one blocks.
-///
-/// # Errors
-/// What the host says.
-pub fn open_nonblocking(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .custom_flags(libc::O_NONBLOCK)
-        .create(true)
-        // A FIFO that is open for reading too needs no reader to be there.
-        .read(true)
-        .append(true)
-        .open(path)
 }
 
 /// A descriptor of `stream` for a loop to watch: the loop owns what it watches.

@@ -1,8 +1,8 @@
 //! The console's socket: attaches who connects to the guest's console, as long as they like.
 
 use super::output::{Attached, watched};
+use super::serial_input::{CurrentSerial, send_to_serial};
 use devices::lock;
-use devices::platform::serial::SerialPort;
 use devices::util::unix_socket;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::collections::BTreeMap;
@@ -14,9 +14,6 @@ use std::sync::{Arc, Mutex};
 
 /// Token of the listener; clients count from 1.
 const LISTENER: u32 = 0;
-
-/// The serial port that input goes to; another after a restart.
-pub type CurrentSerial = Arc<Mutex<Option<Arc<Mutex<SerialPort>>>>>;
 
 /// The listener as a subscriber of the event loop.
 pub struct ConsoleSocket {
@@ -80,7 +77,7 @@ impl ConsoleSocket {
                 Some(len) => {
                     let serial = lock(&self.serial).clone();
                     if let Some(serial) = serial {
-                        super::type_in(&serial, buffer.get(..len).unwrap_or_default());
+                        send_to_serial(&serial, buffer.get(..len).unwrap_or_default());
                     }
                 }
             }

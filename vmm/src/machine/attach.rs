@@ -1,6 +1,6 @@
 //! Puts a virtio device on the bus: the one place where window, interrupt and doorbells are wired.
 
-use super::MachineError;
+use super::error::MachineError;
 use boot::layout::{VIRTIO_MMIO_COUNT, VirtioMmioWindow, virtio_mmio_window};
 use devices::GuestMemory;
 use devices::bus::Bus;

@@ -1,44 +1,39 @@
 //! Configuration to machine, top to bottom.
 
-use super::attach::{Attacher, irqfd};
-use super::end::End;
+use super::attach::Attacher;
+use super::boot_timer::{BootTimer, Timeline};
+use super::device_factory;
+use super::error::MachineError;
+use super::kvm;
+use super::lent::Lent;
+use super::memory::layers::Layers;
+use super::memory::mapping;
 use super::pages::Pages;
-use super::running::{Device, Guest, Machine};
+use super::platform::{add_platform, insert};
+use super::running::{Device, Machine};
 use super::state::{MachineState, SavedDevice};
-use super::{MachineError, kvm, memory};
-use crate::boot_timer::{BootTimer, Timeline};
 use crate::console::Output;
-use crate::device_config::{DeviceConfig, Prepared};
 use crate::event_loop::{self, SpawnedLoop};
 use crate::seccomp::{Filters, Thread};
-use crate::snapshot::Layers;
-use crate::vcpu::{self, Buses, FlushTimer, Gate, Topology, Vcpu, VcpuMetrics};
+use crate::vcpu::{
+    self, Buses, FlushTimer, Gate, GuestEnd, Topology, Vcpu, VcpuMetrics, VmContext,
+};
 use boot::layout;
 use boot::{BootPlan, BootSource, CommandLine, FilePiece};
 use devices::GuestMemory;
-use devices::bus::{Bus, SharedDevice};
 use devices::lock;
-use devices::platform::guest_event::EventSink;
-use devices::platform::i8042::{self, I8042};
-use devices::platform::pci_host::{self, PciHost};
-use devices::platform::power::{self, ExitPort, PowerControl};
-use devices::platform::pvpanic::PvPanic;
-use devices::platform::serial::{SerialMetrics, SerialPort};
-use devices::platform::vmgenid::Generation;
+use devices::virtio::device::Loops;
 use devices::virtio::worker::Loop;
-use kvm_ioctls::VmFd;
 use resources::{DEFAULT_BOOT_ARGS, Drive, HugePages, VmConfig, open_regular};
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vm_memory::GuestAddress;
-use vmm_sys_util::eventfd::EventFd;
 
 /// Where the count of a boot's time starts.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
+pub struct StartTimes {
     /// How long the jailer worked before, if there was one.
     pub jailer: Option<Duration>,
     /// When the monitor's process started.
@@ -52,11 +47,11 @@ pub struct Host<'a> {
     /// Where the console writes.
     pub output: &'a Output,
     /// With which a boot is timed from there.
-    pub timed_from: Option<Start>,
+    pub timed_from: Option<StartTimes>,
     /// What the vCPUs count.
     pub metrics: &'a Arc<VcpuMetrics>,
     /// What was opened before.
-    pub prepared: &'a mut Prepared,
+    pub lent: &'a mut Lent,
     /// What confines the threads.
     pub seccomp: &'a Arc<Filters>,
 }
@@ -85,37 +80,39 @@ pub fn build(
     let of_memory = &config.machine_config;
     let (saved, memory, layers, file) = match origin {
         Origin::Boot if of_memory.forkable => {
-            let (memory, file) = memory::map_forkable(of_memory)?;
+            let (memory, file) = mapping::map_forkable(of_memory)?;
             (None, memory, Layers::default(), Some(file))
         }
-        Origin::Boot => (None, memory::map(of_memory)?, Layers::default(), None),
+        Origin::Boot => (None, mapping::map(of_memory)?, Layers::default(), None),
         Origin::Saved(state, memory, layers) => (Some(state), memory, layers, None),
     };
     let mut pages = Pages::new(&memory, of_memory, layers, file);
-    memory::give_to_kvm(&vm, &memory, pages.log_writes())?;
+    mapping::give_to_kvm(&vm, &memory, pages.log_writes())?;
     kvm::create_interrupt_controllers(&vm)?;
 
-    let end = End::new(host.event_loop);
+    let end = GuestEnd::new(host.event_loop);
     let mut buses = Buses::default();
     let ports = &mut buses.port;
     let platform = add_platform(&vm, &memory, ports, &end.sink(), host.output, config)?;
 
     let mut attacher = Attacher::new(&vm, &memory);
     let mut devices = Vec::new();
-    for device in DeviceConfig::all(config) {
-        let name = device.name();
-        let built = device.build(host.prepared)?;
-        let own_loop = device.blocks().then(|| {
-            let (seccomp, thread) = (host.seccomp.clone(), name.clone());
-            SpawnedLoop::start(&name, move || seccomp.confine(Thread::Drive, &thread))
+    for request in device_factory::requests(config) {
+        let identity = request.identity.clone();
+        let device = request.build(host.lent)?;
+        let own_loop = (device.offer().loops == Loops::Own).then(|| {
+            let (seccomp, thread) = (host.seccomp.clone(), identity.name.clone());
+            SpawnedLoop::start(&identity.name, move || {
+                seccomp.confine(Thread::Drive, &thread)
+            })
         });
         let own_loop = own_loop.transpose()?;
         let served_by = match &own_loop {
             Some(own_loop) => own_loop.endpoint(),
             None => host.event_loop.clone(),
         };
-        let transport = attacher.attach(&mut buses.memory, &name, built, served_by)?;
-        devices.push(Device::new(device, transport, own_loop));
+        let transport = attacher.attach(&mut buses.memory, &identity.name, device, served_by)?;
+        devices.push(Device::new(identity, transport, own_loop));
     }
 
     let vcpus = match saved {
@@ -153,7 +150,7 @@ pub fn build(
     {
         coalesced.start(&vm);
     }
-    let guest = Arc::new(Guest {
+    let context = Arc::new(VmContext {
         cpuids: vcpus.iter().map(Vcpu::cpuid).collect(),
         buses,
         end,
@@ -164,19 +161,22 @@ pub fn build(
         kvm,
         memory,
     });
-    let flush = FlushTimer::new(&guest, host.output.clone());
+    let flush = FlushTimer::new(&context, host.output.clone());
     let flush = flush.map_err(MachineError::set_up("the console's timer"))?;
     let flush = flush.map(|timer| event_loop::add(host.event_loop, Box::new(timer)));
-    let started = vcpu::start(vcpus, &guest, host.seccomp)?;
+    let started = vcpu::start(vcpus, &context, host.seccomp)?;
     Ok(Machine::new(
-        guest, started, devices, platform, flush, pages,
+        context, started, devices, platform, flush, pages,
     ))
 }
 
 /// Gives each device the state that was saved of it.
 fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), MachineError> {
     let names = |all: Vec<String>| all.join(", ");
-    let present: Vec<_> = devices.iter().map(|device| device.config.name()).collect();
+    let present: Vec<_> = devices
+        .iter()
+        .map(|device| device.identity.name.clone())
+        .collect();
     let of_state: Vec<_> = saved.iter().map(|device| device.name.clone()).collect();
     if present != of_state {
         let (present, of_state) = (names(present), names(of_state));
@@ -190,110 +190,6 @@ fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), Mach
             .map_err(|e| MachineError::State(format!("{}: {e}", saved.name)))?;
     }
     Ok(())
-}
-
-fn insert(
-    bus: &mut Bus,
-    base: u64,
-    len: u64,
-    device: impl devices::bus::BusDevice + 'static,
-) -> Result<(), MachineError> {
-    insert_shared(bus, base, len, Arc::new(Mutex::new(device)))
-}
-
-fn insert_shared(
-    bus: &mut Bus,
-    base: u64,
-    len: u64,
-    device: SharedDevice,
-) -> Result<(), MachineError> {
-    bus.insert(base, len, device)
-        .map_err(|e| MachineError::set_up("the platform's devices")(io::Error::other(e)))
-}
-
-/// What the monitor itself uses of the platform's devices.
-pub(super) struct Platform {
-    pub serial: Arc<Mutex<SerialPort>>,
-    /// Where it writes.
-    pub output: Output,
-    /// What it counts: the port itself may be held by a vCPU that waits for its output.
-    pub serial_metrics: Arc<SerialMetrics>,
-    /// `None` if the guest has none.
-    pub keyboard: Option<Arc<Mutex<I8042>>>,
-    pub pci_host: Arc<Mutex<PciHost>>,
-    /// Raises the interrupt of the power button.
-    pub power_button: EventFd,
-    /// Who the guest is.
-    pub generation: Generation,
-}
-
-/// The devices every guest has: console, power, panic, exit port, and commonly a keyboard
-/// controller.
-fn add_platform(
-    vm: &VmFd,
-    memory: &GuestMemory,
-    ports: &mut Bus,
-    events: &EventSink,
-    output: &Output,
-    config: &VmConfig,
-) -> Result<Platform, MachineError> {
-    let line = |gsi| irqfd(vm, gsi).map_err(MachineError::set_up("the platform's interrupts"));
-    let serial_metrics = Arc::<SerialMetrics>::default();
-    let own = Box::new(output.counting(serial_metrics.clone()));
-    let serial = SerialPort::new(line(layout::COM1_GSI)?, own, serial_metrics.clone());
-    let serial = Arc::new(Mutex::new(serial));
-    ports
-        .insert(
-            layout::COM1_PORT.into(),
-            layout::COM1_PORTS.into(),
-            serial.clone(),
-        )
-        .map_err(|e| MachineError::set_up("the console")(io::Error::other(e)))?;
-
-    let keyboard = match config.machine_config.i8042 {
-        true => {
-            let keyboard = I8042::new(line(layout::I8042_GSI)?, events.clone());
-            let keyboard = Arc::new(Mutex::new(keyboard));
-            insert_shared(
-                ports,
-                layout::I8042_DATA_PORT.into(),
-                i8042::LEN,
-                keyboard.clone(),
-            )?;
-            Some(keyboard)
-        }
-        false => None,
-    };
-    let pci_host = Arc::new(Mutex::new(PciHost::default()));
-    insert_shared(ports, pci_host::PORT, pci_host::LEN, pci_host.clone())?;
-    let power = PowerControl::new(events.clone());
-    insert(ports, layout::SLEEP_CONTROL_PORT.into(), power::LEN, power)?;
-    insert(
-        ports,
-        layout::PVPANIC_PORT.into(),
-        1,
-        PvPanic::new(events.clone()),
-    )?;
-    insert(
-        ports,
-        layout::PAYLOAD_EXIT_PORT.into(),
-        1,
-        ExitPort::new(events.clone()),
-    )?;
-    Ok(Platform {
-        serial,
-        output: output.clone(),
-        serial_metrics,
-        keyboard,
-        pci_host,
-        power_button: line(layout::EVENT_GSI)?,
-        generation: Generation::new(
-            memory.clone(),
-            GuestAddress(layout::GENERATION_ID),
-            GuestAddress(layout::CLOCK_PAGE),
-            line(layout::GENERATION_GSI)?,
-        ),
-    })
 }
 
 fn open(key: &str, path: &Path) -> Result<File, MachineError> {
@@ -332,7 +228,7 @@ fn load(
     let machine = &config.machine_config;
     let mappable = machine.huge_pages == HugePages::None && !machine.forkable;
     let mut mapper = |piece: &FilePiece<'_>| {
-        let mapped = mappable && memory::map_file(guest, piece);
+        let mapped = mappable && mapping::map_file(guest, piece);
         if mapped {
             pages.mapped_from_file(piece);
         }

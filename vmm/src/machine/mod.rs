@@ -1,118 +1,22 @@
 //! The machine: VM, memory, devices and vCPUs, built from a configuration and run to its end.
 
 pub mod attach;
+pub mod boot_timer;
 pub mod builder;
-mod end;
-pub mod fork;
+pub mod device_factory;
+mod dirty_pages;
+mod error;
+pub mod freeze;
 mod kvm;
+pub mod lent;
 pub mod memory;
 mod pages;
+mod platform;
 mod running;
 pub mod state;
 
-use crate::event_loop::EventLoopError;
-use crate::vcpu::VcpuError;
-use boot::BootError;
-use std::error::Error;
-use std::io;
-
 pub use builder::{Origin, build};
-pub use end::End;
+pub use error::MachineError;
 pub use kvm::KvmError;
-pub use memory::MemoryError;
-pub use running::{DeviceError, Guest, Machine};
+pub use running::{DeviceError, Machine};
 pub use state::{MachineState, SaveError};
-
-/// Why a machine cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// KVM.
-    #[error(transparent)]
-    Kvm(#[from] KvmError),
-    /// Guest memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// A file the configuration names.
-    #[error("{key}: cannot open {path}")]
-    Open {
-        /// The key.
-        key: String,
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// What the guest boots.
-    #[error("boot-source")]
-    Boot(#[source] BootError),
-    /// A device.
-    #[error("{key}")]
-    Device {
-        /// The key that asks for it.
-        key: String,
-        /// Whether the configuration, or a file it names, is at fault.
-        configuration: bool,
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// More devices than there are windows and interrupts.
-    #[error(
-        "the configuration has more devices than the {0} there is room for: remove some of \
-         `drives`, `network-interfaces` and `entropy`"
-    )]
-    TooManyDevices(usize),
-    /// A device or a thread could not be set up.
-    #[error("cannot set up {what}")]
-    SetUp {
-        /// What.
-        what: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A vCPU.
-    #[error(transparent)]
-    Vcpu(#[from] VcpuError),
-    /// What was saved is not of such a machine.
-    #[error("the saved state does not fit its machine: {0}")]
-    State(String),
-    /// An event loop.
-    #[error(transparent)]
-    EventLoop(#[from] EventLoopError),
-}
-
-impl MachineError {
-    /// Whether the configuration, or a file it names, is at fault, and not the host.
-    pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Open { .. }
-                | Self::Boot(_)
-                | Self::TooManyDevices(_)
-                | Self::Device {
-                    configuration: true,
-                    ..
-                }
-        )
-    }
-
-    /// For `map_err` of making the device that `key` asks for.
-    pub(crate) fn device<E: Error + Send + Sync + 'static>(
-        key: impl Into<String>,
-        configuration: bool,
-    ) -> impl FnOnce(E) -> Self {
-        let key = key.into();
-        move |source| Self::Device {
-            key,
-            configuration,
-            source: source.into(),
-        }
-    }
-
-    pub(crate) fn set_up(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::SetUp { what, source }
-    }
-}

@@ -3,64 +3,39 @@
 //! Owned by the controller on the main thread. Quiescing goes from the outside in: first the vCPUs, then the
 //! devices; going on in reverse.
 
-use super::MachineError;
 use super::attach::SharedTransport;
-use super::builder::Platform;
-use super::end::End;
+use super::device_factory::DeviceIdentity;
+use super::error::MachineError;
 use super::pages::Pages;
-use crate::device_config::DeviceConfig;
+use super::platform::Platform;
 use crate::event_loop::{Added, SpawnedLoop};
-use crate::exit_status::Outcome;
-use crate::vcpu::{Buses, Coalesced, Confining, Gate, VcpuMetrics, Vcpus};
-use devices::GuestMemory;
+use crate::process::exit_status::Outcome;
+use crate::vcpu::{Confining, GuestEnd, Vcpus, VmContext};
 use devices::lock;
 use devices::platform::i8042::I8042;
 use devices::platform::serial::{SerialMetrics, SerialPort};
 use devices::util::metrics::MetricSet;
 use devices::virtio::report::Report;
+use devices::virtio::section::FromSection;
 use devices::virtio::update::{DeviceUpdate, UpdateError};
-use kvm_bindings::CpuId;
-use kvm_ioctls::{Kvm, VmFd};
 use std::io;
 use std::sync::{Arc, Mutex};
 
-/// What the vCPUs share. KVM's slots point into the memory, so it goes last, with the VM.
-pub struct Guest {
-    /// Where accesses go.
-    pub buses: Buses,
-    /// How the guest ends.
-    pub end: End,
-    /// What stops the vCPUs.
-    pub gate: Arc<Gate>,
-    /// Serial output that KVM collects, where it can.
-    pub coalesced: Option<Coalesced>,
-    /// What the vCPUs count.
-    pub metrics: Arc<VcpuMetrics>,
-    /// The VM.
-    pub vm: VmFd,
-    /// The host's KVM.
-    pub kvm: Kvm,
-    /// What each vCPU was told to be.
-    pub cpuids: Vec<CpuId>,
-    /// Its memory.
-    pub memory: GuestMemory,
-}
-
 /// A virtio device of a machine.
 pub struct Device {
-    pub(super) config: DeviceConfig,
+    pub(super) identity: DeviceIdentity,
     pub(super) transport: SharedTransport,
     own_loop: Option<SpawnedLoop>,
 }
 
 impl Device {
     pub(super) fn new(
-        config: DeviceConfig,
+        identity: DeviceIdentity,
         transport: SharedTransport,
         own_loop: Option<SpawnedLoop>,
     ) -> Self {
         Self {
-            config,
+            identity,
             transport,
             own_loop,
         }
@@ -80,7 +55,7 @@ pub enum DeviceError {
 
 /// A guest with its devices and vCPUs.
 pub struct Machine {
-    pub(super) guest: Arc<Guest>,
+    pub(super) context: Arc<VmContext>,
     pub(super) vcpus: Vcpus,
     /// Until it was waited for.
     confining: Option<Confining>,
@@ -92,7 +67,7 @@ pub struct Machine {
 
 impl Machine {
     pub(super) fn new(
-        guest: Arc<Guest>,
+        context: Arc<VmContext>,
         (vcpus, confining): (Vcpus, Confining),
         devices: Vec<Device>,
         platform: Platform,
@@ -100,7 +75,7 @@ impl Machine {
         pages: Pages,
     ) -> Self {
         Self {
-            guest,
+            context,
             vcpus,
             confining: Some(confining),
             devices,
@@ -123,7 +98,7 @@ impl Machine {
 
     /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
     pub fn resume(&mut self) {
-        self.platform.output.let_wait(true);
+        self.platform.output.set_blocking(true);
         for device in &self.devices {
             lock(&device.transport).resume();
         }
@@ -132,7 +107,7 @@ impl Machine {
 
     /// Returns when no vCPU is in the guest and no device has anything under way.
     pub fn pause(&mut self) {
-        self.platform.output.let_wait(false);
+        self.platform.output.set_blocking(false);
         self.vcpus.pause();
         self.drain_console();
         for device in &self.devices {
@@ -142,12 +117,12 @@ impl Machine {
 
     /// How the guest ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.guest.end.outcome()
+        self.context.end.outcome()
     }
 
     /// How to end it from outside.
-    pub fn end_handle(&self) -> End {
-        self.guest.end.clone()
+    pub fn end_handle(&self) -> GuestEnd {
+        self.context.end.clone()
     }
 
     /// The console's port.
@@ -173,38 +148,42 @@ impl Machine {
         self.platform.power_button.write(1)
     }
 
-    /// Changes the device that `chosen` picks.
+    /// Changes the device of type `D` with the id `id`.
     ///
     /// # Errors
-    /// [`DeviceError`]; the device is then as it was.
-    pub fn update(
+    /// [`DeviceError`]; the device is unchanged.
+    pub fn update<D: FromSection>(
         &mut self,
-        chosen: impl Fn(&DeviceConfig) -> bool,
+        id: Option<&str>,
         change: DeviceUpdate,
     ) -> Result<(), DeviceError> {
-        let device = self.devices.iter().find(|device| chosen(&device.config));
-        let device = device.ok_or(DeviceError::NotFound)?;
+        let device = self.device::<D>(id).ok_or(DeviceError::NotFound)?;
         Ok(lock(&device.transport).update(change)?)
     }
 
-    /// What the device that `chosen` picks tells of itself.
-    pub fn report(&self, chosen: impl Fn(&DeviceConfig) -> bool) -> Option<Report> {
-        let device = self.devices.iter().find(|device| chosen(&device.config))?;
+    /// Returns the report of the device of type `D` with the id `id`.
+    pub fn report<D: FromSection>(&self, id: Option<&str>) -> Option<Report> {
+        let device = self.device::<D>(id)?;
         Some(lock(&device.transport).report())
     }
 
-    /// The counters of each device, with what the configuration calls it.
-    pub fn metrics(&self) -> impl Iterator<Item = (&DeviceConfig, Arc<dyn MetricSet>)> {
+    fn device<D: FromSection>(&self, id: Option<&str>) -> Option<&Device> {
+        let mut devices = self.devices.iter();
+        devices.find(|device| device.identity.is::<D>(id))
+    }
+
+    /// Returns the metrics of each device.
+    pub fn metrics(&self) -> impl Iterator<Item = (&DeviceIdentity, Arc<dyn MetricSet>)> {
         self.devices.iter().filter_map(|device| {
             let set = lock(&device.transport).metrics()?;
-            Some((&device.config, set))
+            Some((&device.identity, set))
         })
     }
 
     /// Brings out what was written to the console and is still on its way.
     pub fn drain_console(&self) {
-        if let Some(coalesced) = &self.guest.coalesced {
-            coalesced.drain(&self.guest.buses);
+        if let Some(coalesced) = &self.context.coalesced {
+            coalesced.drain(&self.context.buses);
         }
     }
 

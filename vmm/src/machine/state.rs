@@ -3,11 +3,11 @@
 //! A machine is built from its configuration exactly as at boot; then each part gets its state. There is no second
 //! wiring.
 
-use super::MachineError;
-use super::builder::Platform;
+use super::error::MachineError;
+use super::kvm::KvmError;
+use super::platform::Platform;
 use super::running::Machine;
-use crate::snapshot::raw::Raw;
-use crate::vcpu::{self, VcpuError, VcpuState};
+use crate::vcpu::{self, Raw, VcpuError, VcpuState};
 use devices::lock;
 use devices::platform::i8042::I8042State;
 use devices::platform::pci_host::PciHostState;
@@ -131,7 +131,7 @@ impl VmState {
 
     /// Puts the state into `vm`, of which the vCPUs have theirs.
     pub(super) fn restore(&self, vm: &VmFd) -> Result<(), MachineError> {
-        let refused = |what| super::KvmError::refused(what);
+        let refused = |what| KvmError::refused(what);
         if !self.irqchips.iter().map(|chip| chip.0.chip_id).eq(IRQCHIPS) {
             return Err(MachineError::State(
                 "the interrupt controllers are not those of a PC".into(),
@@ -210,26 +210,26 @@ impl Machine {
         if self.outcome().is_some() {
             return Err(SaveError::Ended);
         }
-        let guest = &self.guest;
-        let msrs = vcpu::msr_indices(&guest.kvm)
+        let context = &self.context;
+        let msrs = vcpu::msr_indices(&context.kvm)
             .map_err(vm_error("which model-specific registers it has"))?;
         let saved: Arc<Mutex<BTreeMap<u8, Result<VcpuState, VcpuError>>>> = Arc::default();
-        let (results, of_guest) = (saved.clone(), guest.clone());
-        let vm = self.vcpus.send(
+        let (results, of_thread) = (saved.clone(), context.clone());
+        let vm = self.vcpus.run_job(
             Arc::new(move |index, vcpu| {
-                let cpuid = of_guest.cpuids.get(usize::from(index));
+                let cpuid = of_thread.cpuids.get(usize::from(index));
                 let state = vcpu::save(index, vcpu, cpuid, &msrs);
                 lock(&results).insert(index, state);
             }),
             || {
                 also();
-                VmState::save(&guest.vm)
+                VmState::save(&context.vm)
             },
         )?;
         let vcpus = std::mem::take(&mut *lock(&saved));
         let vcpus = vcpus.into_values().collect::<Result<_, _>>()?;
         let devices = self.devices.iter().map(|device| SavedDevice {
-            name: device.config.name(),
+            name: device.identity.name.clone(),
             state: lock(&device.transport).save(),
         });
         Ok(MachineState {
@@ -239,7 +239,7 @@ impl Machine {
             devices: devices.collect(),
             platform: self
                 .platform
-                .save(guest.coalesced.as_ref().is_some_and(|c| c.is_on())),
+                .save(context.coalesced.as_ref().is_some_and(|c| c.is_on())),
         })
     }
 }

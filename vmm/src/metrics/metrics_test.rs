@@ -2,6 +2,7 @@ use super::reporter::line_of;
 use super::*;
 use devices::block::BlockMetrics;
 use devices::vsock::VsockMetrics;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn sources(metrics: &Metrics, disks: &[(&str, Arc<BlockMetrics>)]) -> Vec<Source> {

@@ -1,6 +1,6 @@
 //! The text format of Prometheus, version 0.0.4: `bantam_<group>_<name>{id="<device>"} <value>`.
 
-use super::Source;
+use super::source::Source;
 use devices::util::metrics::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,10 +1,12 @@
 //! Writes the metrics: a line of JSON to a file or FIFO every minute and when asked, and beside it a file for
 //! Prometheus's node exporter.
 
-use super::{Metrics, Source, text};
-use crate::console::open_nonblocking;
-use crate::device_config::no_metrics;
+use super::prometheus::text;
+use super::sets::Metrics;
+use super::source::Source;
 use crate::event_loop::wake;
+use crate::machine::device_factory::empty_metrics;
+use crate::process::output_file::open_nonblocking;
 use devices::platform::i8042::I8042Metrics;
 use devices::platform::serial::SerialMetrics;
 use devices::util::metrics::{MetricSet, Value};
@@ -26,7 +28,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Groups that a line always has, whatever devices there are.
 fn always() -> Vec<Arc<dyn MetricSet>> {
-    let mut sets = no_metrics();
+    let mut sets = empty_metrics();
     sets.push(Arc::new(I8042Metrics::default()));
     sets.push(Arc::new(SerialMetrics::default()));
     sets.extend(super::absent::sets());

@@ -4,9 +4,9 @@
 //! It answers and never begins. All it holds is bounded by [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`]: the idle
 //! connection that was heard of longest ago makes room for a new one, and if none is idle the new one must try again.
 
-use super::Shared;
 use super::connection::{Connection, PORT, Peer, Received};
 use super::ethernet::{self, Frame, Mac};
+use super::shared::Shared;
 use super::tcp::{self, FIN, Header, RST, SYN, Segment};
 use super::{arp, ipv4};
 use std::collections::VecDeque;

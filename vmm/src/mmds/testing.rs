@@ -1,8 +1,9 @@
 //! A guest's side for the tests of this module: a service on a clock of the test's, and frames of a card.
 
 use super::ethernet::{self, Frame, Mac};
+use super::ipv4;
+use super::service::Mmds;
 use super::tcp::{Header, Segment, Seq};
-use super::{Mmds, ipv4};
 use devices::util::metrics::{MetricSet as _, Value};
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! A system call that was refused: which one, of which thread, and the end of the process.
 //!
 //! The kernel sends the thread SIGSYS in place of making the call. The handler does with it as the others do
-//! ([`crate::signals`]); what it needs itself for that is in the part `report` of the built-in list.
+//! ([`crate::process::signals`]); what it needs itself for that is in the part `report` of the built-in list.
 
-use crate::exit_status::BAD_SYSTEM_CALL;
-use crate::{logging, terminal};
+use crate::process::exit_status::BAD_SYSTEM_CALL;
+use crate::process::{logging, terminal};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 use std::cell::Cell;
 use std::fmt::Write as _;

@@ -16,19 +16,16 @@
 //! bytes may be hostile: nothing is allocated by what they say, and checksums find accidents, not attackers; what the
 //! state says is checked by those who use it.
 
-use super::{SnapshotError, links};
+use super::contents::MAX_STATE_BYTES;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 /// The version that is written. One that is read may be older: see `tests/golden`.
 pub const VERSION: u32 = 1;
 /// Bytes of the header.
 const HEADER: usize = 40;
 const MAGIC: [u8; 8] = *b"BANTAMSS";
-/// Most bytes of a state: 254 vCPUs take 8 MiB.
-const MAX_STATE: u64 = 64 << 20;
 /// Most bytes of a table: that of a TiB of which every other page is there.
 const MAX_TABLE: u64 = 2 << 30;
 
@@ -63,23 +60,6 @@ pub enum FormatError {
 /// A version as it is printed: clients look for three numbers, of which the first tells whether they fit.
 pub fn version_text(version: u32) -> String {
     format!("v{version}.0.0")
-}
-
-/// The version of the file at `path`, one that came later included.
-///
-/// # Errors
-/// [`SnapshotError`]: it is no snapshot's state.
-pub fn describe(path: &Path) -> Result<String, SnapshotError> {
-    let file = links::open(path)?;
-    let version = match Header::read(&file) {
-        Ok(header) => header.version,
-        Err(FormatError::Version(version)) if version > VERSION => version,
-        Err(source) => {
-            let path = path.into();
-            return Err(SnapshotError::Format { path, source });
-        }
-    };
-    Ok(version_text(version))
 }
 
 /// What the header says.
@@ -162,7 +142,7 @@ impl Header {
         if all.u32() != crc32fast::hash(numbers) {
             return Err(FormatError::Checksum("header"));
         }
-        if state_len > MAX_STATE {
+        if state_len > MAX_STATE_BYTES {
             return Err(FormatError::TooLarge("state"));
         }
         if table_len > MAX_TABLE {

@@ -2,10 +2,11 @@
 
 use super::format::{Header, VERSION};
 use super::runs;
-use super::runs::PAGE;
 use super::*;
+use crate::machine::memory::page::PAGE;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 /// The memory file of `pages`, whose places the table of `state` names.
 fn unpack(state: &Path, pages: &Path, memory: &Path) {

@@ -1,8 +1,11 @@
 //! What the state of a snapshot tells of it, in words and as JSON.
 
-use super::links::{beside, read_state};
-use super::runs::PAGE;
-use super::{MAX_CHAIN, Snapshot, SnapshotError, format};
+use super::contents::{MAX_CHAIN, Snapshot};
+use super::error::SnapshotError;
+use super::format::{self, FormatError, Header};
+use super::links::{self, beside, read_state};
+use crate::machine::memory::page::PAGE;
+use crate::process::messages;
 use humantime::format_rfc3339_seconds;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -48,7 +51,7 @@ impl Info {
                     break;
                 }
                 Err(e) => {
-                    let why = crate::logging::chain(&e);
+                    let why = messages::chain(&e);
                     below.push(Below::Lacking(place, why));
                     break;
                 }
@@ -153,4 +156,21 @@ fn written(snapshot: &Snapshot) -> String {
         None => "full",
     };
     format!("{kind}, {} pages ({} KiB)", bytes / PAGE, bytes >> 10)
+}
+
+/// The version of the file at `path`, one that came later included.
+///
+/// # Errors
+/// [`SnapshotError`]: it is no snapshot's state.
+pub fn describe(path: &Path) -> Result<String, SnapshotError> {
+    let file = links::open(path)?;
+    let version = match Header::read(&file) {
+        Ok(header) => header.version,
+        Err(FormatError::Version(version)) if version > format::VERSION => version,
+        Err(source) => {
+            let path = path.into();
+            return Err(SnapshotError::Format { path, source });
+        }
+    };
+    Ok(format::version_text(version))
 }

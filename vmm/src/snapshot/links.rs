@@ -1,10 +1,13 @@
 //! The files of a snapshot and of those it lies on, found and read. All bytes may be hostile.
 
-use super::chain::Layer;
+use super::contents::{MAX_CHAIN, Snapshot};
+use super::error::{SnapshotError, invalid, unreadable, unwritable};
 use super::format::Header;
-use super::runs::{self, PAGE, PAGE_BYTES, Run};
-use super::view::data_in;
-use super::{MAX_CHAIN, Snapshot, SnapshotError, aside, invalid, unreadable};
+use super::runs::{self, Run};
+use super::temp_file;
+use crate::machine::memory::layers::Layer;
+use crate::machine::memory::page::{PAGE, PAGE_BYTES};
+use crate::machine::memory::ranges::{data_in, holding};
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -169,39 +172,14 @@ pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), Snapsh
     let file = open(path)?;
     let header = Header::read(&file).map_err(format)?;
     let json = header.state(&file).map_err(format)?;
-    let snapshot: Snapshot = serde_json::from_slice(&json)
-        .map_err(|e| invalid(path, format!("the state cannot be understood: {e}")))?;
-    check(&snapshot).map_err(|why| invalid(path, why))?;
+    let snapshot = Snapshot::from_json(&json).map_err(|why| invalid(path, why))?;
     Ok((snapshot, file, header))
-}
-
-/// Whether the parts of the state fit one another.
-pub(super) fn check(snapshot: &Snapshot) -> Result<(), String> {
-    let machine = &snapshot.config.machine_config;
-    let problems = snapshot.config.problems();
-    if let Some(problem) = problems.first() {
-        return Err(format!("the saved configuration is not sound: {problem}"));
-    }
-    if snapshot.memory.bytes != machine.mem_bytes() {
-        return Err(format!(
-            "the memory has {} bytes, and the configuration {}",
-            snapshot.memory.bytes,
-            machine.mem_bytes()
-        ));
-    }
-    let (saved, configured) = (snapshot.machine.vcpus.len(), machine.vcpu_count);
-    if saved != usize::from(configured) {
-        return Err(format!(
-            "there are {saved} vCPUs, and the configuration has {configured}"
-        ));
-    }
-    Ok(())
 }
 
 /// The memory at `path`, or where it is still called otherwise, because the host stopped between naming the state and
 /// naming the memory.
 fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> {
-    let partial = aside::partial(path);
+    let partial = temp_file::partial(path);
     if let Ok(file) = open(&partial)
         && let Ok(metadata) = file.metadata()
         && metadata.ino() == snapshot.memory.inode
@@ -211,7 +189,7 @@ fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> 
             "{} takes its place: the host stopped before it could",
             path.display()
         );
-        std::fs::rename(&partial, path).map_err(super::unwritable(path))?;
+        std::fs::rename(&partial, path).map_err(unwritable(path))?;
     }
     let file = open(path)?;
     let len = file.metadata().map_err(unreadable(path))?.len();
@@ -234,7 +212,7 @@ pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::R
     for (start, data) in data_in(file, len)? {
         let mut at = start;
         while at < start + data {
-            if let Some((offset, run)) = runs::holding(runs, at) {
+            if let Some((offset, run)) = holding(runs, at) {
                 at = offset + run;
                 continue;
             }

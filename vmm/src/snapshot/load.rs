@@ -1,18 +1,16 @@
 //! Reading a snapshot as far as a machine can be built from it.
 
-use super::chain::Layers;
-use super::links::{Link, links};
-use super::links::{beside, read_state};
-use super::view::View;
-use super::{Base, Sample, Snapshot, SnapshotError, invalid, uffd};
+use super::contents::{Base, ID_BYTES, Sample, Snapshot};
+use super::error::{SnapshotError, invalid};
+use super::links::{Link, beside, links, read_state};
+use super::uffd;
+use crate::machine::memory::layers::Layers;
+use crate::machine::memory::view::View;
 use boot::layout;
 use devices::GuestMemory;
 use resources::MachineConfig;
 use std::path::{Path, PathBuf};
 use vm_memory::{Bytes as _, GuestAddress};
-
-/// Bytes of a snapshot's name.
-pub(super) const ID_BYTES: usize = 16;
 
 /// A snapshot that was read and found sound.
 #[derive(Debug)]

@@ -1,14 +1,15 @@
 //! A chain of diffs made into one snapshot with all pages, which is the same snapshot: diffs upon the chain's last
 //! lie on the merged one as well. The files of the chain stay as they are.
 
-use super::aside::Aside;
+use super::error::{SnapshotError, invalid, unreadable, unwritable};
 use super::links::{Link, links};
-use super::runs::{self, PAGE, PAGE_BYTES, Run};
+use super::runs::{self, Run};
 use super::save::place;
+use super::temp_file::TempFile;
 use super::verify::{crc_of, first_damaged, verify_links};
-use super::view::data_in;
-use super::{SnapshotError, invalid, unreadable, unwritable};
-use crate::progress::Progress;
+use crate::machine::memory::page::{PAGE, PAGE_BYTES};
+use crate::machine::memory::ranges::{data_in, read_pages};
+use crate::process::progress::Progress;
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use std::fs::File;
@@ -54,7 +55,7 @@ pub fn merge(
     let segments = segments(&links)?;
     let written = segments.iter().map(|segment| segment.run.bytes()).sum();
 
-    let memory_file = Aside::create(to_memory).map_err(unwritable(to_memory))?;
+    let memory_file = TempFile::create(to_memory).map_err(unwritable(to_memory))?;
     let copied = memory_file.file().and_then(|file| {
         file.set_len(snapshot.memory.bytes)?;
         progress.begin("copying", written);
@@ -211,19 +212,11 @@ fn copy(segment: &Segment, to: &File) -> io::Result<()> {
             Err(Errno::EINTR) => {}
             // Between file systems that cannot, or one that never can.
             Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
-                return copy_bytes(from, to, (start + done, bytes - done));
+                let rest = (start + done, bytes - done);
+                return read_pages(from, rest, |page, at| to.write_all_at(page, at));
             }
             Err(e) => return Err(e.into()),
         }
-    }
-    Ok(())
-}
-
-fn copy_bytes(from: &File, to: &File, (start, len): (u64, u64)) -> io::Result<()> {
-    let mut page = vec![0; PAGE_BYTES];
-    for at in (start..start + len).step_by(PAGE_BYTES) {
-        from.read_exact_at(&mut page, at)?;
-        to.write_all_at(&page, at)?;
     }
     Ok(())
 }

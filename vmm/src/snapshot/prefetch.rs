@@ -10,18 +10,20 @@
 //! as copies of our own. None of it changes what memory holds. A thread does either, confined by a filter
 //! of its own; it ends when it is done.
 
-use super::aside::Aside;
-use super::page_set::PageSet;
-use super::runs::PAGE;
-use super::view::{Piece, View};
+use super::temp_file::TempFile;
 use super::working_set::{self, MAX_RUNS, Touched};
+use crate::machine::memory::page::PAGE;
+use crate::machine::memory::page_set::PageSet;
+use crate::machine::memory::view::{Piece, View};
+use crate::process::confined_thread::{self, Confinement};
+use crate::process::messages;
 use crate::seccomp::{Filters, Thread};
 use devices::{GuestMemory, lock};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,28 +47,28 @@ const OF_FILE: u64 = 1 << 61;
 
 /// Where the guest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
+enum GuestPhase {
     /// It did not run yet.
-    Held,
+    Paused,
     /// It runs.
-    Runs,
+    Running,
     /// It was paused, or has ended.
     Over,
 }
 
 #[derive(Debug)]
 struct Shared {
-    moment: Mutex<Moment>,
+    phase: Mutex<GuestPhase>,
     changed: Condvar,
 }
 
 impl Shared {
     /// Waits for `patience` at most, or until `done`.
-    fn wait(&self, patience: Duration, done: impl Fn(Moment) -> bool) -> Moment {
-        let moment = lock(&self.moment);
+    fn wait(&self, patience: Duration, done: impl Fn(GuestPhase) -> bool) -> GuestPhase {
+        let phase = lock(&self.phase);
         let waited = self
             .changed
-            .wait_timeout_while(moment, patience, |moment| !done(*moment));
+            .wait_timeout_while(phase, patience, |phase| !done(*phase));
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -76,7 +78,7 @@ impl Shared {
 pub struct Prefetch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    confined: Option<mpsc::Receiver<io::Result<()>>>,
+    confinement: Option<Confinement>,
 }
 
 /// What the thread does.
@@ -99,7 +101,7 @@ impl Prefetch {
         let shown = path.display();
         let recorded = working_set::read(&path, id, view.bytes() / PAGE);
         let recorded = recorded.unwrap_or_else(|e| {
-            let why = crate::logging::chain(&e);
+            let why = messages::chain(&e);
             log::warn!("prefetch: {shown} is recorded anew: {why}");
             None
         });
@@ -114,29 +116,21 @@ impl Prefetch {
             },
         };
         let shared = Arc::new(Shared {
-            moment: Mutex::new(Moment::Held),
+            phase: Mutex::new(GuestPhase::Paused),
             changed: Condvar::new(),
         });
         let (of_thread, seccomp) = (shared.clone(), seccomp.clone());
-        let (tx, confined) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name(NAME.into())
-            .spawn(move || {
-                let result = seccomp.confine(Thread::Prefetch, NAME);
-                let may_run = result.is_ok();
-                let heard = tx.send(result).is_ok();
-                drop(tx);
-                match work {
-                    _ if !(may_run && heard) => {}
-                    Work::Record(recorder) => recorder.run(&view, &of_thread),
-                    Work::Read(runs) => bring_in(&view, &runs, &of_thread),
-                }
-            });
+        let confine = move || seccomp.confine(Thread::Prefetch, NAME);
+        let thread = confined_thread::spawn(NAME, confine, move |is_confined| match work {
+            _ if !is_confined => {}
+            Work::Record(recorder) => recorder.run(&view, &of_thread),
+            Work::Read(runs) => read_ahead(&view, &runs, &of_thread),
+        });
         match thread {
-            Ok(thread) => Some(Self {
+            Ok((thread, confinement)) => Some(Self {
                 shared,
                 thread: Some(thread),
-                confined: Some(confined),
+                confinement: Some(confinement),
             }),
             Err(e) => {
                 log::warn!("prefetch: there is no thread for it: {e}");
@@ -150,35 +144,31 @@ impl Prefetch {
     /// # Errors
     /// The kernel refused its filter.
     pub fn wait_until_confined(&mut self) -> io::Result<()> {
-        let confined = self.confined.take().map(|confined| confined.recv());
-        match confined {
-            None => Ok(()),
-            Some(result) => result.map_err(io::Error::other)?,
-        }
+        self.confinement.take().map_or(Ok(()), Confinement::wait)
     }
 
-    fn set(&self, moment: Moment) {
-        let mut now = lock(&self.shared.moment);
+    fn set(&self, phase: GuestPhase) {
+        let mut now = lock(&self.shared.phase);
         // What is over is over: a guest that goes on after a pause is no restored one any more.
-        if *now != Moment::Over {
-            *now = moment;
+        if *now != GuestPhase::Over {
+            *now = phase;
         }
         self.shared.changed.notify_all();
     }
 
     /// The guest runs.
-    pub fn guest_runs(&self) {
-        self.set(Moment::Runs);
+    pub fn guest_resumed(&self) {
+        self.set(GuestPhase::Running);
     }
 
     /// The guest stands still: that was all of it.
-    pub fn guest_stands(&self) {
-        self.set(Moment::Over);
+    pub fn guest_paused(&self) {
+        self.set(GuestPhase::Over);
     }
 
     /// The process is about to end: waits for what was recorded to be written.
     pub fn finish(mut self) {
-        self.set(Moment::Over);
+        self.set(GuestPhase::Over);
         if let Some(thread) = self.thread.take() {
             // One that panicked has said so.
             let _ = thread.join();
@@ -189,7 +179,7 @@ impl Prefetch {
 /// What is needed to record, opened before the process is confined.
 struct Recorder {
     pagemap: File,
-    file: Aside,
+    file: TempFile,
     path: PathBuf,
     id: String,
     time: Duration,
@@ -205,7 +195,7 @@ impl Recorder {
         let pages = view.bytes() / PAGE;
         Ok(Self {
             pagemap,
-            file: Aside::create(path)?,
+            file: TempFile::create(path)?,
             path: path.into(),
             id: id.into(),
             time,
@@ -216,7 +206,7 @@ impl Recorder {
     }
 
     fn run(mut self, view: &View, shared: &Shared) {
-        shared.wait(Duration::MAX, |moment| moment != Moment::Held);
+        shared.wait(Duration::MAX, |phase| phase != GuestPhase::Paused);
         let started = Instant::now();
         let recorded = loop {
             let look = Instant::now();
@@ -225,8 +215,8 @@ impl Recorder {
             }
             let left = self.time.saturating_sub(started.elapsed());
             let pause = INTERVAL.max(look.elapsed() * SHARE).min(left);
-            let moment = shared.wait(pause, |moment| moment == Moment::Over);
-            if moment == Moment::Over || left.is_zero() {
+            let phase = shared.wait(pause, |phase| phase == GuestPhase::Over);
+            if phase == GuestPhase::Over || left.is_zero() {
                 // What came since.
                 break self.look(view);
             }
@@ -297,7 +287,7 @@ impl Recorder {
 }
 
 /// Reads `runs` in their order.
-fn bring_in(view: &View, runs: &[Touched], shared: &Shared) {
+fn read_ahead(view: &View, runs: &[Touched], shared: &Shared) {
     let started = Instant::now();
     let pieces = |run: &Touched| view.range(run.start.into(), run.pages.into());
     let mut ahead = runs.iter();
@@ -314,7 +304,7 @@ fn bring_in(view: &View, runs: &[Touched], shared: &Shared) {
             }
         }
         for piece in pieces(run).iter().flat_map(|piece| piece.cuts(PIECE)) {
-            if *lock(&shared.moment) == Moment::Over {
+            if *lock(&shared.phase) == GuestPhase::Over {
                 return;
             }
             done += piece.len;

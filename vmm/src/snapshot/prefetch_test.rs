@@ -1,10 +1,10 @@
-use super::super::view::view_test::memory;
 use super::*;
+use crate::machine::memory::view::view_test::memory;
 use vm_memory::{Bytes as _, GuestAddress};
 
-fn shared(moment: Moment) -> Shared {
+fn shared(phase: GuestPhase) -> Shared {
     Shared {
-        moment: Mutex::new(moment),
+        phase: Mutex::new(phase),
         changed: Condvar::new(),
     }
 }
@@ -25,7 +25,7 @@ fn what_was_touched_is_recorded_in_the_order_in_which_it_was_seen() {
     recorder.look(&view).unwrap();
     // In the second part, after a hole in the guest's addresses.
     touch(256);
-    recorder.run(&view, &shared(Moment::Over));
+    recorder.run(&view, &shared(GuestPhase::Over));
     let runs = working_set::read(&path, id, 12).unwrap().unwrap();
     let pages: Vec<_> = runs.iter().map(|run| (run.start, run.pages)).collect();
     assert_eq!(pages, [(5, 2), (2, 1), (8, 1)]);
@@ -54,7 +54,7 @@ fn what_is_brought_in_holds_what_it_held() {
         pages,
         written,
     });
-    bring_in(&view, &runs, &shared(Moment::Runs));
+    read_ahead(&view, &runs, &shared(GuestPhase::Running));
     let resident: Vec<bool> = view
         .pieces(u64::MAX)
         .iter()

@@ -1,9 +1,7 @@
 //! Which pages a memory file holds: runs of pages, each with the checksum of its bytes.
 
-/// Bytes of a page, as snapshots count them.
-pub const PAGE: u64 = PAGE_BYTES as u64;
-/// The same, of bytes in this process.
-pub const PAGE_BYTES: usize = 4096;
+use crate::machine::memory::page::PAGE;
+
 /// Bytes of a run in the table.
 const ENTRY: usize = 12;
 
@@ -96,13 +94,6 @@ pub fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
         }
     }
     all
-}
-
-/// Which of `runs`, offsets and lengths in order, has the byte at `at`.
-pub fn holding(runs: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
-    let after = runs.partition_point(|(offset, _)| *offset <= at);
-    let (offset, len) = *runs.get(after.checked_sub(1)?)?;
-    (at < offset + len).then_some((offset, len))
 }
 
 #[cfg(test)]

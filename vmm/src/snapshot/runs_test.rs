@@ -63,7 +63,11 @@ fn the_run_that_has_a_byte_is_found() {
         (16384, Some(runs[1])),
         (20480, None),
     ] {
-        assert_eq!(holding(&runs, at), expected, "{at}");
+        assert_eq!(
+            crate::machine::memory::ranges::holding(&runs, at),
+            expected,
+            "{at}"
+        );
     }
-    assert_eq!(holding(&[], 0), None);
+    assert_eq!(crate::machine::memory::ranges::holding(&[], 0), None);
 }

@@ -1,12 +1,16 @@
 //! Writing a snapshot of a machine that is held.
 
-use super::aside::Aside;
-use super::page_set::PageSet;
+use super::contents::{Base, MemoryState, Sample, Snapshot, new_id};
+use super::error::{SnapshotError, invalid, unwritable};
+use super::format;
 use super::runs::{self, Run};
-use super::view::View;
+use super::temp_file::TempFile;
 use super::writer::{Selection, Writer};
-use super::{Base, MemoryState, Sample, Snapshot, SnapshotError, format, unwritable};
 use crate::machine::Machine;
+use crate::machine::memory::page::PAGE;
+use crate::machine::memory::page_set::PageSet;
+use crate::machine::memory::ranges::holding;
+use crate::machine::memory::view::View;
 use boot::layout;
 use devices::GuestMemory;
 use resources::VmConfig;
@@ -58,18 +62,15 @@ pub fn save(
     since: Option<&Saved>,
 ) -> Result<Saved, SnapshotError> {
     if state_path == memory_path {
-        return Err(super::invalid(
-            state_path,
-            "state and memory need a file each",
-        ));
+        return Err(invalid(state_path, "state and memory need a file each"));
     }
     let since = since.filter(|since| !since.needs(state_path) && !since.needs(memory_path));
-    let id = super::new_id().map_err(unwritable(state_path))?;
+    let id = new_id().map_err(unwritable(state_path))?;
     // The pages that were written count for the next diff if this one fails.
     let mut dirty = machine.take_dirty().map_err(unwritable(memory_path))?;
     let marked = mark(machine.memory(), &id);
     if let Some(dirty) = &mut dirty {
-        dirty.insert(layout::SNAPSHOT_ID / runs::PAGE);
+        dirty.insert(layout::SNAPSHOT_ID / PAGE);
     }
     let paths = (state_path, memory_path);
     let saved = marked
@@ -96,7 +97,7 @@ fn write(
     (dirty, since): (Option<&PageSet>, Option<&Saved>),
 ) -> Result<Saved, SnapshotError> {
     let state = machine.save()?;
-    let memory_file = Aside::create(memory_path).map_err(unwritable(memory_path))?;
+    let memory_file = TempFile::create(memory_path).map_err(unwritable(memory_path))?;
     let view = View::new(machine.memory());
     let (selection, since) = select(machine, dirty, since).map_err(unwritable(memory_path))?;
     let runs = write_memory(machine, &view, &memory_file, selection);
@@ -165,7 +166,7 @@ fn select<'s>(
 fn write_memory(
     machine: &Machine,
     view: &View,
-    file: &Aside,
+    file: &TempFile,
     selection: Selection,
 ) -> io::Result<Vec<Run>> {
     let writer = Arc::new(Writer::new(view, file.file()?, selection)?);
@@ -181,7 +182,7 @@ fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
     let step = runs.len().div_ceil(SAMPLES).max(1);
     let written = runs.iter().step_by(step).map(|run| u64::from(run.start));
     let joined = runs::joined(runs);
-    let in_runs = |page: u64| runs::holding(&joined, page * runs::PAGE).is_some();
+    let in_runs = |page: u64| holding(&joined, page * PAGE).is_some();
     let inherited = since
         .map(|saved| saved.samples.as_slice())
         .unwrap_or_default();
@@ -199,13 +200,13 @@ fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
 pub(super) fn place(
     snapshot: &Snapshot,
     runs: &[Run],
-    memory_file: Aside,
+    memory_file: TempFile,
     (state_path, memory_path): (&Path, &Path),
 ) -> Result<(), SnapshotError> {
     let json = serde_json::to_vec(snapshot);
     let json = json.map_err(|e| unwritable(state_path)(e.into()))?;
     let bytes = format::encode(&json, &runs::encode(runs));
-    let state_file = Aside::create(state_path).map_err(unwritable(state_path))?;
+    let state_file = TempFile::create(state_path).map_err(unwritable(state_path))?;
     let written = state_file.file().and_then(|file| {
         std::os::unix::fs::FileExt::write_all_at(file, &bytes, 0)?;
         state_file.sync()

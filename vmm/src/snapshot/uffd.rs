@@ -4,8 +4,8 @@
 //!
 //! All of this is done before the process is confined.
 
-use super::Layer;
-use crate::machine::{MemoryError, memory};
+use crate::machine::memory::layers::Layer;
+use crate::machine::memory::mapping::{self, MemoryError};
 use devices::GuestMemory;
 use resources::{HugePages, MachineConfig};
 use serde::Serialize;
@@ -105,7 +105,7 @@ pub(super) fn map(
     config: &MachineConfig,
     socket: &Path,
 ) -> Result<(GuestMemory, Layer), UffdError> {
-    let memory = memory::map(config)?;
+    let memory = mapping::map(config)?;
     let page_size = match config.huge_pages {
         HugePages::Hugetlb2M => 2 << 20,
         HugePages::None | HugePages::Transparent => 4096,

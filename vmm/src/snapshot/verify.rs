@@ -1,11 +1,12 @@
 //! Reads all of a snapshot, and of those it lies on, and holds it against every checksum there is.
 
-use super::chain::{Layer, Layers};
+use super::contents::{ID_BYTES, Snapshot};
+use super::error::{SnapshotError, unreadable};
 use super::links::{Link, is_whole, links};
-use super::load::ID_BYTES;
-use super::runs::{self, PAGE, PAGE_BYTES, Run};
-use super::{Snapshot, SnapshotError, unreadable};
-use crate::progress::Progress;
+use super::runs::{self, Run};
+use crate::machine::memory::layers::{Layer, Layers};
+use crate::machine::memory::page::{PAGE, PAGE_BYTES};
+use crate::process::progress::Progress;
 use boot::layout;
 use std::fs::File;
 use std::io;

@@ -12,7 +12,7 @@
 //!
 //! All bytes may be hostile. The worst that they do is to have wrong pages read ahead.
 
-use super::load::ID_BYTES;
+use super::contents::ID_BYTES;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};

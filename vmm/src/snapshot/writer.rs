@@ -1,8 +1,9 @@
 //! Writes guest memory to a file, by as many threads as there are.
 
-use super::page_set::PageSet;
-use super::runs::{PAGE, Run};
-use super::view::{Piece, View};
+use super::runs::Run;
+use crate::machine::memory::page::PAGE;
+use crate::machine::memory::page_set::PageSet;
+use crate::machine::memory::view::{Piece, View};
 use devices::lock;
 use std::fs::File;
 use std::io;

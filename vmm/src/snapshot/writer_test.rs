@@ -1,5 +1,5 @@
-use super::super::view::view_test::memory;
 use super::*;
+use crate::machine::memory::view::view_test::memory;
 use std::os::unix::fs::FileExt as _;
 use vm_memory::{Bytes as _, GuestAddress};
 

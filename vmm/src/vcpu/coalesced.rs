@@ -5,20 +5,17 @@
 //! before each burst, which is an exit, so what it wrote before is out in order; a payload that
 //! writes blindly is served byte by byte. What nobody asks after, a timer brings out a moment later.
 
-use super::Buses;
-use crate::console::Output;
-use crate::machine::Guest;
+use super::buses::Buses;
 use boot::layout::{COM1_PORT, COM1_PORTS};
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use kvm_bindings::{KVM_COALESCED_MMIO_PAGE_OFFSET, kvm_coalesced_mmio};
 use kvm_ioctls::{Cap, IoEventAddress, VcpuFd, VmFd};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 
 /// Bytes of the ring, its header included: one page, on x86.
 const RING_BYTES: usize = 4096;
@@ -31,13 +28,7 @@ const _: () = assert!((RING_BYTES - HEADER_BYTES) / size_of::<kvm_coalesced_mmio
 const FIFO_CONTROL: u16 = 2;
 const FIFO_ENABLE: u8 = 1;
 /// How long output may wait when the guest does not come back for it: less than a person sees.
-const FLUSH_MS: i64 = 20;
-/// When to look again at an output that nobody reads.
-const STUCK_MS: i64 = 200;
-/// When to look again after a look that found nothing: the guest may have lost its processor between
-/// the access that set the timer and the output that follows it.
-const LATER_MS: [i64; 3] = [100, 500, 2500];
-
+pub(super) const FLUSH_MS: i64 = 20;
 /// The ring that KVM shares with us. The mapping holds the VM, so it goes with the guest.
 struct Ring {
     page: NonNull<u8>,
@@ -120,10 +111,10 @@ pub struct Coalesced {
     /// One takes at a time, so that bytes stay in order.
     taking: Mutex<()>,
     on: AtomicBool,
-    timer: TimerFd,
-    armed: AtomicBool,
+    pub(super) timer: TimerFd,
+    pub(super) armed: AtomicBool,
     /// Looks since the last access or output.
-    quiet: AtomicUsize,
+    pub(super) quiet: AtomicUsize,
 }
 
 impl Coalesced {
@@ -200,73 +191,10 @@ impl Coalesced {
         }
     }
 
-    fn arm(&self, ms: i64) {
+    pub(super) fn arm(&self, ms: i64) {
         let then = Expiration::OneShot(TimeSpec::milliseconds(ms));
         if let Err(e) = self.timer.set(then, TimerSetTimeFlags::empty()) {
             log::error!("the console's timer: {e}");
-        }
-    }
-}
-
-/// The timer as a subscriber of the event loop.
-pub struct FlushTimer {
-    guest: Weak<Guest>,
-    output: Output,
-    /// The loop's own: the guest may be gone before the loop forgets the timer.
-    watched: OwnedFd,
-}
-
-impl FlushTimer {
-    /// Brings out what the vCPUs of `guest` wrote last, when `output` takes it. `None` if nothing is
-    /// collected.
-    ///
-    /// # Errors
-    /// No more descriptors.
-    pub fn new(guest: &Arc<Guest>, output: Output) -> io::Result<Option<Self>> {
-        let Some(coalesced) = &guest.coalesced else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            guest: Arc::downgrade(guest),
-            output,
-            watched: coalesced.timer.as_fd().try_clone_to_owned()?,
-        }))
-    }
-}
-
-impl MutEventSubscriber for FlushTimer {
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(e) = ops.add(Events::new(&self.watched, EventSet::IN)) {
-            log::error!("cannot watch the console's timer: {e}");
-        }
-    }
-
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let Some(guest) = self.guest.upgrade() else {
-            return;
-        };
-        let Some(coalesced) = &guest.coalesced else {
-            return;
-        };
-        let _ = coalesced.timer.wait();
-        if !self.output.takes_more() {
-            // This loop serves the network too and must not block: a vCPU may, or we look again.
-            coalesced.arm(STUCK_MS);
-            return;
-        }
-        coalesced.armed.store(false, Ordering::Release);
-        let next = if coalesced.drain(&guest.buses) {
-            coalesced.quiet.store(0, Ordering::Release);
-            Some(FLUSH_MS)
-        } else {
-            // A few more looks and then none: an idle guest costs no wake-ups.
-            let quiet = coalesced.quiet.fetch_add(1, Ordering::AcqRel);
-            LATER_MS.get(quiet).copied()
-        };
-        if let Some(ms) = next
-            && !coalesced.armed.swap(true, Ordering::AcqRel)
-        {
-            coalesced.arm(ms);
         }
     }
 }

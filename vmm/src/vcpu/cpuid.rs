@@ -1,6 +1,6 @@
 //! The processor as the guest sees it: the host's features, and a topology of our own.
 
-use super::VcpuError;
+use super::error::VcpuError;
 use kvm_bindings::{
     CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };

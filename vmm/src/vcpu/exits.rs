@@ -1,9 +1,9 @@
 //! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
 
-use super::call::Listening;
+use super::context::VmContext;
 use super::gate::Pass;
-use crate::exit_status::Outcome;
-use crate::machine::Guest;
+use super::kick::KickGuard;
+use crate::process::exit_status::Outcome;
 use devices::platform::guest_event::GuestEvent;
 use devices::util::timer::now;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
@@ -15,39 +15,39 @@ pub(super) fn run(
     index: u8,
     vcpu: &mut VcpuFd,
     mut entered: bool,
-    guest: &Guest,
+    context: &VmContext,
 ) -> Option<Outcome> {
-    let mut listening = Listening::start(vcpu);
-    let mut errands = 0;
+    let mut kicks = KickGuard::start(vcpu);
+    let mut jobs = 0;
     // An access of the guest was answered, and KVM has not taken the answer.
     let mut answered = false;
     loop {
-        listening.forget();
-        let vcpu = listening.vcpu();
-        if answered && guest.gate.is_shut() && !guest.end.is_set() {
-            if let Some(failure) = complete(vcpu, guest) {
+        kicks.clear();
+        let vcpu = kicks.vcpu();
+        if answered && context.gate.is_shut() && !context.end.is_set() {
+            if let Some(failure) = complete(vcpu, context) {
                 return Some(failure);
             }
             answered = false;
         }
-        match guest.gate.pass(&mut errands) {
-            Pass::EnterAfterPause if entered => after_pause(vcpu, guest),
+        match context.gate.pass(&mut jobs) {
+            Pass::EnterAfterPause if entered => after_pause(vcpu, context),
             Pass::Enter | Pass::EnterAfterPause => entered = true,
-            Pass::Errand(errand) => {
-                errand(index, vcpu);
-                guest.gate.did_errand();
+            Pass::Job(job) => {
+                job(index, vcpu);
+                context.gate.finish_job();
                 continue;
             }
             Pass::End => return None,
         }
-        if guest.end.is_set() {
+        if context.end.is_set() {
             // Nothing more to do; the gate says when to end.
-            guest.gate.wait_for_end();
+            context.gate.wait_for_end();
             return None;
         }
-        match enter(vcpu, guest) {
+        match enter(vcpu, context) {
             Entered::Answered => answered = true,
-            Entered::Called => answered = false,
+            Entered::Kicked => answered = false,
             Entered::Failed(outcome) => return Some(outcome),
         }
     }
@@ -58,22 +58,22 @@ enum Entered {
     /// By an exit, which was answered.
     Answered,
     /// By a signal, or because the vCPU waits for its start-up interrupt.
-    Called,
+    Kicked,
     /// By a failure.
     Failed(Outcome),
 }
 
-fn enter(vcpu: &mut VcpuFd, guest: &Guest) -> Entered {
+fn enter(vcpu: &mut VcpuFd, context: &VmContext) -> Entered {
     match vcpu.run() {
-        Ok(exit) => match answer(exit, guest) {
+        Ok(exit) => match answer(exit, context) {
             None => Entered::Answered,
             Some(Outcome::Guest(event)) => {
-                guest.end.set(Outcome::Guest(event));
+                context.end.set(Outcome::Guest(event));
                 Entered::Answered
             }
             Some(failure) => Entered::Failed(failure),
         },
-        Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Entered::Called,
+        Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => Entered::Kicked,
         Err(e) => {
             log::error!("KVM_RUN failed: {e}");
             Entered::Failed(Outcome::VcpuFailed)
@@ -83,13 +83,13 @@ fn enter(vcpu: &mut VcpuFd, guest: &Guest) -> Entered {
 
 /// Has KVM take the answer to the last exit without running the guest (KVM API, 5, on `immediate_exit`): until then the
 /// registers are those of before the access, and could not be saved. An access may be made of several.
-fn complete(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
+fn complete(vcpu: &mut VcpuFd, context: &VmContext) -> Option<Outcome> {
     vcpu.set_kvm_immediate_exit(1);
     let failure = loop {
-        match enter(vcpu, guest) {
-            Entered::Answered if guest.end.is_set() => break None,
+        match enter(vcpu, context) {
+            Entered::Answered if context.end.is_set() => break None,
             Entered::Answered => {}
-            Entered::Called => break None,
+            Entered::Kicked => break None,
             Entered::Failed(outcome) => break Some(outcome),
         }
     };
@@ -98,32 +98,32 @@ fn complete(vcpu: &mut VcpuFd, guest: &Guest) -> Option<Outcome> {
 }
 
 /// Tells the guest's clock that it stood still on purpose: else its watchdog reports a lock-up.
-fn after_pause(vcpu: &VcpuFd, guest: &Guest) {
+fn after_pause(vcpu: &VcpuFd, context: &VmContext) {
     match vcpu.kvmclock_ctrl() {
         Ok(()) => {}
         // A guest that does not use the clock.
         Err(e) if e.errno() == libc::EINVAL => {}
         Err(e) => {
             log::warn!("KVM does not tell the guest's clock of the pause: {e}");
-            guest.metrics.kvmclock_ctrl_fails.increment();
+            context.metrics.kvmclock_ctrl_fails.increment();
         }
     }
 }
 
 /// Serves one exit; an outcome if it is the last.
-fn answer(exit: VcpuExit<'_>, guest: &Guest) -> Option<Outcome> {
-    let buses = &guest.buses;
-    if let Some(coalesced) = &guest.coalesced {
+fn answer(exit: VcpuExit<'_>, context: &VmContext) -> Option<Outcome> {
+    let buses = &context.buses;
+    if let Some(coalesced) = &context.coalesced {
         coalesced.drain(buses);
         match &exit {
-            VcpuExit::IoIn(port, _) => coalesced.observe(&guest.vm, *port, None),
+            VcpuExit::IoIn(port, _) => coalesced.observe(&context.vm, *port, None),
             VcpuExit::IoOut(port, data) => {
-                coalesced.observe(&guest.vm, *port, data.first().copied());
+                coalesced.observe(&context.vm, *port, data.first().copied());
             }
             _ => {}
         }
     }
-    let (started, metrics) = (now(), &guest.metrics);
+    let (started, metrics) = (now(), &context.metrics);
     let (count, time) = match exit {
         VcpuExit::IoIn(port, data) => {
             read(&buses.port, port.into(), data);

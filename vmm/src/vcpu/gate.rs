@@ -12,7 +12,7 @@ use std::time::Duration;
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN};
 
 /// How long a vCPU may take before it is called again.
-const CALL_AGAIN: Duration = Duration::from_millis(1);
+const KICK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What the vCPUs are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +23,15 @@ enum Wanted {
 }
 
 /// Something that each vCPU's thread does once while it waits: its vCPU's number, and the vCPU.
-pub type Errand = Arc<dyn Fn(u8, &VcpuFd) + Send + Sync>;
+pub type Job = Arc<dyn Fn(u8, &VcpuFd) + Send + Sync>;
 
 struct State {
     wanted: Wanted,
     /// Threads that wait or have ended.
     out: usize,
-    /// What those that wait are to do, and how many errands there were before it.
-    errand: Option<Errand>,
-    errands: u64,
+    /// What those that wait are to do, and how many jobs there were before it.
+    job: Option<Job>,
+    jobs: u64,
     /// Threads that have done it.
     done: usize,
 }
@@ -50,8 +50,8 @@ pub enum Pass {
     Enter,
     /// Into the guest, after a pause.
     EnterAfterPause,
-    /// Nowhere yet: its thread does this, says [`Gate::did_errand`] and comes again.
-    Errand(Errand),
+    /// Nowhere yet: its thread does this, says [`Gate::finish_job`] and comes again.
+    Job(Job),
     /// Its thread ends.
     End,
 }
@@ -64,8 +64,8 @@ impl Gate {
             state: Mutex::new(State {
                 wanted: Wanted::Wait,
                 out: 0,
-                errand: None,
-                errands: 0,
+                job: None,
+                jobs: 0,
                 done: 0,
             }),
             changed: Condvar::new(),
@@ -77,9 +77,9 @@ impl Gate {
         self.shut.load(Ordering::Acquire)
     }
 
-    /// Called by a vCPU's thread before each entry; waits while the gate is shut. `errands` is the thread's
+    /// Called by a vCPU's thread before each entry; waits while the gate is shut. `jobs` is the thread's
     /// own, from 0: how many it has seen.
-    pub fn pass(&self, errands: &mut u64) -> Pass {
+    pub fn pass(&self, jobs: &mut u64) -> Pass {
         if !self.is_shut() {
             return Pass::Enter;
         }
@@ -87,10 +87,10 @@ impl Gate {
         state.out += 1;
         self.changed.notify_all();
         while state.wanted == Wanted::Wait {
-            if let Some(errand) = state.errand.clone().filter(|_| *errands < state.errands) {
-                *errands = state.errands;
+            if let Some(job) = state.job.clone().filter(|_| *jobs < state.jobs) {
+                *jobs = state.jobs;
                 state.out -= 1;
-                return Pass::Errand(errand);
+                return Pass::Job(job);
             }
             state = self
                 .changed
@@ -107,17 +107,17 @@ impl Gate {
         }
     }
 
-    /// Called by a vCPU's thread that has done an errand.
-    pub fn did_errand(&self) {
+    /// Called by a vCPU's thread that has done an job.
+    pub fn finish_job(&self) {
         lock(&self.state).done += 1;
         self.changed.notify_all();
     }
 
-    /// Has each of `threads` do `errand`, does `meanwhile` itself, and returns what that did when all have done theirs.
-    fn send<T>(&self, errand: Errand, threads: usize, meanwhile: impl FnOnce() -> T) -> T {
+    /// Has each of `threads` do `job`, does `meanwhile` itself, and returns what that did when all have done theirs.
+    fn run_job<T>(&self, job: Job, threads: usize, meanwhile: impl FnOnce() -> T) -> T {
         let mut state = lock(&self.state);
-        state.errand = Some(errand);
-        state.errands += 1;
+        state.job = Some(job);
+        state.jobs += 1;
         state.done = 0;
         self.changed.notify_all();
         drop(state);
@@ -129,7 +129,7 @@ impl Gate {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.errand = None;
+        state.job = None;
         result
     }
 
@@ -164,7 +164,7 @@ impl Gate {
                 // It fails only for a thread that has ended, which is out.
                 let _ = thread.kill(SIGRTMIN());
             }
-            let waited = self.changed.wait_timeout(state, CALL_AGAIN);
+            let waited = self.changed.wait_timeout(state, KICK_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -192,11 +192,11 @@ impl Vcpus {
         self.gate.shut(Wanted::Wait, &self.threads);
     }
 
-    /// Has each vCPU's thread do `errand` while all are held, and does `meanwhile` itself; returns when both are
+    /// Has each vCPU's thread do `job` while all are held, and does `meanwhile` itself; returns when both are
     /// done. To be called only between [`Self::pause`] and [`Self::resume`], of a guest that has not ended: a thread
     /// whose guest has ended does nothing any more.
-    pub fn send<T>(&self, errand: Errand, meanwhile: impl FnOnce() -> T) -> T {
-        self.gate.send(errand, self.threads.len(), meanwhile)
+    pub fn run_job<T>(&self, job: Job, meanwhile: impl FnOnce() -> T) -> T {
+        self.gate.run_job(job, self.threads.len(), meanwhile)
     }
 
     /// Ends the threads.

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU64;
 fn thread(gate: &Arc<Gate>, passed: &Arc<AtomicU64>, idle: Duration) -> JoinHandle<()> {
     let (gate, passed) = (gate.clone(), passed.clone());
     std::thread::spawn(move || {
-        let mut errands = 0;
-        while !matches!(gate.pass(&mut errands), Pass::End) {
+        let mut jobs = 0;
+        while !matches!(gate.pass(&mut jobs), Pass::End) {
             passed.fetch_add(1, Ordering::Relaxed);
             // Unlike `std::thread::sleep`, a signal ends it.
             let time = libc::timespec {

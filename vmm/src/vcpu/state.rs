@@ -3,9 +3,9 @@
 //! Registers are kept as the KVM API lays them out (`Documentation/virt/kvm/api.rst`), which is for good: KVM's
 //! structures grow only at their end, and those here have their full size since long.
 
-use super::VcpuError;
 use super::cpuid;
-use crate::snapshot::raw::{Raw, RawList};
+use super::error::{VcpuError, refused};
+use super::raw::{Raw, RawList};
 use kvm_bindings::{
     CpuId, Msrs, kvm_cpuid_entry2, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
     kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
@@ -54,7 +54,7 @@ pub fn save(
     cpuid: Option<&CpuId>,
     msrs: &[u32],
 ) -> Result<VcpuState, VcpuError> {
-    let refused = |what| super::refused(index, what);
+    let refused = |what| refused(index, what);
     // The multiprocessing state first: asking for it makes KVM take up pending INIT and SIPI.
     let mp_state = vcpu.get_mp_state().map_err(refused("its run state"))?;
     Ok(VcpuState {
@@ -172,7 +172,7 @@ pub(super) fn restore(
     vcpu: &VcpuFd,
     state: &VcpuState,
 ) -> Result<CpuId, VcpuError> {
-    let refused = |what| super::refused(index, what);
+    let refused = |what| refused(index, what);
     let cpuid = state.cpuid().map_err(refused("the saved CPUID"))?;
     vcpu.set_cpuid2(&cpuid)
         .map_err(refused("the saved CPUID"))?;

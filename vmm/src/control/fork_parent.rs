@@ -1,0 +1,147 @@
+//! Copies of the running guest, and being one.
+
+use super::command::{CommandError, Reply, refused};
+use super::controller::Controller;
+use super::lifecycle::Event;
+use crate::fork::clone_file::clone_file;
+use crate::fork::wire::{ChildConnection, ForkPoint};
+use crate::machine::memory::layers::Layers;
+use crate::machine::{Machine, MachineState};
+use crate::process::messages;
+use crate::snapshot::{MemoryState, Snapshot, new_id};
+use resources::{Fork, ForkChild};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+fn failed(why: impl Into<String>) -> CommandError {
+    refused("Fork", why)
+}
+
+/// The parent's side.
+impl Controller {
+    /// Makes the copies that `fork` names. The guest is held for as long as it takes to freeze its memory; if anything
+    /// fails it goes on as before.
+    pub(super) fn fork(&mut self, fork: &Fork) -> Result<Reply, CommandError> {
+        if fork.children.is_empty() {
+            return Err(failed("children: names no process that waits for a copy"));
+        }
+        let children = connect_to_children(&fork.children)?;
+        let images = self.images(&children)?;
+        let machine = self.machine_mut()?;
+        let freezing = machine.prepare_to_freeze();
+        let freezing = freezing.map_err(|e| failed(messages::chain(&e)))?;
+        let started = Instant::now();
+        let was_running = self.pause_machine();
+        let frozen = self.machine_mut().and_then(|machine| {
+            let frozen = machine.freeze(freezing);
+            let frozen = frozen.map_err(|e| failed(messages::chain(&e)))?;
+            copy_drives(&images, &children)?;
+            Ok(frozen)
+        });
+        if was_running {
+            self.resume_machine();
+        }
+        let held = started.elapsed();
+        let (state, layers) = frozen?;
+        let point = self.fork_point(state, layers);
+        let point = point.map_err(|e| failed(e.to_string()))?;
+        for (child, to) in fork.children.iter().zip(&children) {
+            to.send_point(&point, &child.own).map_err(|e| {
+                let path = child.socket.display();
+                failed(format!("the process at {path} did not take its copy: {e}"))
+            })?;
+        }
+        let count = children.len();
+        log::info!("forked {count} times, held for {} us", held.as_micros());
+        self.process
+            .events
+            .publish(Event::Forked { children: count });
+        let answer = json!({
+            "children": count,
+            "held_us": u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
+            "layers": point.layers.0.len(),
+        });
+        Ok(Reply::Json(answer.to_string()))
+    }
+
+    /// The images of the drives that children want copied.
+    fn images(&self, children: &[ChildConnection]) -> Result<BTreeMap<String, File>, CommandError> {
+        let mut images = BTreeMap::new();
+        for (id, _) in children.iter().flat_map(|child| &child.images) {
+            if images.contains_key(id) {
+                continue;
+            }
+            let drive = self.config.drives.iter().find(|d| d.drive_id == *id);
+            let path = drive.and_then(|drive| drive.path_on_host.as_ref());
+            let path = path.ok_or_else(|| failed(format!("the guest has no drive `{id}`")))?;
+            let open = || {
+                let file = File::open(path)?;
+                // What is written already need not be waited for while the guest is held.
+                file.sync_data().map(|()| file)
+            };
+            let file = open().map_err(|e| failed(format!("{}: {e}", path.display())))?;
+            images.insert(id.clone(), file);
+        }
+        Ok(images)
+    }
+
+    fn fork_point(&self, state: MachineState, layers: Layers) -> io::Result<ForkPoint> {
+        let snapshot = Snapshot {
+            id: new_id()?,
+            written_by: env!("CARGO_PKG_VERSION").into(),
+            memory: MemoryState {
+                bytes: self.config.machine_config.mem_bytes(),
+                written: 0,
+                path: std::path::PathBuf::new(),
+                inode: 0,
+                base: None,
+                samples: Vec::new(),
+            },
+            config: self.config.clone(),
+            machine: state,
+        };
+        self.machine().map_or(Ok(()), Machine::seal_layers)?;
+        ForkPoint::new(&snapshot, layers)
+    }
+}
+
+/// Connects to all of `children`, so that they come side by side, and hears what they want.
+fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, CommandError> {
+    let nobody = |child: &ForkChild, e: &io::Error| {
+        let path = child.socket.display();
+        failed(format!("no process waits for a copy at {path}: {e}"))
+    };
+    let mut connected = Vec::with_capacity(children.len());
+    for child in children {
+        let stream = UnixStream::connect(&child.socket).map_err(|e| nobody(child, &e))?;
+        connected.push((child, stream));
+    }
+    let heard = connected.into_iter().map(|(child, stream)| {
+        ChildConnection::receive_hello(stream).map_err(|e| nobody(child, &e))
+    });
+    heard.collect()
+}
+
+/// Makes the images that the children prepared copies of the guest's, which nobody writes to.
+fn copy_drives(
+    images: &BTreeMap<String, File>,
+    children: &[ChildConnection],
+) -> Result<(), CommandError> {
+    for (id, to) in children.iter().flat_map(|child| &child.images) {
+        let Some(from) = images.get(id) else {
+            continue;
+        };
+        clone_file(from, to).map_err(|e| match e.kind() {
+            io::ErrorKind::Unsupported => failed(format!(
+                "drive `{id}`: its file system cannot copy it at once: keep the images of both on one btrfs or XFS, \
+                 or make the drive read-only"
+            )),
+            _ => failed(format!("drive `{id}` cannot be copied: {e}")),
+        })?;
+    }
+    Ok(())
+}

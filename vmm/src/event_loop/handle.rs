@@ -1,0 +1,53 @@
+//! Handles to an event loop: how other threads and the loop's own subscribers reach it.
+
+use devices::virtio::worker::{Loop, Subscriber};
+use event_manager::{SubscriberId, SubscriberOps};
+use std::sync::{Arc, Mutex};
+
+/// Makes the loop behind `endpoint` come round once more.
+pub fn wake(endpoint: &Loop) {
+    if let Err(e) = endpoint.kick() {
+        log::error!("cannot wake the event loop: {e}");
+    }
+}
+
+/// A subscriber that was added to a loop.
+pub struct Added {
+    endpoint: Loop,
+    id: Arc<Mutex<Option<SubscriberId>>>,
+}
+
+/// Adds `subscriber`, which owns what it watches, to the loop behind `endpoint`, from any thread.
+pub fn add(endpoint: &Loop, subscriber: Subscriber) -> Added {
+    let id = Arc::new(Mutex::new(None));
+    let told = id.clone();
+    fire(endpoint, move |ops| {
+        *devices::lock(&told) = Some(ops.add_subscriber(subscriber));
+    });
+    Added {
+        endpoint: endpoint.clone(),
+        id,
+    }
+}
+
+impl Added {
+    /// Takes the subscriber off the loop and drops it, a turn later.
+    pub fn remove(self) {
+        let id = self.id;
+        fire(&self.endpoint, move |ops| {
+            let id = devices::lock(&id).take();
+            if let Some(Err(e)) = id.map(|id| ops.remove_subscriber(id)) {
+                log::error!("cannot leave the event loop: {e}");
+            }
+        });
+    }
+}
+
+fn fire(
+    endpoint: &Loop,
+    call: impl FnOnce(&mut dyn SubscriberOps<Subscriber = Subscriber>) + Send + 'static,
+) {
+    if let Err(e) = endpoint.fire(call) {
+        log::error!("cannot reach the event loop: {e}");
+    }
+}
