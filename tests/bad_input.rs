@@ -1,4 +1,4 @@
-//! What users get wrong: each error names the file and the key and says what to do, and nothing is lost.
+//! Mistakes of users: each error names the file, the key and the remedy, and nothing is lost.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Runs the monitor on `config` and expects `status` and all of `parts` in its message.
+/// Runs the monitor on `config`, and expects `status` and a message with all of `parts`.
 fn refused(config: &Path, status: i32, parts: &[&str]) {
     refused_by(Command::new(bantam()), config, status, parts);
 }
@@ -38,7 +38,7 @@ fn good(dir: &Path) -> Guest {
     Guest::bare(&payload::write(dir, &payload::exit(3))).mem_mib(32)
 }
 
-/// Writes `text` as the configuration and expects it refused.
+/// Writes `text` as the configuration, and expects an error.
 fn bad_text(text: &str, parts: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vm.json");
@@ -145,7 +145,7 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("disk.img");
     fs::write(&image, vec![0; 4096]).unwrap();
-    // A guest that goes on for ever.
+    // A guest that runs for ever.
     let endless = tempfile::tempdir().unwrap();
     let forever = payload::write(endless.path(), &payload::endless("up"));
     let running = |more: serde_json::Value| {
@@ -176,7 +176,7 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
 #[test]
 fn memory_that_cannot_be_mapped() {
     let dir = tempfile::tempdir().unwrap();
-    // More than a process may map with a limit on its addresses.
+    // More than a process with a limited address space can map.
     let config = good(dir.path()).mem_mib(4096);
     let mut limited = Command::new("prlimit");
     limited.args(["--as=2147483648", bantam()]);
@@ -218,7 +218,7 @@ fn a_taken_tap() {
     drop(running.kill());
 }
 
-/// `/dev/kvm` as this test's mount namespace has it.
+/// Returns the monitor's command in a mount namespace with another `/dev/kvm`.
 fn with_kvm(set_up: &str) -> Command {
     let mut command = Command::new("unshare");
     let script = format!("{set_up}; exec \"$@\"");

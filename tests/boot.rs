@@ -1,5 +1,5 @@
-//! The boot matrix: Debian's own kernels, as bzImage and as vmlinux, with 1, 2 and 4 vCPUs, each to user
-//! space with its disk and its network.
+//! The boot matrix: Debian's kernels as bzImage and as vmlinux, with 1, 2 and 4 vCPUs, each to user space with disk and
+//! network.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ mod harness;
 
 use harness::{Guest, announce, needs_kvm, network};
 
-/// Sees the processors, writes and reads back a file with fsync, pings the bridge.
+/// Checks the number of vCPUs, writes and reads a file with fsync, and pings the bridge.
 const SCRIPT: &str = r"
 echo cpus=$(nproc)
 echo release=$(uname -r)
@@ -81,7 +81,7 @@ matrix! {
     backport_vmlinux_4: "backport" "vmlinux" 4;
 }
 
-/// The root file system of the image, on a read-write root device.
+/// The image's root file system on a read-write root device.
 #[test]
 fn a_root_device_is_mounted_and_runs_the_script() {
     needs_kvm();
@@ -98,9 +98,9 @@ fn a_root_device_is_mounted_and_runs_the_script() {
     assert_eq!(ended.value("root"), "ext2/ext3");
 }
 
-/// Memory on both sides of the hole below 4 GiB, and the least there may be.
+/// Memory on both sides of the MMIO gap, and the smallest memory.
 #[test]
-fn memory_past_the_hole_is_the_guest_s() {
+fn memory_beyond_the_mmio_gap_is_usable() {
     needs_kvm();
     announce("boot memory");
     let ended = Guest::cloud()

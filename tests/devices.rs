@@ -1,5 +1,4 @@
-//! What a guest shares with its host besides disk and network: sockets, memory, metadata, limits; and what is
-//! done to it while it runs.
+//! Devices besides disk and network: sockets, memory, metadata, rate limits; and operations on a running guest.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,10 +24,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the other side of a socket may take.
+/// Read and write timeout of sockets.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Loads what the initrd does not.
+/// Loads modules that the initrd does not load.
 const MODULES: &str = "modprobe -a vmw_vsock_virtio_transport virtio_balloon button evdev\n";
 
 fn guest(script: &str) -> Guest {
@@ -37,7 +36,7 @@ fn guest(script: &str) -> Guest {
         .script(&format!("{MODULES}{script}"))
 }
 
-/// Why guests with connections are spared what has them go on elsewhere.
+/// Reason why guests with connections are exempt from moves.
 const CUT: &str = "connections of vsock end when the guest goes on elsewhere";
 
 fn with_vsock(guest: Guest) -> (Guest, PathBuf) {
@@ -46,7 +45,7 @@ fn with_vsock(guest: Guest) -> (Guest, PathBuf) {
     (guest, path)
 }
 
-/// Bytes that no accident repeats.
+/// Bytes with a pattern that shows a loss.
 fn pattern(len: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
@@ -89,7 +88,7 @@ fn vsock_carries_streams_both_ways() {
     echoes(&dial(&path, 5000, PATIENCE), 1 << 20);
     echoes(&dial(&path, 5000, PATIENCE), 1);
 
-    // Nobody listens in the guest: the connection ends without an OK.
+    // Without a listener in the guest the connection ends without an OK.
     let mut refused = patient(UnixStream::connect(&path).unwrap(), PATIENCE);
     writeln!(refused, "CONNECT 4999").unwrap();
     assert_eq!(refused.read(&mut [0; 16]).unwrap(), 0);
@@ -148,7 +147,7 @@ fn vsock_carries_a_thousand_connections_at_once() {
     assert!(ended.console.contains("vsock=many"));
 }
 
-/// Waits until `done`.
+/// Waits until `done` returns true.
 fn eventually(running: &Running, what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -158,7 +157,7 @@ fn eventually(running: &Running, what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
+fn the_balloon_returns_memory_and_deflates_when_the_guest_needs_it() {
     needs_kvm();
     announce("balloon");
     let spared = |guest: Guest| {
@@ -171,7 +170,7 @@ fn the_balloon_gives_memory_back_and_lets_go_when_the_guest_needs_it() {
 }
 
 #[test]
-fn the_balloon_of_a_guest_that_can_be_copied_gives_memory_back() {
+fn the_balloon_of_a_forkable_guest_returns_memory() {
     needs_kvm();
     announce("balloon, forkable");
     let forkable = |guest: Guest| {
@@ -182,7 +181,7 @@ fn the_balloon_of_a_guest_that_can_be_copied_gives_memory_back() {
         )
     };
     gives_memory_back(forkable, |running| {
-        // What is resident is not all that the host has of it.
+        // Resident memory is not all that the host keeps for the guest.
         let fds = fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap();
         let mut fds = fds.map(|fd| fd.unwrap().path());
         let named = |fd: &PathBuf| {
@@ -194,7 +193,7 @@ fn the_balloon_of_a_guest_that_can_be_copied_gives_memory_back() {
     });
 }
 
-/// A guest that `also` is described, of which the host has as much memory as `held` says.
+/// Checks that a guest configured by `also` returns memory, which `held` measures.
 fn gives_memory_back(also: impl Fn(Guest) -> Guest, held: impl Fn(&Running) -> u64) {
     let balloon = json!({
         "amount_mib": 0, "deflate_on_oom": true, "stats_polling_interval_s": 1,
@@ -227,7 +226,7 @@ fn gives_memory_back(also: impl Fn(Guest) -> Guest, held: impl Fn(&Running) -> u
 }
 
 #[test]
-fn a_guest_short_of_memory_takes_it_from_the_balloon() {
+fn a_guest_short_of_memory_deflates_the_balloon() {
     needs_kvm();
     announce("balloon, out of memory");
     let balloon = json!({"amount_mib": 140, "deflate_on_oom": true});
@@ -251,7 +250,7 @@ fn a_guest_short_of_memory_takes_it_from_the_balloon() {
 fn fio_sees_the_limits_of_disks() {
     needs_kvm();
     announce("fio");
-    // Eight at once, so that the limit and not the disk is what they wait for.
+    // Eight requests at once, so that the limit and not the disk is the bottleneck.
     let guest = guest(
         "mount -o ro /dev/disk/by-id/virtio-fio /mnt
          fio() {
@@ -281,15 +280,15 @@ fn fio_sees_the_limits_of_disks() {
     let bytes = json!({"bandwidth": {"size": 1 << 20, "refill_time": 1000}});
     let guest = disk(guest, "bytes", bytes);
     let ended = disk(guest, "none", Value::Null).run().expect(3);
-    // Errors, reads a second, KiB written a second.
+    // Errors, reads per second, KiB written per second.
     let seen = |id: &str| -> Vec<u64> {
         let values = ended.value(id).split(';').map(|n| n.parse().unwrap());
         values.collect()
     };
     let (ops, bytes, none) = (seen("ops"), seen("bytes"), seen("none"));
     assert_eq!((ops[0], bytes[0], none[0]), (0, 0, 0), "{}", ended.console);
-    // In eight seconds a full bucket and what comes into it: nine eighths of the rate. What is under way at the end
-    // is waited for and counted too.
+    // In eight seconds: a full bucket and its refill, nine eighths of the rate. Requests in flight at the end are waited for
+    // and counted, too.
     assert!((30..=52).contains(&ops[1]), "{}", ended.console);
     assert!((700..=1400).contains(&bytes[2]), "{}", ended.console);
     assert!(none[1] > 2 * ops[1], "{}", ended.console);
@@ -336,7 +335,7 @@ fn limits_hold_on_disk_and_network_and_change_while_the_guest_runs() {
         "/drives/limited",
         json!({"drive_id": "limited", "rate_limiter": {"ops": {"size": 0, "refill_time": 0}}}),
     );
-    // The guest waits for this sign.
+    // The guest waits for this signal.
     let file = std::fs::File::options().write(true).open(&image);
     file.unwrap().set_len(8 << 20).unwrap();
     running.api(
@@ -348,11 +347,11 @@ fn limits_hold_on_disk_and_network_and_change_while_the_guest_runs() {
     let ended = running.wait().expect(3);
     assert_eq!(sink.join().unwrap(), 3_000_000);
     let seconds = |key: &str| -> u64 { ended.value(key).parse().unwrap() };
-    // A bucket of 20, then 60 at 20 a second; one of a million bytes, then two at a million a second.
-    // The uptime is cut to whole seconds, and an emulated host may be slow, but not fast.
+    // A bucket of 20, then 60 at 20 per second; a bucket of a million bytes, then two million at a million per second. The
+    // uptime has whole seconds, and an emulated host may be slow, but not fast.
     assert!((2..=10).contains(&seconds("limited")), "{}", ended.console);
     assert!(seconds("free") < seconds("limited"), "{}", ended.console);
-    // What is done to the guest meanwhile takes time, too.
+    // Actions on the guest take time, too.
     let most = if After::current().is_some() { 60 } else { 20 };
     assert!((1..=most).contains(&seconds("sent")), "{}", ended.console);
 }
@@ -413,7 +412,7 @@ fn can_be_locked(path: &Path) -> bool {
 }
 
 #[test]
-fn another_file_takes_a_drive_s_place() {
+fn a_drive_s_file_can_be_replaced() {
     needs_kvm();
     announce("drive swap");
     let guest = guest(
@@ -506,7 +505,7 @@ fn a_pause_stops_the_guest_and_nothing_is_lost() {
 }
 
 #[test]
-fn the_power_button_is_heard() {
+fn the_power_button_shuts_the_guest_down() {
     needs_kvm();
     announce("power button");
     let mut running = guest(
@@ -534,7 +533,7 @@ fn the_power_button_is_heard() {
 fn ctrl_alt_del_reaches_a_stock_kernel() {
     needs_kvm();
     announce("ctrl-alt-del");
-    // The generic kernel has a keyboard driver; as no init of ours listens, the kernel itself reboots.
+    // The generic kernel has a keyboard driver. No init listens, so the kernel itself reboots.
     let mut running = Guest::new("generic", "vmlinuz")
         .root("generic")
         .script(
@@ -550,7 +549,7 @@ fn ctrl_alt_del_reaches_a_stock_kernel() {
 }
 
 #[test]
-fn a_reboot_starts_the_guest_again_in_place() {
+fn a_reboot_boots_the_guest_again_in_the_same_process() {
     needs_kvm();
     announce("reboot in place");
     network::enter(1);
@@ -583,7 +582,7 @@ fn a_reboot_starts_the_guest_again_in_place() {
 }
 
 #[test]
-fn the_console_can_be_attached_to() {
+fn clients_attach_to_the_console() {
     needs_kvm();
     announce("console socket");
     let guest = guest("echo before=attached; read -r line </dev/console; echo got=$line; exit 3")

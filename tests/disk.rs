@@ -1,5 +1,5 @@
-//! Disks: what a guest has flushed survives the monitor's death, a flush reaches the host's disk, a read-only
-//! drive refuses, an image costs what is written. `power_cut.rs` has the death of the host.
+//! Disks: flushed data survives the monitor's death, a flush reaches the host's disk, a read-only drive refuses writes, and an
+//! image uses only the space that was written. `power_cut.rs` tests the death of the host.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use std::process::Command;
 use std::time::Duration;
 
 #[test]
-fn what_was_synced_survives_the_monitor_s_death() {
+fn synced_data_survives_the_monitor_s_death() {
     needs_kvm();
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("data.img");
@@ -28,7 +28,7 @@ fn what_was_synced_survives_the_monitor_s_death() {
         "truncate -s 64M {0}; mkfs.ext4 -q {0}",
         image.display()
     ));
-    // A fixed seed: the moments differ from round to round, not from run to run.
+    // A fixed seed: the moments differ from round to round, but not from run to run.
     let mut moment = 7_u64;
     for round in 0..rounds(3, 20) {
         announce(&format!("disk death round {round}"));
@@ -110,7 +110,7 @@ fn a_read_only_drive_refuses_writes() {
 }
 
 #[test]
-fn a_sparse_image_costs_what_is_written_and_a_discard_gives_it_back() {
+fn a_sparse_image_uses_the_written_space_and_a_discard_frees_it() {
     needs_kvm();
     announce("disk sparse");
     let guest = Guest::cloud();

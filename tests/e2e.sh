@@ -1,26 +1,25 @@
 #!/bin/bash
-# The end-to-end suites on real KVM: builds them, splits the tests over two software hosts (or takes this
-# machine's own KVM), runs each share bounded in time, once more if its host failed, and sums up.
+# Runs the end-to-end suites on real KVM: builds them, splits the tests over two software hosts (or uses this machine's own
+# KVM), runs each share with a time limit, repeats what a failed host left, and prints a summary.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
-# Cargo's words are read below.
+# Cargo's output is parsed below.
 export CARGO_TERM_COLOR=never
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 harness=tests/harness
 out=$PWD/target/e2e
 suites="boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp documents"
-# Any /dev/kvm runs these; here only if named, which shows them on the host's own kernel.
+# The jailer suite runs on any /dev/kvm, so it is run here only if named, on the software host's kernel.
 known="$suites jailer"
 
-# Each kernel in each form, and each form with each number of processors, and boot's other tests.
+# Each kernel in each form, each form with each number of vCPUs, and boot's other tests.
 boots='cloud_bzimage_1\|cloud_vmlinux_2\|generic_bzimage_2\|generic_vmlinux_4\|backport_bzimage_4\|backport_vmlinux_1'
 boots="$boots"'\|^a_root\|^memory'
 
-# words_for [ACTION]: what is run if nothing is named, of tests as they are or after ACTION was done to their guests. Without
-# full counts kernels are not booted in all combinations, and what is repeated is a few that have everything under way
-# between them.
+# words_for [ACTION]: the suites and tests to run if none is named, without or with ACTION on their guests. Without full counts
+# kernels are not booted in all combinations, and a few tests, which together use everything, are repeated after each action.
 words_for() {
     case ${1-},$soak in
         ,0) echo "boot::$boots" "${suites#boot }" ;;
@@ -38,14 +37,14 @@ usage() {
 usage: tests/e2e.sh [--soak] [--after ACTION]... [SUITE[::TEST-PATTERN]]...
 
 Runs the end-to-end suites (boot lifecycle disk network devices bad_input storage guests image snapshot fork seccomp documents), or those named, on real KVM.
-Without any it runs a third of boot's, all of the others', and a few again after each ACTION.
+Without arguments it runs a third of boot's tests, all tests of the others, and a few again after each ACTION.
 
-  --soak          the full counts that take hours on an emulated host, all of boot's, and all that can be after each ACTION
-  --after ACTION  has ACTION done to the guest of each test, again and again while the test goes on: pause (and resume),
-                  restore (in another process, from a snapshot), diff (the same, from differences upon one), fork (the
-                  copy goes on in the guest's place), or all. A test runs once for each. Without suites these are a few
-                  tests, others for each; with --soak all of boot lifecycle disk network devices. What an action has no
-                  meaning for is counted, with the reason
+  --soak          full counts, which take hours on an emulated host: all of boot's tests, and all repetitions after each ACTION
+  --after ACTION  performs ACTION on the guest of each test, again and again while the test runs: pause (and resume), restore (in
+                  another process, from a snapshot), diff (the same with diff snapshots), fork (the child replaces the guest),
+                  or all. Each test runs once per action. Without suites these are a few tests, others for each action; with
+                  --soak all of boot lifecycle disk network devices. Tests for which an action has no meaning are counted, with
+                  the reason
 
 Exit status 0 only if every test ran and passed. Logs are in target/e2e/share-N-ATTEMPT/logs.
 END
@@ -97,15 +96,19 @@ cargo test -p vmm "${targets[@]}" --no-run 2>&1 |
 
 # tests_of WORD [ACTION]: a line for each test of SUITE[::TEST-PATTERN]
 tests_of() {
-    local suite=${1%%::*} pattern= executable
+    local suite=${1%%::*} pattern= executable found
     [ "$suite" = "$1" ] || pattern=${1#*::}
     executable=$(awk -v suite="$suite" '$1 == suite {print $2}' "$out/executables")
     [ -n "$executable" ] || {
         echo "e2e: there is no suite $suite (see --help)" >&2
         exit 2
     }
-    "$executable" --list --format terse | sed -n 's/: test$//p' | grep -e "$pattern" |
-        sed "s,^,$PWD/$executable ,; s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/,; s,$,${2:+ after $2}," || true
+    found=$("$executable" --list --format terse | sed -n 's/: test$//p' | grep -e "$pattern" |
+        sed "s,^,$PWD/$executable ,; s,$PWD//,/,; s,^$PWD/$PWD/,$PWD/,; s,$,${2:+ after $2},") || {
+        echo "e2e: no test of $suite matches '$pattern'" >&2
+        exit 2
+    }
+    printf '%s\n' "$found"
 }
 
 # tests_after [ACTION]
@@ -139,16 +142,15 @@ run_once() {
         "$PWD/$harness/share.sh" "$out/list-$1" >>"$out/output-$1" 2>&1 || true
     case $(cat "$dir/outcome" 2>/dev/null) in
         'status 0') return 0 ;;
-        # share.sh takes its host for wedged.
+        # share.sh reports a wedged host.
         'status 77') return 2 ;;
         status*) return 1 ;;
         *) return 2 ;;
     esac
 }
 
-# run_share N: as run_once, but what a host that failed has left is given to another, and said so.
-# An emulated host wedges in about one of thirty boots with several vCPUs; one that fails three times
-# over is no accident.
+# run_share N: like run_once, but tests that a failed host left go to another, with a message. An emulated host wedges in about
+# one of thirty boots with several vCPUs; three failures in a row are no accident.
 run_share() {
     local attempt status dir
     for attempt in 1 2 3; do
@@ -157,7 +159,7 @@ run_share() {
         [ "$status" = 2 ] || return "$status"
         dir=$out/share-$1-$attempt
         echo "e2e: host $attempt of share $1 failed ($(cat "$dir/outcome" 2>/dev/null || echo 'no outcome')," \
-            "busy with $(cat "$dir/current" 2>/dev/null || echo nothing)): another for what it has left" |
+            "during $(cat "$dir/current" 2>/dev/null || echo nothing)): another host runs the rest" |
             tee -a "$out/output-$1"
         # `ok SUITE::TEST N s` in the results is ` TEST` at the end of a line of the list; TEST may have modules.
         sed -n 's/^ok [^:]*::\(.*\) [0-9]* s$/ \1$/p' "$dir/results" >"$out/done-$1" 2>/dev/null || true
@@ -169,14 +171,14 @@ run_share() {
     return 2
 }
 
-# For the share that has least to do so far: most take about equally long.
+# Each test goes to the share with the least work so far.
 echo "e2e: $total tests on $shares $mode KVM host(s), at most $timeout s each"
 running=()
 for share in $(seq "$shares"); do
     awk -v share="$share" -v shares="$shares" '
         { seconds = 20 }
         / debians_own_disk/ { seconds = 280 }
-        / every_call_is_listed| what_was_synced| disk_and_tcp| restored_twice/ { seconds = 70 }
+        / every_call| synced_data_survives| disk_and_tcp| restored_twice| the_readme/ { seconds = 70 }
         / after / { seconds += 5 }
         /(tcp_arrives|limits_hold).* after / { seconds += 15 }
         {
@@ -197,7 +199,7 @@ for share in $(seq "$shares"); do
     [ "$status" = 0 ] || failed=1
 done
 
-# A test that failed before its host did has failed, whatever it did later.
+# A test that failed before its host failed has failed, even if it passed on the next host.
 ! grep -h '^FAILED' "$out"/share-*/results || failed=1
 passed=$(cat "$out"/share-*/results | grep -c '^ok ' || true)
 echo "e2e: $passed of $total passed on $mode KVM"

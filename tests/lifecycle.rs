@@ -1,4 +1,4 @@
-//! How a guest ends, and what the shell sees of it; the console, with a terminal and without.
+//! How guests end and which status the shell sees; the console with and without a terminal.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,12 +30,12 @@ fn ends(script: &str, status: i32) -> harness::Ended {
 }
 
 #[test]
-fn poweroff_is_0() {
+fn power_off_ends_with_status_0() {
     ends("poweroff -f; sleep 60", 0);
 }
 
 #[test]
-fn reboot_is_0() {
+fn reboot_ends_with_status_0() {
     ends("reboot -f; sleep 60", 0);
 }
 
@@ -47,12 +47,12 @@ fn a_triple_fault_is_a_reset() {
 }
 
 #[test]
-fn a_script_s_status_is_the_monitor_s() {
+fn the_status_of_a_script_is_the_monitor_s() {
     ends("exit 99", 99);
 }
 
 #[test]
-fn a_panic_has_a_status_of_its_own() {
+fn a_panic_ends_with_status_160() {
     let ended = ends("echo c >/proc/sysrq-trigger; sleep 60", 160);
     assert!(ended.console.contains("Kernel panic"), "{}", ended.console);
 }
@@ -64,11 +64,11 @@ fn bare(code: &[u8]) -> harness::Ended {
 }
 
 #[test]
-fn a_payload_sets_3_to_127_and_nothing_else() {
+fn a_payload_sets_statuses_from_3_to_127_only() {
     for status in [3, 42, 127] {
         bare(&payload::exit(status)).expect(status.into());
     }
-    // The others are ignored: the next one counts.
+    // Other statuses are ignored, so the next one counts.
     let mut code = Vec::new();
     for status in [0, 2, 128, 152, 255] {
         code.extend([0xb0, status, 0xe6, 0xf4]);
@@ -79,7 +79,7 @@ fn a_payload_sets_3_to_127_and_nothing_else() {
 
 #[test]
 fn code_kvm_cannot_run_is_an_internal_error() {
-    // mov eax, 0xd0000000; jmp rax: there is neither memory nor a device.
+    // mov eax, 0xd0000000; jmp rax: an address without memory or device.
     let ended = bare(&[0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0]).expect(162);
     assert!(
         ended.messages.contains("internal error"),
@@ -95,7 +95,7 @@ fn output_reaches_a_pipe_and_no_input_is_needed() {
     assert_eq!(bare(&code).expect(9).console, "hello\n");
 }
 
-/// A payload that sends back what it reads: waits for LSR bit 0, in, out.
+/// A payload that echoes its input: waits for LSR bit 0, in, out.
 fn echo() -> Vec<u8> {
     vec![
         0x66, 0xba, 0xfd, 0x03, // mov dx, 0x3fd
@@ -107,7 +107,7 @@ fn echo() -> Vec<u8> {
 }
 
 #[test]
-fn input_from_a_pipe_is_all_the_guest_s() {
+fn input_from_a_pipe_reaches_the_guest_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let guest = Guest::bare(&payload::write(dir.path(), &echo())).mem_mib(32);
     let mut child = Command::new(bantam())
@@ -141,7 +141,7 @@ impl OnTerminal {
         let config = guest.write_config();
         let pty = openpty(None, None).unwrap();
         let (master, slave) = (File::from(pty.master), File::from(pty.slave));
-        // `setsid -c`: the terminal is the session's, and the monitor its foreground.
+        // `setsid -c` makes the terminal the session's, with the monitor in the foreground.
         let child = Command::new("setsid")
             .args(["-c", bantam(), "--no-api", "--config-file"])
             .arg(config)
@@ -228,9 +228,9 @@ fn without_a_terminal_sigterm_kills() {
     running.wait().expect(-(Signal::SIGTERM as i32));
 }
 
-/// A reset again and again: each machine goes as a whole before the next comes, and after five the next waits.
+/// A guest that resets in a loop: each machine is freed before the next is built, and after five resets the next waits.
 #[test]
-fn a_guest_that_starts_again_and_again_waits_and_leaves_nothing_behind() {
+fn a_guest_that_resets_in_a_loop_is_delayed_and_leaks_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut code = payload::print("x");
     // mov al, 0xfe; out 0x64, al; jmp $: a reset through the keyboard controller.
@@ -242,7 +242,7 @@ fn a_guest_that_starts_again_and_again_waits_and_leaves_nothing_behind() {
         .machine(json!({"on_reboot": "restart"}))
         .api()
         .start();
-    // While it waits nothing comes and goes.
+    // Nothing is created or freed while the guest waits.
     let count = |running: &mut harness::Running, lives| {
         running.wait_for(&"x".repeat(lives));
         running.wait_for_messages(&format!("it starts again in {} s", 1 << (lives - 6)), 1);
@@ -254,7 +254,7 @@ fn a_guest_that_starts_again_and_again_waits_and_leaves_nothing_behind() {
     assert!(first[0] > 0 && first[1] > 0);
     assert_eq!(count(&mut running, 8), first, "descriptors and threads");
     assert_eq!(running.console(), "x".repeat(8));
-    // It answers meanwhile, and what it is told lasts.
+    // The API answers meanwhile, and commands have an effect.
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
     let update =
         json!({"drive_id": "data", "rate_limiter": {"ops": {"size": 1, "refill_time": 1}}});

@@ -1,4 +1,4 @@
-//! The network: guests on `br0` reach one another and the host, TCP arrives intact, a tap may go away.
+//! The network: guests on `br0` reach one another and the host, TCP data arrives intact, a tap may be removed.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ fn four_guests_reach_each_other_and_the_host() {
     needs_kvm();
     announce("network four guests");
     network::enter(4);
-    // Each answers pings until the others are through: the last address is the host's.
+    // Each guest answers pings until the others are done. The last address is the host's.
     let script = "
 for peer in 10.99.0.2 10.99.0.3 10.99.0.4 10.99.0.5 10.99.0.1; do
     tries=0
@@ -50,7 +50,7 @@ sleep 1000";
     }
 }
 
-/// A stream that no accident repeats.
+/// A stream that never repeats within a test.
 struct Pattern(u64);
 
 impl Pattern {
@@ -71,7 +71,7 @@ fn tcp_arrives_intact_both_ways() {
     needs_kvm();
     announce("network tcp");
     network::enter(1);
-    // Beside what is done to the guest meanwhile less takes as long.
+    // Actions on the guest take time, so less data takes as long.
     let few = if After::current().is_some() { 6 } else { 16 };
     let mib = u64::from(rounds(few, 1024));
     let (to, out, back) = (listen(), listen(), listen());
@@ -90,7 +90,7 @@ fn tcp_arrives_intact_both_ways() {
         .start();
     let sent = running.meanwhile(|| {
         let sent = send(&to.accept().unwrap().0, mib);
-        // The guest sends on what it receives, so that it need not hold it.
+        // The guest sends what it receives, so that it need not store it.
         let (outward, _) = out.accept().unwrap();
         let (mut inward, _) = back.accept().unwrap();
         let sender = std::thread::spawn(move || send(&outward, mib));
@@ -119,7 +119,7 @@ fn port(listener: &TcpListener) -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Sends `mib` of the pattern; returns their SHA-256.
+/// Sends `mib` MiB of the pattern. Returns their SHA-256.
 fn send(mut stream: &std::net::TcpStream, mib: u64) -> String {
     let mut sum = std::process::Command::new("sha256sum")
         .stdin(std::process::Stdio::piped())
@@ -157,7 +157,7 @@ fn offloads_and_mergeable_buffers_are_negotiated() {
 }
 
 #[test]
-fn a_tap_that_goes_away_does_not_end_the_guest() {
+fn a_removed_tap_does_not_end_the_guest() {
     needs_kvm();
     announce("network tap gone");
     network::enter(1);

@@ -1,7 +1,7 @@
-//! The death of the host: a guest syncs files on a disk that forgets what was not flushed, and the whole software
-//! host is killed at a random moment. What the guest was told is kept must be there.
+//! The death of the host: a guest syncs files on a disk that loses what was not flushed, and the whole software host is killed
+//! at a random moment. Files that the guest reported as synced must exist.
 //!
-//! It starts software hosts itself, on any machine: a hardware one's power is not the test's to cut.
+//! The test starts software hosts on any machine, because it must not cut the power of a hardware host.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,15 +25,15 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// Bytes of the disk.
+/// Size of the disk in bytes.
 const DISK: u64 = 48 << 20;
 
-/// A process group that does not outlive the test.
+/// A process group that ends with the test.
 struct Host(Child);
 
 impl Host {
     fn kill(&mut self) {
-        // The script, after which it leaves no QEMU behind.
+        // The script that leads the group ends its QEMU.
         let group = Pid::from_raw(i32::try_from(self.0.id()).unwrap());
         let _ = killpg(group, Signal::SIGKILL);
         let _ = self.0.wait();
@@ -46,7 +46,7 @@ impl Drop for Host {
     }
 }
 
-/// Boots a host with the disk on `socket`, and in it a guest that writes.
+/// Boots a host with the disk at `socket`, and in it a guest that writes.
 fn start(dir: &Path, socket: &Path, guest: &Guest) -> Host {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/kvm-host.sh");
     let drive = format!(
@@ -126,15 +126,15 @@ fn cut(round: u64) {
 }
 
 #[test]
-fn what_was_synced_survives_the_host_s_death() {
+fn synced_data_survives_the_host_s_death() {
     for round in 0..rounds(2, 20) {
         cut(round.into());
     }
 }
 
-/// The disk of this test does lose what was not flushed: it can tell a monitor that does not flush.
+/// The disk of this test really loses unflushed data, so it would expose a monitor that does not flush.
 #[test]
-fn the_disk_forgets_what_was_not_flushed() {
+fn the_disk_loses_unflushed_data() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("nbd");
     let disk = VolatileDisk::serve(&socket, vec![0; 1 << 20]);

@@ -1,4 +1,4 @@
-//! One request to a monitor's API over its Unix socket.
+//! API requests to a monitor over its Unix socket.
 
 use crate::Failure;
 use serde_json::Value;
@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two tries to connect.
+/// Time between two attempts to connect.
 const PAUSE: Duration = Duration::from_micros(20);
 
-/// Waits until somebody accepts at `socket`.
+/// Waits until `socket` accepts a connection.
 pub fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     let started = Instant::now();
     loop {
@@ -26,7 +26,7 @@ pub fn connect(socket: &Path) -> Result<UnixStream, Failure> {
     }
 }
 
-/// The body of the answer to one request, which must succeed; `null` is no body. The connection stays.
+/// Sends one request, which must succeed, and returns the body of the answer. `null` means no body. The connection stays open.
 pub fn call(
     stream: &mut UnixStream,
     method: &str,
@@ -60,7 +60,7 @@ pub fn call(
     }
 }
 
-/// Bytes of the body that `head` announces.
+/// Returns the content length in `head`.
 fn length(head: &str) -> usize {
     let mut headers = head.lines().filter_map(|line| line.split_once(':'));
     let found = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));

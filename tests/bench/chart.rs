@@ -1,4 +1,4 @@
-//! The tables as bars, each table to its own scale.
+//! Draws tables as bar charts, each to its own scale.
 
 use crate::report::{Entry, Table, figure};
 
@@ -9,7 +9,7 @@ const BAR: f64 = 18.0;
 const STEP: f64 = 24.0;
 const HEADING: f64 = 34.0;
 
-/// An SVG of the medians.
+/// Returns an SVG of the medians.
 pub fn svg(tables: &[Table]) -> String {
     let mut body = String::new();
     let mut y = 8.0;
@@ -30,7 +30,7 @@ pub fn svg(tables: &[Table]) -> String {
                 y += STEP;
                 continue;
             };
-            // However short, it is there.
+            // Every bar is visible.
             let len = (median / longest.max(f64::MIN_POSITIVE) * BARS).max(1.0);
             let colour = if index == 0 { "#c2410c" } else { "#94a3b8" };
             body += &format!(

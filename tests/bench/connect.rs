@@ -1,4 +1,4 @@
-//! The time from starting a monitor's process to its API's socket that accepts: what an orchestrator waits for.
+//! Time from starting a monitor's process until its API socket accepts: the wait of an orchestrator.
 
 use crate::Failure;
 use crate::monitors::{Kind, Monitor};
@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The share of the best peer's time that is aimed at.
+/// Target, as a share of the best peer's time.
 const AIM: f64 = 1.0;
-/// Between two tries: small against what is measured, and lets the monitor have the processor.
+/// Time between two attempts, small against the measured times. It leaves the processor to the monitor.
 const PAUSE: Duration = Duration::from_micros(20);
 
-/// Measures it for monitors that have the API.
+/// Measures the monitors that have the API.
 pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Table {
     let with_api = |m: &&Monitor| matches!(m.kind, Kind::Bantam | Kind::Firecracker);
     let monitors: Vec<Monitor> = monitors.iter().filter(with_api).cloned().collect();

@@ -1,7 +1,7 @@
-//! How often KVM returned to the monitor over a boot: to user space, and to reset or power-off.
+//! Number of returns from KVM_RUN during a boot, to user space and to reset or power-off.
 //!
-//! Counted by strace where KVM is real, on the host that kvm-host.sh provides: a count does not drift
-//! there, as time does. A thread's trace has a file of its own, so that no call is split in two lines.
+//! strace counts them on the host with real KVM that kvm-host.sh provides. Counts do not drift there, as times do. Each
+//! thread is traced to a file of its own, so that no call is split into two lines.
 
 use crate::monitors::{Guest, Monitor};
 use crate::process::Running;
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A boot, also of the monitor with the most exits, traced, on an emulated host.
+/// Time limit for a traced boot on an emulated host, also of the monitor with the most exits.
 const PATIENCE: Duration = Duration::from_secs(400);
 const AIM: f64 = 210.0;
-/// What the guest's init writes first.
+/// First output of the guest's init.
 const INIT: &str = "bantam-guest: init after";
-/// `reboot -f` and `poweroff -f`, as `bantam.script=` takes them.
+/// `reboot -f` and `poweroff -f`, encoded for `bantam.script=`.
 const REBOOT: &str = "cmVib290IC1m";
 const POWER_OFF: &str = "cG93ZXJvZmYgLWY=";
 
@@ -65,10 +65,10 @@ pub fn measure(monitors: &[Monitor], boots: usize, out: &Path) -> Result<Table, 
     })
 }
 
-/// The file in the KVM host's directory: a line is a name, a tab, and a count or a reason.
+/// File in the KVM host's directory. A line has a name, a tab, and a count or a reason.
 const RESULTS: &str = "exits";
 
-/// Counts, on the machine this runs on.
+/// Counts on this machine.
 pub fn count_here(monitors: &[Monitor], boots: usize) -> Result<(), Failure> {
     let dir = std::env::var_os("BANTAM_KVM_DIR").ok_or("this runs under kvm-host.sh only")?;
     let dir = PathBuf::from(dir);
@@ -82,7 +82,7 @@ pub fn count_here(monitors: &[Monitor], boots: usize) -> Result<(), Failure> {
             };
             println!("{}: {result}", monitor.name);
             results += &format!("{}\t{result}\n", monitor.name);
-            // Each time, should the host not live to see the next.
+            // Written after each monitor, in case the host fails before the next.
             fs::write(dir.join(RESULTS), &results)?;
         }
     }
@@ -104,7 +104,7 @@ fn count(monitor: &Monitor, dir: &Path) -> Result<usize, Failure> {
         args: format!("console=ttyS0 quiet bantam.script={script}"),
         mem_mib: 256,
     };
-    // In memory there, and not on a share of another machine's.
+    // In memory, not on a share of another machine.
     let traces = tempfile::tempdir()?;
     let prefix = traces.path().join("trace");
     let untraced = monitor.command(&guest, traces.path())?;
@@ -134,7 +134,7 @@ fn count(monitor: &Monitor, dir: &Path) -> Result<usize, Failure> {
     Ok(returns)
 }
 
-/// Whether a line of strace's is a KVM_RUN that came back, be it with EINTR.
+/// Returns true if a line of strace's output is a KVM_RUN that returned, including EINTR.
 fn is_return(line: &str) -> bool {
     let result = line.rsplit_once(" = ").map(|(_, result)| result);
     line.contains("KVM_RUN") && result.is_some_and(|result| !result.starts_with('?'))

@@ -1,4 +1,4 @@
-//! What a restore takes of the kernel at least: the calls of KVM that make a VM with a state, and nothing else.
+//! The floor of a restore: the KVM calls that create a VM with a state, and nothing else.
 
 use crate::Failure;
 use kvm_bindings::{
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vm_memory::{FileOffset, MmapRegion};
 
 const TSS: usize = 0xfffb_d000;
-/// Registers that every KVM takes: the time-stamp counter, the system calls' and the memory types'.
+/// MSRs that every KVM accepts: time-stamp counter, system calls, memory types.
 const MSRS: [u32; 8] = [
     0x10,
     0x174,
@@ -29,7 +29,7 @@ const IRQCHIPS: [u32; 3] = [
     KVM_IRQCHIP_IOAPIC,
 ];
 
-/// Times it for one vCPU with `bytes` of memory, mapped privately from the file `memory`.
+/// Measures the calls for one vCPU with `bytes` of memory, mapped privately from the file `memory`.
 #[expect(
     unsafe_code,
     reason = "KVM is given memory, and reads a state of its own size"
@@ -51,17 +51,17 @@ pub fn once(memory: &Path, bytes: usize) -> Result<Duration, Failure> {
         memory_size: region.size().try_into()?,
         userspace_addr: region.as_ptr() as u64,
     };
-    // SAFETY: the range is mapped for longer than there is the VM, and nobody refers to it.
+    // SAFETY: the mapping outlives the VM, and nothing refers to it.
     unsafe { vm.set_user_memory_region(slot)? };
     vm.set_tss_address(TSS)?;
     vm.create_irq_chip()?;
     let vcpu = vm.create_vcpu(0)?;
     vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
-    // What a vCPU has at first is a state like any other.
+    // The initial state of a vCPU is a state like any other.
     vcpu.set_mp_state(vcpu.get_mp_state()?)?;
     vcpu.set_regs(&vcpu.get_regs()?)?;
     vcpu.set_sregs(&vcpu.get_sregs()?)?;
-    // SAFETY: KVM reads no more than this, for features that a process asks for are not asked for.
+    // SAFETY: KVM reads no more than this structure, because no dynamically enabled feature was requested.
     unsafe { vcpu.set_xsave(&vcpu.get_xsave()?)? };
     vcpu.set_xcrs(&vcpu.get_xcrs()?)?;
     vcpu.set_debug_regs(&vcpu.get_debug_regs()?)?;

@@ -1,4 +1,4 @@
-//! Copies of a running guest: how long it is held, and what a copy takes.
+//! Forks of a running guest: the length of the pause, and the cost of a child.
 
 use crate::api::{call, connect};
 use crate::monitors::{Kind, Monitor};
@@ -11,36 +11,36 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where memory is interpreted, 4 GiB take a while to be touched.
+/// Time limit. A guest that KVM interprets takes long to touch 4 GiB.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Time for a copy's threads to come to rest.
+/// Time for a child's threads to settle.
 const REST: Duration = Duration::from_millis(300);
-/// Touched, and how often it is measured.
+/// Touched memory, and number of measurements.
 const SIZES: [(&str, u64, usize); 3] = [
     ("128 MiB touched", 128, 9),
     ("512 MiB touched", 512, 9),
     ("4 GiB touched", 4096, 5),
 ];
-/// Copies of one guest, how much it has touched, and how often they are made.
+/// Children of one guest, its touched memory, and number of measurements.
 const COPIES: usize = 100;
 const COPIED_MIB: u64 = 64;
 const ROUNDS: usize = 5;
-/// How often a guest that writes is copied.
+/// Forks of a guest that writes.
 const WRITING_ROUNDS: usize = 9;
-/// Between two copies of a guest that writes: it goes through all of its pages meanwhile.
+/// Time between two forks of a guest that writes, in which it touches all of its pages.
 const WRITES: Duration = Duration::from_millis(700);
-/// Memory that is there besides.
+/// Additional memory of the guest.
 const SPARE_MIB: u64 = 64;
 const LOW_MIB: u64 = 3072;
 const HIGH_START_MIB: u64 = 4096;
-/// The payload lies below.
+/// Memory below this belongs to the payload.
 const FIRST_MIB: u64 = 4;
 const HELD_AIM: f64 = 2.0;
 const WAITING_AIM: f64 = 150.0;
 const NOTHING_AIM: f64 = 400.0;
 const PRIVATE_AIM: f64 = 0.6;
 
-/// Measures it for Bantam.
+/// Measures Bantam.
 pub fn measure(monitors: &[Monitor], out: &Path) -> Result<Vec<Table>, Failure> {
     let bantam = monitors.iter().find(|m| m.kind == Kind::Bantam);
     let bantam = bantam.ok_or("Bantam is not here")?;
@@ -169,7 +169,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// One that has touched `mib`, and goes on writing to its console.
+    /// Starts a guest that has touched `mib` and writes to its console.
     fn start_busy(bantam: &Monitor, mib: u64, dir: &Path) -> Result<Self, Failure> {
         let low = (FIRST_MIB + mib).min(LOW_MIB);
         let mut ranges = vec![(FIRST_MIB << 20, low << 20)];
@@ -186,7 +186,7 @@ impl Guest {
         Self::start(bantam, kernel, &touch, COPIED_MIB, dir)
     }
 
-    /// One that can be copied.
+    /// Starts a forkable guest.
     fn start(
         bantam: &Monitor,
         kernel: PathBuf,
@@ -208,7 +208,7 @@ impl Guest {
         command.arg(&file).arg("--api-sock").arg(&socket);
         let (mut running, _) = Running::start(&mut command, Stdio::piped(), dir, PATIENCE)?;
         running.wait_for_mark()?;
-        // It is not to wait for a reader of its marks.
+        // The guest must not wait for a reader of its marks.
         running.read_on();
         Ok(Self { running, socket })
     }
@@ -222,7 +222,7 @@ impl Guest {
         Ok(serde_json::from_str(&answer)?)
     }
 
-    /// How long it is held for one copy, in milliseconds.
+    /// Returns the pause for one child in milliseconds.
     fn held_for_one(&self, bantam: &Monitor, dir: &Path) -> Result<f64, Failure> {
         let child = Child::start(bantam, dir, 0)?;
         child.wait_for_socket()?;
@@ -239,7 +239,7 @@ struct Child {
 }
 
 impl Child {
-    /// Processes that wait for copies.
+    /// Starts processes that wait for children.
     fn start_all(bantam: &Monitor, dir: &Path) -> Result<Vec<Self>, Failure> {
         let started = (0..COPIES).map(|index| Self::start(bantam, dir, index));
         let children = started.collect::<Result<Vec<_>, _>>()?;
@@ -252,7 +252,7 @@ impl Child {
         children.try_for_each(|child| child.running.wait_for_mark().map(drop))
     }
 
-    /// A process that is to wait for a copy.
+    /// Starts a process that waits for a child.
     fn start(bantam: &Monitor, dir: &Path, index: usize) -> Result<Self, Failure> {
         let dir = dir.join(format!("child-{index}"));
         fs::create_dir_all(&dir)?;

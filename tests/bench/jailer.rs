@@ -1,6 +1,6 @@
-//! What the jailer adds to a start: from its exec to the exec of the monitor, and the system calls of that.
+//! The jailer's share of a start: time and system calls from its exec to the exec of the monitor.
 //!
-//! Run as root, in a network and mounts of this thread's own.
+//! Runs as root, in network and mount namespaces of this thread.
 
 use crate::Failure;
 use crate::monitors::{Kind, Monitor};
@@ -13,17 +13,17 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Milliseconds that are aimed at.
+/// Target in milliseconds.
 const TIME_AIM: f64 = 5.0;
-/// System calls that are aimed at.
+/// Target in system calls.
 const CALLS_AIM: f64 = 500.0;
 const UID: u32 = 64_190;
 
-/// A way to be started: what it is called, and its flags.
+/// A way to start: its name and its flags.
 struct Way {
     name: &'static str,
     flags: &'static [&'static str],
-    /// Whether the jailer prepares an image, a tap and a bridge, all there but the tap.
+    /// True if the jailer prepares an image, a tap and a bridge, of which only the tap is missing.
     guest: bool,
 }
 
@@ -61,7 +61,7 @@ const WAYS: [Way; 5] = [
     },
 ];
 
-/// Measures it for Bantam.
+/// Measures Bantam.
 pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Vec<Table> {
     let bantam = monitors.iter().find(|m| m.kind == Kind::Bantam);
     let mut entries = WAYS.map(|way| (Entry::new(way.name), Entry::new(way.name)));
@@ -115,7 +115,7 @@ fn in_own_host(
     Ok(())
 }
 
-/// What jailers are tried on.
+/// The host of the measured jailers.
 struct Host {
     jailer: PathBuf,
     bantam: PathBuf,
@@ -161,7 +161,7 @@ impl Host {
         })
     }
 
-    /// The arguments that start the monitor by `way`, which tells its version and ends.
+    /// Returns the arguments that start the monitor by `way`, which prints its version and ends.
     fn arguments(&self, way: &Way) -> Vec<String> {
         let mut words = vec!["--id".to_owned(), way.name.replace(' ', "-")];
         words.extend(["--exec-file".into(), self.bantam.display().to_string()]);
@@ -205,7 +205,7 @@ impl Host {
         }
     }
 
-    /// Milliseconds more than without the jailer.
+    /// Returns the milliseconds that the jailer adds.
     fn added(&self, way: &Way) -> Result<f64, Failure> {
         let alone = self.speaks(Command::new(&self.bantam).arg("--version"))?;
         let jailed = self.speaks(Command::new(&self.jailer).args(self.arguments(way)))?;
@@ -229,7 +229,7 @@ impl Host {
             return Err(running.explain("it failed under strace"));
         }
         let trace = fs::read_to_string(&trace)?;
-        // What other threads are at then comes back no more.
+        // Calls of other threads that are unfinished at the exec do not return.
         let calls = trace
             .lines()
             .filter(|line| line.contains('(') && !line.contains("resumed>"));

@@ -1,23 +1,23 @@
-//! `make bench`: Bantam measured side by side with the other monitors of this machine.
+//! `make bench`: measures Bantam side by side with the other monitors of this machine.
 //!
-//! run.sh builds and starts this program. It prints tables and writes them, with a chart, to a
-//! directory. Nothing here fails because a figure is bad: it reports, and tests judge nothing by time.
+//! run.sh builds and starts this program. It prints tables and writes them, with a chart, to a directory. It reports
+//! figures and never fails because of one.
 //!
 //! | file | subject |
 //! |---|---|
-//! | `monitors` | which monitors there are, and how each is told of the same guest |
-//! | `payload` | kernels that say when their first instruction ran |
-//! | `process` | running a monitor, bounded in time |
+//! | `monitors` | the monitors of this machine, and their command lines for the same guest |
+//! | `payload` | kernels that signal their first instruction |
+//! | `process` | runs a monitor with a time limit |
 //! | `startup` | exec to first guest instruction |
 //! | `connect` | exec to an API that accepts |
-//! | `jailer` | what the jailer adds, and its system calls |
-//! | `exits` | returns from the guest over a boot, on real KVM |
-//! | `memory` | resident memory and the binary's size |
-//! | `restore` `floor` | a snapshot to a guest that runs, and what that takes of the kernel at least |
-//! | `touch` | what a restored guest's first touch of its memory costs |
-//! | `fork` | copies of a running guest |
+//! | `jailer` | time and system calls of the jailer |
+//! | `exits` | returns from the guest during a boot, on real KVM |
+//! | `memory` | resident memory and binary size |
+//! | `restore` `floor` | from a snapshot to a running guest, and the least that the kernel needs for it |
+//! | `touch` | first touch of a restored guest's memory |
+//! | `fork` | forks of a running guest |
 //! | `api` | requests to a monitor |
-//! | `report` `chart` | tables, and the picture of them |
+//! | `report` `chart` | tables and the chart |
 
 mod api;
 mod chart;
@@ -41,10 +41,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Why something could not be measured, in words.
+/// The reason why something could not be measured.
 pub type Failure = Box<dyn std::error::Error>;
 
-/// What can be measured.
+/// The subjects to measure.
 const SUBJECTS: [&str; 8] = [
     "startup", "connect", "restore", "fork", "jailer", "exits", "memory", "size",
 ];
@@ -65,7 +65,7 @@ struct Options {
     rounds: usize,
     boots: usize,
     subjects: Vec<String>,
-    /// This is the part that runs on the KVM host.
+    /// True in the process that runs on the KVM host.
     on_kvm_host: bool,
 }
 
@@ -87,7 +87,7 @@ impl Options {
                 "--boots" => options.boots = value()?.parse()?,
                 "--only" => options.subjects = value()?.split(',').map(str::to_owned).collect(),
                 "--count-exits-here" => options.on_kvm_host = true,
-                // Cargo's own, for a test harness.
+                // Cargo passes this to a test harness.
                 "--bench" => {}
                 _ => return Err(format!("unknown option {argument}\n{USAGE}").into()),
             }
@@ -110,13 +110,13 @@ impl Options {
     }
 }
 
-/// The top of the checkout.
+/// Returns the top directory of the checkout.
 pub fn project() -> PathBuf {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     top.unwrap_or(Path::new(".")).to_owned()
 }
 
-/// A file of the guest image.
+/// Returns the path of a file of the guest image.
 pub fn image(name: &str) -> Result<PathBuf, Failure> {
     let dir = std::env::var_os("BANTAM_GUEST_DIR")
         .map_or_else(|| project().join("target/guest"), PathBuf::from);
@@ -190,7 +190,7 @@ fn measure(options: &Options, monitors: &[Monitor], out: &Path) -> Result<Vec<Ta
     Ok(tables)
 }
 
-/// What was compared, and on what.
+/// Describes the host and the monitors.
 fn about(monitors: &[Monitor]) -> String {
     let mut lines = vec![format!("Host: {}", host())];
     for monitor in monitors {

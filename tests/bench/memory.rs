@@ -1,4 +1,4 @@
-//! What a monitor takes beside its guest: resident memory, and its binary on the disk.
+//! Memory and size of a monitor: resident memory without its guest's, and the size of its binary.
 
 use crate::monitors::Monitor;
 use crate::payload::number;
@@ -11,15 +11,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Time for a monitor's threads to come to rest once its guest runs.
+/// Time for a monitor's threads to settle once its guest runs.
 const REST: Duration = Duration::from_millis(300);
-/// A mapping of so much is the guest's memory, of which there is 128 MiB.
+/// Size in KiB from which a mapping counts as the guest's memory, which has 128 MiB.
 const GUEST_MAPPING_KIB: u64 = 100 << 10;
 const ROUNDS: usize = 5;
 const RESIDENT_AIM_MIB: f64 = 2.5;
 const BINARY_AIM_MB: f64 = 3.0;
 
-/// Peak resident memory of each monitor, its guest's own pages taken off.
+/// Measures the peak resident memory of each monitor without its guest's pages.
 pub fn resident(monitors: &[Monitor], out: &Path) -> Result<Table, Failure> {
     let guest = startup::small_guest(out)?;
     let mut entries: Vec<Entry> = monitors.iter().map(|m| Entry::new(m.name)).collect();
@@ -63,14 +63,14 @@ fn peak_mib(process: u32) -> Result<f64, Failure> {
     Ok(f64::from(u32::try_from(peak.saturating_sub(guest))?) / 1024.0)
 }
 
-/// The value of the first line `name:   1234 kB`.
+/// Returns the value of the first line `name:   1234 kB`.
 pub fn kib_of(text: &str, name: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.split_once(':'));
     let (_, value) = values.find(|(key, _)| *key == name)?;
     value.split_whitespace().next()?.parse().ok()
 }
 
-/// Sizes of the binaries, stripped.
+/// Measures the sizes of the stripped binaries.
 pub fn binaries(monitors: &[Monitor], out: &Path) -> Result<Table, Failure> {
     let mut entries = Vec::new();
     for monitor in monitors {
@@ -106,7 +106,7 @@ pub fn binaries(monitors: &[Monitor], out: &Path) -> Result<Table, Failure> {
     })
 }
 
-/// Whether an ELF file asks for no loader.
+/// Returns true if an ELF file needs no dynamic loader.
 fn is_static(path: &Path) -> Result<bool, Failure> {
     const PT_INTERP: u64 = 3;
     let elf = fs::read(path)?;

@@ -1,8 +1,8 @@
-//! The monitors of this machine, and how each is told of the same guest.
+//! The monitors of this machine, and their command lines for the same guest.
 //!
-//! All get the same: one vCPU, no drive, no interface, a serial console on standard output. What is
-//! switched off in one (seccomp filters, a control socket) is switched off in all that have it, and
-//! each has the faster of its ways: QEMU its microvm without option ROMs and old timers.
+//! All get one vCPU, no drive, no interface, and a serial console on standard output. What is switched off in one monitor
+//! (seccomp filters, a control socket) is switched off in all that have it. Each is started in its fastest way: QEMU with its
+//! microvm, without option ROMs and legacy timers.
 
 use crate::Failure;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Which monitor, for what differs.
+/// The monitors, where they differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Bantam,
@@ -36,7 +36,7 @@ pub struct Guest {
     pub mem_mib: u32,
 }
 
-/// Kind, name, the variable that names its program, and what that is called on PATH.
+/// Kind, name, environment variable with the program's path, and name of the program on PATH.
 const KNOWN: [(Kind, &str, &str, &str); 4] = [
     (Kind::Bantam, "Bantam", "BANTAM", "bantam"),
     (
@@ -54,7 +54,7 @@ const KNOWN: [(Kind, &str, &str, &str); 4] = [
     (Kind::Qemu, "QEMU microvm", "QEMU", "qemu-system-x86_64"),
 ];
 
-/// Bantam, and the peers that are there.
+/// Finds Bantam and the peers that are installed.
 pub fn find() -> Result<Vec<Monitor>, Failure> {
     let mut found = Vec::new();
     for (kind, name, variable, program) in KNOWN {
@@ -85,7 +85,7 @@ fn on_path(program: &str) -> Option<PathBuf> {
 }
 
 impl Monitor {
-    /// The command that runs `guest`; `dir` is for files of its own.
+    /// Returns the command that runs `guest`. `dir` is for its files.
     pub fn command(&self, guest: &Guest, dir: &Path) -> Result<Command, Failure> {
         let mut command = Command::new(&self.program);
         match self.kind {
@@ -94,7 +94,7 @@ impl Monitor {
                 command.arg(self.config_file(guest, dir)?);
             }
             Kind::Firecracker => {
-                // Its messages go to the console's place.
+                // Messages would be mixed with the console.
                 command.args(["--no-api", "--no-seccomp", "--level", "Error"]);
                 command
                     .arg("--config-file")
@@ -112,7 +112,7 @@ impl Monitor {
             }
             Kind::Qemu => {
                 let machine = "microvm,acpi=on,pit=off,pic=off,rtc=off,x-option-roms=off";
-                // The one bit of a host's that KVM offers and then refuses where it interprets.
+                // A feature of the host that an interpreting KVM offers and then refuses.
                 let cpu = "host,-arch-capabilities";
                 command.args(["-machine", machine, "-accel", "kvm", "-cpu", cpu]);
                 command.args(["-nodefaults", "-no-user-config", "-no-reboot"]);
@@ -128,7 +128,7 @@ impl Monitor {
         Ok(command)
     }
 
-    /// The JSON that Bantam and Firecracker both read.
+    /// Returns the JSON that Bantam and Firecracker both read.
     fn config_file(&self, guest: &Guest, dir: &Path) -> Result<PathBuf, Failure> {
         let mut boot = serde_json::json!({
             "kernel_image_path": guest.kernel,
@@ -147,7 +147,7 @@ impl Monitor {
         Ok(path)
     }
 
-    /// What it says of itself.
+    /// Returns the monitor's version.
     pub fn version(&self) -> String {
         let output = Command::new(&self.program).arg("--version").output();
         let text = output.map(|output| output.stdout).unwrap_or_default();
@@ -155,23 +155,23 @@ impl Monitor {
         text.lines().next().unwrap_or("unknown").trim().to_owned()
     }
 
-    /// The variable that names its program.
+    /// Returns the environment variable with the program's path.
     pub fn variable(&self) -> &'static str {
         let known = KNOWN.iter().find(|(kind, ..)| *kind == self.kind);
         known.map_or("", |(_, _, variable, _)| variable)
     }
 
-    /// Whether every version of it takes the kernel as Debian ships it.
+    /// Returns true if every version of the monitor boots Debian's bzImage.
     pub fn boots_bzimage(&self) -> bool {
         self.kind != Kind::Firecracker
     }
 
-    /// Whether it starts the guest anew at a reset instead of ending.
+    /// Returns true if the monitor boots the guest again at a reset instead of ending.
     pub fn goes_on_at_reset(&self) -> bool {
         self.kind == Kind::CloudHypervisor
     }
 
-    /// Its name as part of a file's.
+    /// Returns the name for use in file names.
     pub fn file_stem(&self) -> OsString {
         format!("{:?}", self.kind).into()
     }

@@ -1,14 +1,14 @@
-//! Kernels that tell when their first instruction ran: by one byte on the serial port.
+//! Kernels that signal their first instruction by a byte on the serial port.
 //!
-//! Either a kernel of nothing else, or a real one whose entry points were overwritten, so that all the
-//! loading is real. They run on any `/dev/kvm`, also one that interprets its guests.
+//! A kernel is either nothing else, or a real one with overwritten entry points, so that all of the loading is real. The kernels
+//! run on any `/dev/kvm`, also on one that interprets guests.
 
 use crate::Failure;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The byte. It is no ASCII, so that no monitor's message has it.
+/// The byte. It is not ASCII, so that no monitor's message contains it.
 pub const MARK: u8 = 0xa5;
 
 /// `mov dx, 0x3f8; mov al, MARK; out dx, al; hlt; jmp .-1`, the same in 32-bit and 64-bit mode.
@@ -33,9 +33,8 @@ const MAP_FIFTH: [u8; 58] = [
     0x8b, 0x1b, 0x48, 0x81, 0xe3, 0, 0xf0, 0xff, 0xff, 0x48, 0xc7, 0x43, 0x20, 3, 0, 0x20, 0,
 ];
 
-/// Adds one to a byte of each page from 16 MiB to 48 MiB, and says the mark after it, for ever: `mov edi, 0x1000000`;
-/// `inc byte [rdi]; add edi, 4096; cmp edi, 0x3000000; jb` back to the first of these; the mark; a wait; `jmp`
-/// to the start.
+/// Increments a byte in each page from 16 MiB to 48 MiB and then writes the mark, for ever: `mov edi, 0x1000000`;
+/// `inc byte [rdi]; add edi, 4096; cmp edi, 0x3000000; jb` back to `inc`; the mark; a delay; `jmp` to the start.
 const TOUCHING: [u8; 40] = [
     0xbf, 0x00, 0x00, 0x00, 0x01, // mov edi, 0x1000000
     0xfe, 0x07, // inc byte [rdi]
@@ -48,7 +47,7 @@ const TOUCHING: [u8; 40] = [
     0xe9, 0xd8, 0xff, 0xff, 0xff, // jmp
 ];
 
-/// Where the small kernel is loaded and entered.
+/// Load address and entry point of the small kernel.
 const ENTRY: u64 = 0x10_0000;
 const HEADER_LEN: u64 = 64;
 const PROGRAM_HEADER_LEN: u64 = 56;
@@ -57,17 +56,17 @@ const PT_NOTE: u32 = 4;
 /// XEN_ELFNOTE_PHYS32_ENTRY: the PVH entry point.
 const NOTE_PHYS32_ENTRY: u32 = 18;
 const NOTE_OWNER: &[u8] = b"Xen\0";
-/// Two headers end here.
+/// Offset of the code after two headers.
 const CODE_OFFSET: u64 = HEADER_LEN + 2 * PROGRAM_HEADER_LEN;
 const NOTE_LEN: u64 = 20;
 
-/// Writes an ELF kernel of the mark alone, with an entry in 64-bit mode and a PVH entry; returns its path.
+/// Writes an ELF kernel that only writes the mark, with a 64-bit entry and a PVH entry. Returns its path.
 pub fn write_small(dir: &Path) -> Result<PathBuf, Failure> {
     write(dir, &CODE)
 }
 
-/// Writes an ELF kernel that touches each page of `ranges` of addresses and then writes the mark again and again;
-/// returns its path. It must be entered in 64-bit mode, with the first 4 GiB mapped; the fifth it maps itself.
+/// Writes an ELF kernel that touches each page of `ranges` of addresses and then writes the mark for ever. Returns its path. It must
+/// be entered in 64-bit mode with the first 4 GiB mapped; it maps the fifth itself.
 pub fn write_busy(dir: &Path, ranges: &[(u64, u64)]) -> Result<PathBuf, Failure> {
     let mut code = Vec::new();
     if ranges.iter().any(|(_, end)| *end > 4 << 30) {
@@ -84,12 +83,12 @@ pub fn write_busy(dir: &Path, ranges: &[(u64, u64)]) -> Result<PathBuf, Failure>
     write(dir, &code)
 }
 
-/// Writes an ELF kernel that goes through 32 MiB before each mark, and waits after it; returns its path.
+/// Writes an ELF kernel that touches 32 MiB before each mark, and waits after it. Returns its path.
 pub fn write_touching(dir: &Path) -> Result<PathBuf, Failure> {
     write(dir, &TOUCHING)
 }
 
-/// Compiles a kernel that idles between its marks; returns its path.
+/// Compiles a kernel that idles between marks. Returns its path.
 pub fn build_idle(dir: &Path) -> Result<PathBuf, Failure> {
     let kernel = dir.join("idle");
     let script = crate::project().join("tests/guest/build.sh");
@@ -100,7 +99,7 @@ pub fn build_idle(dir: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// An ELF kernel of `code`.
+/// Returns an ELF kernel with `code`.
 fn write(dir: &Path, code: &[u8]) -> Result<PathBuf, Failure> {
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     elf.extend([2, 0, 62, 0]); // executable, x86-64
@@ -136,7 +135,7 @@ fn write(dir: &Path, code: &[u8]) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// Copies an ELF kernel, marked at its ELF entry and its PVH entry.
+/// Copies an ELF kernel and overwrites its ELF entry and its PVH entry.
 pub fn mark_elf(kernel: &Path, marked: &Path) -> Result<(), Failure> {
     let mut elf = fs::read(kernel)?;
     let mut entries = vec![number::<8>(&elf, 24)?];
@@ -162,7 +161,7 @@ pub fn mark_elf(kernel: &Path, marked: &Path) -> Result<(), Failure> {
     Ok(fs::write(marked, elf)?)
 }
 
-/// The PVH entry, if the notes at `offset` have one.
+/// Returns the PVH entry if the notes at `offset` have one.
 fn pvh_entry(elf: &[u8], offset: u64, len: u64) -> Result<Option<u64>, Failure> {
     let mut at = usize::try_from(offset)?;
     let end = at + usize::try_from(len)?;
@@ -180,8 +179,8 @@ fn pvh_entry(elf: &[u8], offset: u64, len: u64) -> Result<Option<u64>, Failure> 
     Ok(None)
 }
 
-/// Copies a bzImage, marked where each of its boot protocols enters it (Linux, Documentation/arch/x86/boot.rst):
-/// in real mode after the header, in 32-bit and in 64-bit mode.
+/// Copies a bzImage and overwrites the entries of its boot protocols (Linux, Documentation/arch/x86/boot.rst): real mode after
+/// the header, 32-bit and 64-bit mode.
 pub fn mark_bzimage(kernel: &Path, marked: &Path) -> Result<(), Failure> {
     let mut image = fs::read(kernel)?;
     if image.get(0x202..0x206) != Some(b"HdrS") {
@@ -200,7 +199,7 @@ pub fn mark_bzimage(kernel: &Path, marked: &Path) -> Result<(), Failure> {
     Ok(fs::write(marked, image)?)
 }
 
-/// The `N`-byte little-endian number at `offset`.
+/// Returns the `N`-byte little-endian number at `offset`.
 pub fn number<const N: usize>(bytes: &[u8], offset: usize) -> Result<u64, Failure> {
     let found = bytes.get(offset..).and_then(|rest| rest.first_chunk::<N>());
     let found = found.ok_or("the file is too short")?;

@@ -1,4 +1,4 @@
-//! Runs a monitor, bounded in time, and ends it.
+//! Runs a monitor with a time limit, and ends it.
 
 use crate::Failure;
 use crate::payload::MARK;
@@ -14,17 +14,17 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// A monitor, with what it started, in a process group that dies with this.
+/// A monitor and its children, in a process group that ends with this program.
 pub struct Running {
     child: Child,
     messages: PathBuf,
-    /// Dropping it calls the watchdog off.
+    /// Dropping it stops the watchdog.
     _watched: mpsc::Sender<()>,
 }
 
 impl Running {
-    /// Starts `command` with its standard output going to `output` and its messages to a file in `dir`; it is
-    /// killed after `patience`. Returns also the moment before it was started.
+    /// Starts `command` with its standard output to `output` and its messages to a file in `dir`. It is killed after `patience`.
+    /// Also returns the time before the start.
     pub fn start(
         command: &mut Command,
         output: Stdio,
@@ -54,7 +54,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until the guest's mark comes, among whatever else the monitor writes.
+    /// Waits for the guest's mark in the monitor's output.
     pub fn wait_for_mark(&mut self) -> Result<Instant, Failure> {
         let output = self.child.stdout.as_mut().ok_or("no pipe")?;
         let mut bytes = [0; 4096];
@@ -71,7 +71,7 @@ impl Running {
         }
     }
 
-    /// Waits until the monitor writes anything.
+    /// Waits for any output of the monitor.
     pub fn wait_for_word(&mut self) -> Result<Instant, Failure> {
         let output = self.child.stdout.as_mut().ok_or("no pipe")?;
         match output.read(&mut [0])? {
@@ -80,7 +80,7 @@ impl Running {
         }
     }
 
-    /// Throws away what the monitor writes from here on.
+    /// Discards the monitor's further output.
     pub fn read_on(&mut self) {
         if let Some(mut output) = self.child.stdout.take() {
             std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
@@ -91,7 +91,7 @@ impl Running {
         Ok(self.child.wait()?)
     }
 
-    /// `what`, and the end of what the monitor said.
+    /// Returns `what` with the end of the monitor's messages.
     pub fn explain(&self, what: &str) -> Failure {
         let said = fs::read(&self.messages).unwrap_or_default();
         let said = String::from_utf8_lossy(&said).into_owned();
@@ -112,8 +112,8 @@ impl Drop for Running {
     }
 }
 
-/// Kills the process group after `patience`, unless what it returns is dropped before. It sleeps all the
-/// while, so that it costs what is being timed nothing.
+/// Kills the process group after `patience`, unless the returned sender is dropped before. The thread sleeps, so that it does
+/// not disturb the measurement.
 fn watchdog(group: Arc<AtomicI32>, patience: Duration) -> mpsc::Sender<()> {
     let (watched, called_off) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,37 +1,37 @@
-//! What was measured, as tables for the terminal and for a page.
+//! Results as tables, for the terminal and for a page.
 
-/// What is aimed at.
+/// A target.
 #[derive(Clone, Copy, Debug)]
 pub enum Aim {
-    /// Of the best peer's median, in the same run.
+    /// A share of the best peer's median in the same run.
     ShareOfBestPeer(f64),
-    /// In the table's unit.
+    /// A value in the table's unit.
     AtMost(f64),
-    /// More than the yardstick's median, in the table's unit.
+    /// A difference to the yardstick's median, in the table's unit.
     OverYardstick(f64),
 }
 
-/// One measure of all monitors, the first of which is Bantam; or of Bantam in several cases.
+/// One measure of all monitors, with Bantam first; or of Bantam in several cases.
 #[derive(Debug)]
 pub struct Table {
     pub title: String,
     pub unit: &'static str,
-    /// How it was measured.
+    /// Method of measurement.
     pub note: String,
     pub entries: Vec<Entry>,
-    /// The entries are cases, and none is a peer of another. An aim is each one's.
+    /// True if the entries are cases of Bantam instead of peers. A target applies to each.
     pub cases: bool,
     pub aims: Vec<Aim>,
 }
 
-/// A monitor's samples.
+/// Samples of a monitor.
 #[derive(Debug)]
 pub struct Entry {
     pub name: &'static str,
     pub remark: String,
     samples: Vec<f64>,
     out: bool,
-    /// It is no monitor.
+    /// True if it is not a monitor.
     yardstick: bool,
 }
 
@@ -46,7 +46,7 @@ impl Entry {
         }
     }
 
-    /// What others are held against without being a peer of theirs.
+    /// Creates an entry for comparison that is no peer.
     pub fn yardstick(name: &'static str) -> Self {
         Self {
             yardstick: true,
@@ -59,7 +59,7 @@ impl Entry {
         self.samples.sort_by(f64::total_cmp);
     }
 
-    /// Says why there is nothing to compare.
+    /// Records why there are no samples.
     pub fn leave_out(&mut self, why: &str) {
         self.out = true;
         self.remark = why.to_owned();
@@ -80,7 +80,7 @@ impl Entry {
         Some((lower + upper) / 2.0)
     }
 
-    /// The first and the last tenth's border.
+    /// Returns the 10th and 90th percentile.
     fn spread(&self) -> Option<(f64, f64)> {
         let tenth = self.samples.len() / 10;
         let last = self.samples.len().checked_sub(tenth + 1)?;
@@ -119,7 +119,7 @@ impl Table {
         self.entries.iter().map(row).collect()
     }
 
-    /// What was aimed at, and whether it was met; nothing if that is to be held against something that is not here.
+    /// Returns the targets with whether they were met. A target without its reference is left out.
     fn verdicts(&self) -> Vec<String> {
         let ours = if self.cases { self.entries.len() } else { 1 };
         let ours: Vec<_> = self.entries.iter().take(ours).map(Entry::median).collect();
@@ -152,7 +152,7 @@ impl Table {
         self.aims.iter().filter_map(verdict).collect()
     }
 
-    /// For the terminal.
+    /// Returns the table for the terminal.
     pub fn text(&self) -> String {
         let mut lines = vec![self.title.clone()];
         for row in std::iter::once(HEADINGS.map(str::to_owned)).chain(self.rows()) {
@@ -181,7 +181,7 @@ impl Table {
     }
 }
 
-/// All tables as a page.
+/// Returns all tables as a page.
 pub fn markdown(tables: &[Table], about: &str) -> String {
     let mut text = "# Bantam and its peers\n\n![chart](report.svg)\n\n".to_owned();
     for line in about.lines() {
@@ -193,7 +193,7 @@ pub fn markdown(tables: &[Table], about: &str) -> String {
     text
 }
 
-/// A ratio, small ones with the figures that matter.
+/// Formats a ratio.
 fn ratio_of(ratio: f64) -> String {
     match ratio {
         r if r >= 0.1 => format!("{r:.2}"),
@@ -201,7 +201,7 @@ fn ratio_of(ratio: f64) -> String {
     }
 }
 
-/// With three figures, or all there are before the point.
+/// Formats a number with three digits, or all digits before the point.
 pub fn figure(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),

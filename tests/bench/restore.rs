@@ -1,4 +1,4 @@
-//! From a snapshot to a guest that runs: asked for by the API, and from the start of a process.
+//! Time from a snapshot to a running guest: by an API request, and from the start of a process.
 
 use crate::api::{call, connect};
 use crate::monitors::{Kind, Monitor};
@@ -15,16 +15,16 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MEM_MIB: u64 = 128;
-/// What is aimed at, of what the best peer takes in the same run.
+/// Target, as a share of the best peer's time in the same run.
 const SHARE_AIM: f64 = 0.5;
-/// Milliseconds that are aimed at: half of what Firecracker took when this was begun, and over what the kernel takes.
+/// Target in milliseconds.
 const LOAD_AIM: f64 = 3.4;
 const FLOOR_AIM: f64 = 1.0;
 const START_AIM: f64 = 4.25;
-/// How long a monitor that has answered may take until it waits again.
+/// Time in which a monitor becomes idle after an answer.
 const REST: Duration = Duration::from_millis(5);
 
-/// Where the snapshot of a monitor lies.
+/// The snapshot of a monitor.
 struct Saved {
     dir: PathBuf,
 }
@@ -39,13 +39,13 @@ impl Saved {
     }
 }
 
-/// Measures it for the monitors that restore.
+/// Measures the monitors that can restore.
 pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Table>, Failure> {
     let restores = |m: &&Monitor| m.kind != Kind::Qemu;
     let monitors: Vec<Monitor> = monitors.iter().filter(restores).cloned().collect();
     let out = out.join("restore");
     fs::create_dir_all(&out)?;
-    // A peer that cannot save here is left out of what follows.
+    // A peer that cannot save on this host is left out.
     let mut unsaved = Vec::new();
     for monitor in &monitors {
         match save(monitor, &saved(monitor, &out)) {
@@ -116,7 +116,7 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Ta
     ])
 }
 
-/// The beginning of what a monitor said.
+/// Returns the beginning of a monitor's messages.
 fn in_short(why: &Failure) -> String {
     let words = why.to_string();
     let words: Vec<_> = words.split_whitespace().collect();
@@ -132,7 +132,7 @@ fn saved(monitor: &Monitor, out: &Path) -> Saved {
     }
 }
 
-/// A monitor that serves its API at a socket, which is free before.
+/// Starts a monitor with its API at a socket, which is removed first.
 fn serving(monitor: &Monitor, saved: &Saved) -> Result<(Command, PathBuf), Failure> {
     let socket = saved.dir.join("api.sock");
     free(&socket)?;
@@ -197,8 +197,8 @@ fn save(monitor: &Monitor, saved: &Saved) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From the process's start to the answer, and from the request to it; that of a monitor which has done with its start and
-/// waits, if it is to `rest`.
+/// Returns the times from the process's start and from the request to the answer. With `rest` the monitor is idle before
+/// the request.
 fn load(monitor: &Monitor, saved: &Saved, rest: bool) -> Result<(Duration, Duration), Failure> {
     let (mut command, socket) = serving(monitor, saved)?;
     let (running, started) = Running::start(&mut command, Stdio::null(), &saved.dir, PATIENCE)?;

@@ -1,4 +1,4 @@
-//! The time from starting the monitor's process to its guest's first instruction.
+//! Time from starting the monitor's process to its guest's first instruction.
 
 use crate::monitors::{Guest, Monitor};
 use crate::process::Running;
@@ -9,10 +9,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The share of the best peer's time that is aimed at.
+/// Target, as a share of the best peer's time.
 const AIM: f64 = 0.8;
 
-/// Measures it with a kernel of nothing, and with Debian's in both its forms.
+/// Measures a minimal kernel, and Debian's kernel in both forms.
 pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Table>, Failure> {
     let small = payload::write_small(out)?;
     let vmlinux = out.join("vmlinux-marked");
@@ -54,7 +54,7 @@ pub fn measure(monitors: &[Monitor], rounds: usize, out: &Path) -> Result<Vec<Ta
     Ok(tables)
 }
 
-/// Times `once` for each monitor in turn, in milliseconds.
+/// Measures `once` for each monitor in turn, in milliseconds.
 pub fn interleaved(
     monitors: &[Monitor],
     rounds: usize,
@@ -63,7 +63,7 @@ pub fn interleaved(
     let mut entries: Vec<Entry> = monitors.iter().map(|m| Entry::new(m.name)).collect();
     for round in 0..=rounds {
         let mut order: Vec<_> = monitors.iter().zip(&mut entries).collect();
-        // Nobody always runs after the same neighbour.
+        // The order rotates, so that no monitor always follows the same one.
         let first = round % order.len().max(1);
         order.rotate_left(first);
         for (monitor, entry) in order {
@@ -88,7 +88,7 @@ fn once(monitor: &Monitor, guest: &Guest, out: &Path) -> Result<Duration, Failur
     Ok(marked - started)
 }
 
-/// The guest of one byte of output, of which `memory` looks at the monitor.
+/// Returns the guest of one byte of output, which `memory` uses, too.
 pub fn small_guest(out: &Path) -> Result<Guest, Failure> {
     Ok(Guest {
         kernel: payload::write_small(out)?,

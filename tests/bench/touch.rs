@@ -1,5 +1,4 @@
-//! What it costs a restored guest to touch its memory for the first time: with its working set brought in beside its
-//! running, and without.
+//! First touch of a restored guest's memory, with and without prefetching.
 
 use crate::api::{call, connect};
 use crate::monitors::{Kind, Monitor};
@@ -15,10 +14,10 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(20);
 const MEM_MIB: u64 = 128;
 const ROUNDS: usize = 10;
-/// How long the first restore records, in milliseconds: until it is held.
+/// Recording time of the first restore in milliseconds, which the pause ends earlier.
 const RECORD_MS: u64 = 60_000;
 
-/// Measures it for Bantam.
+/// Measures Bantam.
 pub fn measure(monitors: &[Monitor], out: &Path) -> Result<Vec<Table>, Failure> {
     let bantam = monitors.iter().find(|m| m.kind == Kind::Bantam);
     let bantam = bantam.ok_or("Bantam is not here")?;
@@ -33,7 +32,7 @@ pub fn measure(monitors: &[Monitor], out: &Path) -> Result<Vec<Table>, Failure> 
     ];
     let entries = || modes.map(|(name, _)| Entry::new(name));
     let (mut faults, mut times) = (entries(), entries());
-    // The first one records.
+    // The first restore records.
     restore(bantam, &dir, &prefetch)?;
     for _ in 0..ROUNDS {
         for (index, (name, prefetch)) in modes.iter().enumerate() {
@@ -74,7 +73,7 @@ pub fn measure(monitors: &[Monitor], out: &Path) -> Result<Vec<Table>, Failure> 
     ])
 }
 
-/// A monitor that serves its API at a socket, which is free before.
+/// Starts a monitor with its API at a socket, which is removed first.
 fn serving(bantam: &Monitor, dir: &Path) -> Result<(Running, PathBuf), Failure> {
     let socket = dir.join("api.sock");
     let _ = fs::remove_file(&socket);
@@ -85,7 +84,7 @@ fn serving(bantam: &Monitor, dir: &Path) -> Result<(Running, PathBuf), Failure> 
     Ok((running, socket))
 }
 
-/// Saves a guest that has written to all of it.
+/// Saves a guest that has written to all of its memory.
 fn save(bantam: &Monitor, dir: &Path) -> Result<(), Failure> {
     let kernel = payload::write_touching(dir)?;
     let _ = fs::remove_file(dir.join("memory.workingset"));
@@ -106,7 +105,7 @@ fn save(bantam: &Monitor, dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Until all was touched, and the page faults of the vCPU's thread.
+/// Returns the time until all memory was touched, and the page faults of the vCPU thread.
 fn restore(bantam: &Monitor, dir: &Path, prefetch: &Value) -> Result<(Duration, u32), Failure> {
     let (mut running, socket) = serving(bantam, dir)?;
     let api = &mut connect(&socket)?;
@@ -116,12 +115,12 @@ fn restore(bantam: &Monitor, dir: &Path, prefetch: &Value) -> Result<(Duration, 
     });
     call(api, "PUT", "/snapshot/load", &load)?;
     let started = Instant::now();
-    // It was saved after a mark; the next comes when all was touched.
+    // The guest was saved after a mark. The next mark comes when all memory was touched.
     let took = running.wait_for_mark()? - started;
     let faults = vcpu_faults(running.id())?;
     let recorded = dir.join("memory.workingset");
     if !prefetch.is_null() && !recorded.exists() {
-        // A pause is the end of what is recorded.
+        // A pause ends the recording.
         call(api, "PATCH", "/vm", &json!({"state": "Paused"}))?;
         while !recorded.exists() {
             if started.elapsed() > PATIENCE {
@@ -133,7 +132,7 @@ fn restore(bantam: &Monitor, dir: &Path, prefetch: &Value) -> Result<(Duration, 
     Ok((took, faults))
 }
 
-/// Page faults of the thread of the vCPU of `process`.
+/// Returns the page faults of the vCPU thread of `process`.
 fn vcpu_faults(process: u32) -> Result<u32, Failure> {
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         let stat = fs::read_to_string(task?.path().join("stat"))?;

@@ -1,6 +1,6 @@
-//! Chance that is the same each time.
+//! Reproducible pseudo-random numbers.
 
-/// Numbers that look like chance, the same each time (xorshift64).
+/// Pseudo-random numbers (xorshift64), the same in each run.
 pub struct Chance(pub u64);
 
 impl Chance {

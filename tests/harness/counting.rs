@@ -1,14 +1,14 @@
-//! A Linux guest that counts on its console and on its disk, reads back what it wrote, and tells at its end whether its
-//! processors stood still unasked and whether its network works. Port 5000 of its vsock echoes. Whatever is done to it meanwhile, no number may be lost
-//! or said twice.
+//! A Linux guest that counts on its console and on its disk and reads back what it wrote. At its end it reports whether its
+//! vCPUs stalled and whether its network works. Port 5000 of its vsock echoes. Whatever happens to it meanwhile, no number
+//! may be lost or repeated.
 //!
-//! It ends by powering off, not by its exit port: after a restore KVM says of the guest's task-state segment that it is
-//! busy, as processors do, and the emulation of software hosts then denies user space every port.
+//! It powers off instead of using the exit port: after a restore KVM reports the guest's task-state segment as busy, as
+//! processors do, and the emulation of software hosts then denies user space every port.
 
 use super::{Ended, Guest, network};
 use std::path::Path;
 
-/// Counts to `last`, with the kernel `flavour` and the disk `data` at `image`, or with one of its own.
+/// A guest that counts to `last`, with the kernel `flavour` and the disk `data` at `image`, or one of its own.
 pub fn guest(flavour: &str, last: u32, image: Option<&Path>) -> Guest {
     let guest = Guest::new(flavour, "vmlinuz").root(flavour);
     let written = serde_json::json!({"cache_type": "Writeback"});
@@ -37,7 +37,7 @@ pub fn guest(flavour: &str, last: u32, image: Option<&Path>) -> Guest {
         ))
 }
 
-/// The numbers that it said.
+/// Returns the numbers on the console.
 pub fn numbers(console: &str) -> Vec<u32> {
     let counts = console
         .lines()
@@ -45,7 +45,7 @@ pub fn numbers(console: &str) -> Vec<u32> {
     counts.map(|n| n.trim_end().parse().unwrap()).collect()
 }
 
-/// Checks what a guest said that went from `first` to `last`.
+/// Checks the console of a guest that counted from `first` to `last`.
 pub fn check(console: &str, first: u32, last: u32) {
     let expected: Vec<_> = (first..=last).collect();
     assert_eq!(numbers(console), expected, "{console}");
@@ -55,7 +55,7 @@ pub fn check(console: &str, first: u32, last: u32) {
     }
 }
 
-/// [`check`] of one that was never another.
+/// Like [`check`], for a guest that was never restored or forked.
 pub fn check_ended(ended: &Ended, last: u32) {
     check(&ended.console, 1, last);
 }

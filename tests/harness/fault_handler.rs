@@ -1,6 +1,5 @@
-//! A process that gives guest memory page by page, as the compatible monitor's users write them: it listens at a
-//! socket, gets the memory's layout and a userfaultfd(2), and copies pages from a memory file. Here it is a
-//! thread of the test.
+//! A page fault handler as Firecracker's users write them: it listens at a socket, receives the memory layout and a
+//! userfaultfd(2), and copies pages from a memory file. Here it is a thread of the test.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
@@ -33,25 +32,25 @@ struct UffdioCopy {
     copy: i64,
 }
 
-/// What a handler did.
+/// The work of a handler.
 #[derive(Debug)]
 pub struct Served {
-    /// What the monitor said.
+    /// The monitor's message.
     pub layout: Value,
-    /// Where pages were given, as offsets in the file.
+    /// Copied pages, as offsets in the file.
     pub given: BTreeSet<u64>,
-    /// Pages that the monitor gave back.
+    /// Pages that the monitor removed.
     pub removed: u64,
 }
 
-/// One that works.
+/// A running handler.
 pub struct Handler {
     thread: Option<JoinHandle<Served>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Handler {
-    /// Gives the pages of `memory` to who connects to `socket`.
+    /// Serves the pages of `memory` to the monitor that connects to `socket`.
     pub fn start(socket: &Path, memory: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let stop = Arc::<AtomicBool>::default();
@@ -63,7 +62,7 @@ impl Handler {
         }
     }
 
-    /// Ends it, whose monitor has ended.
+    /// Ends the handler after its monitor has ended.
     pub fn finish(mut self) -> Served {
         self.stop.store(true, Ordering::Release);
         self.thread.take().unwrap().join().unwrap()
@@ -138,7 +137,7 @@ impl Served {
             copy: 0,
         };
         loop {
-            // SAFETY: the kernel reads `len` bytes of the page and puts them where the monitor has nothing.
+            // SAFETY: the kernel reads `len` bytes of the page and copies them to memory that the monitor has not mapped yet.
             let done = unsafe { ioctl_with_mut_ref(faults, UFFDIO_COPY, &mut copy) };
             match std::io::Error::last_os_error().raw_os_error() {
                 Some(libc::EAGAIN) if done != 0 => {}

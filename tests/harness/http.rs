@@ -1,4 +1,4 @@
-//! Requests to the API, a connection for each.
+//! API requests, one connection each.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the socket may take to be there, and an answer to come.
+/// Time limit for the socket to appear, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connects, as soon as somebody listens.
+/// Connects as soon as the socket has a listener.
 pub fn connect(socket: &Path) -> UnixStream {
     let start = Instant::now();
     loop {
@@ -21,12 +21,12 @@ pub fn connect(socket: &Path) -> UnixStream {
     }
 }
 
-/// Sends a request; returns the status and the body of the answer.
+/// Sends a request. Returns the status and the body of the answer.
 pub fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (u16, String) {
     ask_over(connect(socket), method, path, body).unwrap()
 }
 
-/// [`ask`] over a connection whose other side may go away.
+/// Like [`ask`], over a connection whose other side may close.
 pub fn ask_over(
     mut stream: UnixStream,
     method: &str,
@@ -40,7 +40,7 @@ pub fn ask_over(
     };
     let request = format!("{method} {path} HTTP/1.1\r\n{length}\r\n{body}");
     stream.write_all(request.as_bytes())?;
-    // The connection ends with the answer when nothing more can be asked.
+    // No further request follows, so the connection ends with the answer.
     stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -1,9 +1,9 @@
-//! A guest that writes files and says which are kept, and the check that they are.
+//! A guest that writes files and reports which are synced, and the check that these exist.
 
 use super::sh;
 use std::path::Path;
 
-/// Appends numbered files for ever, each said to be kept once it is.
+/// Script that appends numbered files for ever and reports each when it is synced.
 pub const WRITER: &str = r"
 mkdir -p /run/mnt && mount /dev/disk/by-id/virtio-data /run/mnt || exit 9
 n=$(ls /run/mnt | grep -c ^file)
@@ -14,7 +14,7 @@ while :; do
 done
 ";
 
-/// How many files `console` says are kept.
+/// Returns the files that `console` reports as synced.
 pub fn kept(console: &str) -> Vec<u64> {
     let lines = console
         .lines()
@@ -24,11 +24,11 @@ pub fn kept(console: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Fails unless every file `console` says is kept is in `image` with its contents, after the journal was
-/// replayed, and `e2fsck` finds nothing else to mend.
+/// Fails unless every file that `console` reports is in `image` with its contents after a journal replay, and `e2fsck`
+/// finds nothing else to repair.
 pub fn check(image: &Path, console: &str) {
     let image = image.display();
-    // 1: errors corrected, as a replayed journal and orphans are.
+    // Status 1: errors were corrected, such as a replayed journal and orphans.
     sh(&format!("e2fsck -p {image} >/dev/null || [ $? -le 1 ]"));
     sh(&format!("e2fsck -fn {image}"));
     for n in kept(console) {

@@ -1,8 +1,8 @@
-//! The mode of `e2e.sh --after`: while a test goes on, its guest is paused, or goes on in another process, again and again;
-//! first as soon as its script begins. The test must not notice.
+//! The mode of `e2e.sh --after`: while a test runs, its guest is paused or moved to another process, again and again, the first
+//! time as soon as its script begins. The test must not notice.
 //!
-//! What has no meaning for a check is said in the test, with a reason that is printed and counted. Any other guest to
-//! which nothing was done fails its test.
+//! A test says which actions have no meaning for it; the reasons are printed and counted. Any other guest without an
+//! action fails its test.
 
 use super::{Guest, Running, http, network, read, rounds, write_script};
 use serde_json::{Value, json};
@@ -11,23 +11,23 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the guest runs in between, and after the first time.
+/// Time between two actions.
 const BETWEEN: Duration = Duration::from_secs(3);
 const AT_FIRST: Duration = Duration::from_secs(1);
-/// How long the guest stands still in a pause.
+/// Length of a pause.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long it runs between a snapshot and the difference to it.
+/// Time between a snapshot and the diff that follows.
 const DIFFERENCE: Duration = Duration::from_secs(1);
-/// How long the monitor of a guest that ends may take to follow it.
+/// Time limit for the monitor of a guest that has ended.
 const END: Duration = Duration::from_secs(10);
 
-/// What the script says first.
+/// First output of the script.
 const BEGUN: &str = "lifecycle=begun";
 
-/// Bytes by which the drive of the script grows to have it go on; it begins with fewer.
+/// Growth of the script's drive in bytes that releases the script, which is shorter before.
 const GROWTH: u64 = 512;
 
-/// What the script begins with on a drive of `sectors`: it says so, and waits until the drive has grown.
+/// Returns the first lines of a script on a drive of `sectors`: they report the beginning and wait until the drive grows.
 fn beginning(sectors: u64) -> String {
     format!(
         "echo {BEGUN}; lifecycle=/sys/block/$(basename $(readlink /dev/disk/by-id/virtio-script))/size
@@ -35,24 +35,24 @@ fn beginning(sectors: u64) -> String {
     )
 }
 
-/// What is done to guests.
+/// An action on a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// It stands still for a moment.
+    /// Pause and resume.
     Pause,
-    /// It is saved, and goes on from there in another process.
+    /// Save, and restore in another process.
     Restore,
-    /// The same, from differences upon a snapshot.
+    /// The same, with diff snapshots.
     Diff,
-    /// It is copied, and the copy goes on in its place.
+    /// Fork; the child replaces the parent.
     Fork,
 }
 
-/// Those after which the guest is another process's.
+/// The actions that move the guest to another process.
 pub const ELSEWHERE: [After; 3] = [After::Restore, After::Diff, After::Fork];
 
 impl After {
-    /// What is done in this run, if anything.
+    /// Returns the action of this run, if there is one.
     pub fn current() -> Option<Self> {
         match std::env::var("BANTAM_AFTER").as_deref() {
             Err(_) | Ok("") => None,
@@ -65,17 +65,17 @@ impl After {
     }
 }
 
-/// What a test says is not done to its guest.
+/// Actions from which a test exempts its guest.
 #[derive(Default)]
 pub struct Spared {
-    /// Nothing at all is, for this reason.
+    /// No action at all, for this reason.
     all: Option<&'static str>,
-    /// Nothing is after the start, for this reason.
+    /// No action after the start, for this reason.
     later: Option<&'static str>,
 }
 
 impl Guest {
-    /// Spares the guest `actions`, for a reason that is printed.
+    /// Exempts the guest from `actions`, for a reason that is printed.
     pub fn not_after(mut self, actions: &[After], why: &'static str) -> Self {
         if After::current().is_some_and(|current| actions.contains(&current)) {
             self.spared.all = Some(why);
@@ -83,7 +83,7 @@ impl Guest {
         self
     }
 
-    /// Has `actions` done only when its script begins, for a reason that is printed.
+    /// Restricts `actions` to the beginning of the script, for a reason that is printed.
     pub fn only_at_the_start(mut self, actions: &[After], why: &'static str) -> Self {
         if After::current().is_some_and(|current| actions.contains(&current)) {
             self.spared.later = Some(why);
@@ -91,7 +91,7 @@ impl Guest {
         self
     }
 
-    /// What is to be done to the guest, which gets what that needs.
+    /// Returns the action for the guest, and configures the guest for it.
     pub(super) fn schedule(&mut self) -> Schedule {
         let Some(action) = After::current() else {
             return Schedule::default();
@@ -135,21 +135,21 @@ impl Guest {
     }
 }
 
-/// What is done to a guest, and was.
+/// The actions on a guest: pending and done.
 #[derive(Default)]
 pub struct Schedule {
     action: Option<After>,
-    /// How often still.
+    /// Remaining actions.
     left: u32,
     done: u32,
-    /// When next; not known before the script begins.
+    /// Time of the next action; unknown before the script begins.
     due: Option<Instant>,
-    /// Under which names the test knows the images of a copy's drives.
+    /// Names that the test knows for the images of a child's drives.
     images: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Schedule {
-    /// Fails if the guest was to have something done to it and nothing was.
+    /// Fails if the guest should have had an action and had none.
     pub(super) fn check(&self) {
         if let Some(action) = self.action {
             println!("lifecycle: {action:?} {} times", self.done);
@@ -157,9 +157,9 @@ impl Schedule {
         }
     }
 
-    /// The exit status of a monitor, with that of the script in place of none where the guest could not give it: after a
-    /// restore KVM says of the guest's task-state segment that it is busy, as processors do, and the emulation of
-    /// software hosts then denies user space every port; `userland` powers off instead.
+    /// Returns the exit status of a monitor, or that of the script where the guest could not report it: after a restore KVM
+    /// reports the guest's task-state segment as busy, as processors do, and the emulation of software hosts then denies user
+    /// space every port; `userland` powers off instead.
     pub(super) fn status(&self, status: i32, console: &str) -> i32 {
         let elsewhere = self.action.is_some_and(|a| ELSEWHERE.contains(&a));
         let software = std::env::var("BANTAM_KVM_MODE").as_deref() == Ok("software");
@@ -177,7 +177,7 @@ impl Schedule {
 }
 
 impl Running {
-    /// Does what is due to the guest; whether something was.
+    /// Performs a due action. Returns true if it did.
     pub(super) fn tend(&mut self) -> bool {
         let Some(action) = self.schedule.action else {
             return false;
@@ -186,7 +186,7 @@ impl Running {
             None => self.console().contains(BEGUN),
             Some(due) => self.schedule.left > 0 && due <= Instant::now(),
         };
-        // One that has ended is looked at by who waits for it.
+        // Whoever waits for a guest that has ended looks at it.
         if !due || self.child.try_wait().unwrap().is_some() {
             return false;
         }
@@ -201,7 +201,7 @@ impl Running {
         let done = done.and_then(|()| if first { self.go_ahead() } else { Ok(()) });
         match done {
             Ok(()) => self.schedule.done += 1,
-            // It may have ended meanwhile.
+            // The guest may have ended meanwhile.
             Err(why) => {
                 while self.child.try_wait().unwrap().is_none() {
                     assert!(
@@ -219,7 +219,7 @@ impl Running {
         true
     }
 
-    /// Has the script go on from its beginning.
+    /// Lets the script continue from its beginning.
     fn go_ahead(&self) -> Result<(), String> {
         let guest = self.guest.as_ref().expect("a running guest");
         let path = guest.script_image();
@@ -230,7 +230,7 @@ impl Running {
         self.request("PATCH", "/drives/script", &grown).map(drop)
     }
 
-    /// Has the guest run on for `time`.
+    /// Lets the guest run for `time`.
     pub fn run_for(&mut self, time: Duration) {
         let started = Instant::now();
         while self.tend() || started.elapsed() < time {
@@ -238,7 +238,7 @@ impl Running {
         }
     }
 
-    /// What `work` returns, which is done with the guest while it runs.
+    /// Runs `work` while the guest runs, and returns its result.
     pub fn meanwhile<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let work = scope.spawn(work);
@@ -255,7 +255,7 @@ impl Running {
         })
     }
 
-    /// The tap that the guest's interface `id` is on.
+    /// Returns the tap of the guest's interface `id`.
     pub fn tap(&self, id: &str) -> String {
         if self.schedule.action.is_none() {
             let guest = self.guest.as_ref().expect("a running guest");
@@ -267,7 +267,7 @@ impl Running {
         tap_of(config["network-interfaces"].as_array().unwrap(), id)
     }
 
-    /// Asks the API of a monitor that may be about to end.
+    /// Sends a request to a monitor that may be about to end.
     fn request(&self, method: &str, path: &str, body: &Value) -> Result<String, String> {
         let body = match body {
             Value::Null => String::new(),
@@ -293,8 +293,8 @@ impl Running {
         self.set("Resumed")
     }
 
-    /// Saves the guest whole under the first of `names` and as differences under the others, and goes on in another
-    /// process. No file is left.
+    /// Saves the guest under the first of `names`, and as diffs under the others, and restores it in another process. Removes
+    /// the files.
     fn go_on_elsewhere(&mut self, names: &[&str]) -> Result<(), String> {
         let mut last = "";
         for (round, name) in names.iter().enumerate() {
@@ -307,7 +307,7 @@ impl Running {
             self.request("PUT", "/snapshot/create", &self.snapshot(name, kind))?;
             last = name;
         }
-        // Whether there are to be differences is said anew by who loads.
+        // A load sets anew whether diffs are tracked.
         let tracks = self.schedule.action == Some(After::Diff);
         self.go_on_from(last, json!({"track_dirty_pages": tracks}));
         for file in names.iter().flat_map(|name| self.snapshot_files(name)) {
@@ -316,7 +316,7 @@ impl Running {
         Ok(())
     }
 
-    /// Forks the guest, ends it, and has its copy in its place: under the names that the test knows.
+    /// Forks the guest, ends it, and lets the child replace it under the names that the test knows.
     fn go_on_as_a_copy(&mut self) -> Result<(), String> {
         // Both would answer to one address.
         self.set("Paused")?;
@@ -337,7 +337,7 @@ impl Running {
             assert!(started.elapsed() < END, "the copy's process does not wait");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The parent listens on under another name.
+        // The parent listens under another name.
         let vsock = config["vsock"]["uds_path"].as_str().map(Path::new);
         if let Some(path) = vsock {
             fs::rename(path, path.with_extension("parent")).unwrap();
@@ -363,7 +363,7 @@ impl Running {
             fs::remove_file(path.with_extension("parent")).unwrap();
         }
         for (_, copy, known) in images {
-            // The copy's own name stays: its copy is made from that.
+            // The child's own name stays, because the next child is cloned from it.
             fs::remove_file(&known).unwrap();
             fs::hard_link(&copy, &known).unwrap();
             self.schedule.images.push((copy, known));
@@ -371,8 +371,8 @@ impl Running {
         Ok(())
     }
 
-    /// The drives that the guest of `config` writes to: their ids, where the images of its copy will be, and the names
-    /// under which the test knows them.
+    /// Returns the drives that the guest of `config` writes to: their ids, the paths of the child's images, and the names that the
+    /// test knows.
     fn images(&self, config: &Value, round: u32) -> Vec<(String, PathBuf, PathBuf)> {
         let drives = config["drives"].as_array().unwrap().iter();
         let written = drives.filter(|drive| drive["is_read_only"] != true);

@@ -1,8 +1,8 @@
-//! What the end-to-end suites share: guests described in a few words, started with the real binary, and
-//! bounded in time. Each suite is a target of the `vmm` package and includes this module.
+//! Tools of the end-to-end suites: guests that are described in a few words, run with the real programs, and are bounded in
+//! time. Each suite is a test target of the package `vmm` and includes this module.
 //!
-//! A suite runs on a host with real KVM, which `kvm-host.sh` provides; it says so in the environment.
-//! Without it the tests fail: a run that could not use KVM is not a pass.
+//! A suite runs on a host with real KVM, which `kvm-host.sh` provides and announces in the environment. Without it the
+//! tests fail, because a run without KVM is not a pass.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
@@ -25,15 +25,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a guest may take: one on an emulated host is up in ten seconds.
+/// Time limit of a guest. A guest on an emulated host is up in ten seconds.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The monitor under test.
+/// Returns the path of the monitor under test.
 pub fn bantam() -> &'static str {
     env!("CARGO_BIN_EXE_bantam")
 }
 
-/// Fails unless KVM is real here.
+/// Fails unless real KVM is available.
 pub fn needs_kvm() {
     assert_eq!(
         std::env::var("BANTAM_ON_KVM").as_deref(),
@@ -42,14 +42,14 @@ pub fn needs_kvm() {
     );
 }
 
-/// Tells the harness what is being done, should the host not come back.
+/// Tells the harness the current work, in case the host does not return.
 pub fn announce(what: &str) {
     if let Ok(dir) = std::env::var("BANTAM_KVM_DIR") {
         let _ = fs::write(Path::new(&dir).join("current"), what);
     }
 }
 
-/// A file of the guest image, as `resources/guest/build.sh` names it.
+/// Returns the path of a file that `resources/guest/build.sh` builds.
 pub fn image(name: &str) -> PathBuf {
     let dir = std::env::var_os("BANTAM_GUEST_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest"),
@@ -64,7 +64,7 @@ pub fn image(name: &str) -> PathBuf {
     path.canonicalize().unwrap()
 }
 
-/// A count that `make soak` raises.
+/// Returns a count that `make soak` raises.
 pub fn rounds(reduced: u32, full: u32) -> u32 {
     match std::env::var("BANTAM_SOAK").as_deref() {
         Ok("1") => full,
@@ -72,7 +72,7 @@ pub fn rounds(reduced: u32, full: u32) -> u32 {
     }
 }
 
-/// A guest to be.
+/// A guest before its start.
 pub struct Guest {
     dir: tempfile::TempDir,
     kernel: PathBuf,
@@ -82,18 +82,18 @@ pub struct Guest {
     mem_mib: u32,
     drives: Vec<serde_json::Value>,
     interfaces: Vec<serde_json::Value>,
-    /// Sections of the file besides those above.
+    /// Further sections of the file.
     sections: serde_json::Map<String, serde_json::Value>,
     /// Further keys of `machine-config`.
     machine: serde_json::Value,
     /// Whether the API is served, at `api.sock` in the guest's directory.
     api: bool,
-    /// What is not done to it while it runs.
+    /// Actions from which the guest is exempt.
     spared: lifecycle::Spared,
 }
 
 impl Guest {
-    /// Debian's kernel `flavour` as `form` (`vmlinuz` or `vmlinux`), one vCPU, 256 MiB.
+    /// A guest with Debian's kernel `flavour` as `form` (`vmlinuz` or `vmlinux`), one vCPU and 256 MiB.
     pub fn new(flavour: &str, form: &str) -> Self {
         Self {
             kernel: image(&format!("{form}-{flavour}")),
@@ -102,12 +102,12 @@ impl Guest {
         }
     }
 
-    /// The cloud kernel, unless a test is about kernels.
+    /// A guest with the cloud kernel, for tests that are not about kernels.
     pub fn cloud() -> Self {
         Self::new("cloud", "vmlinuz")
     }
 
-    /// A kernel of the test's own.
+    /// A guest with a kernel of the test.
     pub fn bare(kernel: &Path) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -125,7 +125,7 @@ impl Guest {
         }
     }
 
-    /// A directory of the guest's own.
+    /// Returns the guest's directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -144,13 +144,13 @@ impl Guest {
         self.section("entropy", serde_json::json!({}))
     }
 
-    /// A section of the file.
+    /// Adds a section to the file.
     pub fn section(mut self, name: &str, value: serde_json::Value) -> Self {
         self.sections.insert(name.into(), value);
         self
     }
 
-    /// Further keys of `machine-config`.
+    /// Adds keys to `machine-config`.
     pub fn machine(mut self, keys: serde_json::Value) -> Self {
         self.machine = keys;
         self
@@ -162,13 +162,13 @@ impl Guest {
         self
     }
 
-    /// Adds to the kernel's command line.
+    /// Adds parameters to the kernel's command line.
     pub fn args(mut self, args: &str) -> Self {
         self.args = format!("{} {args}", self.args);
         self
     }
 
-    /// A shell script the guest runs; its status becomes the monitor's.
+    /// Adds a shell script for the guest. Its status becomes the monitor's.
     pub fn script(self, script: &str) -> Self {
         let path = self.script_image();
         write_script(&path, script);
@@ -179,7 +179,7 @@ impl Guest {
         self.dir.path().join("script.img")
     }
 
-    /// A drive, with further keys.
+    /// Adds a drive with further keys.
     pub fn drive(mut self, id: &str, path: &Path, more: serde_json::Value) -> Self {
         let mut drive = serde_json::json!({
             "drive_id": id, "is_root_device": false, "path_on_host": path,
@@ -190,25 +190,25 @@ impl Guest {
         self
     }
 
-    /// An empty image of the guest's own, flushed to when the guest flushes.
+    /// Adds an empty image, to which the guest's flushes go.
     pub fn scratch(self, id: &str, bytes: u64) -> Self {
         let path = self.dir.path().join(format!("{id}.img"));
         File::create(&path).unwrap().set_len(bytes).unwrap();
         self.drive(id, &path, serde_json::json!({"cache_type": "Writeback"}))
     }
 
-    /// The image's root file system, with its tools, for reading only: guests share the file.
+    /// Adds the image's root file system with its tools, read-only: guests share the file.
     pub fn root(self, flavour: &str) -> Self {
         let more = serde_json::json!({"is_root_device": true, "is_read_only": true});
         self.drive("root", &image(&format!("rootfs-{flavour}.ext4")), more)
     }
 
-    /// An interface on `tap`.
+    /// Adds an interface on `tap`.
     pub fn interface(self, tap: &str) -> Self {
         self.interface_with(tap, serde_json::json!({}))
     }
 
-    /// An interface on `tap`, with further keys.
+    /// Adds an interface on `tap` with further keys.
     pub fn interface_with(mut self, tap: &str, more: serde_json::Value) -> Self {
         let n = self.interfaces.len();
         let mut interface = serde_json::json!({
@@ -220,7 +220,7 @@ impl Guest {
         self
     }
 
-    /// Writes the JSON file; returns its path.
+    /// Writes the JSON file. Returns its path.
     pub fn write_config(&self) -> PathBuf {
         let mut config = serde_json::json!({
             "boot-source": {
@@ -241,12 +241,12 @@ impl Guest {
         path
     }
 
-    /// Starts the monitor with no terminal.
+    /// Starts the monitor without a terminal.
     pub fn start(self) -> Running {
         self.start_under(Command::new(bantam()))
     }
 
-    /// Starts `command` with the monitor's arguments: the monitor, or a tool before it.
+    /// Starts `command`, which is the monitor or a tool that runs it, with the monitor's arguments.
     pub fn start_under(mut self, mut command: Command) -> Running {
         let schedule = self.schedule();
         let config = self.write_config();
@@ -256,7 +256,7 @@ impl Guest {
             command
                 .arg("--api-sock")
                 .arg(self.dir.path().join("api.sock"))
-                // Else they are on standard output, where the console is.
+                // By default messages go to standard output, where the console is.
                 .arg("--log-path")
                 .arg(&messages);
         } else {
@@ -284,17 +284,17 @@ impl Guest {
     }
 }
 
-/// A guest with its monitor.
+/// A running guest with its monitor.
 pub struct Running {
     pub child: Child,
-    /// There until the guest has ended.
+    /// `None` once the guest has ended.
     guest: Option<Guest>,
     started: Instant,
-    /// What is done to it while its test goes on.
+    /// Actions on the guest while its test runs.
     schedule: lifecycle::Schedule,
 }
 
-/// A guest whose test failed must not go on beside the next test's.
+/// Ends the guest of a failed test, so that it does not run beside the next test's.
 impl Drop for Running {
     fn drop(&mut self) {
         if self.guest.is_some() {
@@ -308,12 +308,12 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Asks the API; returns the status and the body.
+    /// Sends an API request. Returns the status and the body.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         http::ask(&self.dir().join("api.sock"), method, path, body)
     }
 
-    /// Asks the API for something that must work; returns the body.
+    /// Sends an API request that must succeed. Returns the body.
     pub fn api(&self, method: &str, path: &str, body: serde_json::Value) -> String {
         let body = match body {
             serde_json::Value::Null => String::new(),
@@ -329,12 +329,12 @@ impl Running {
         answer
     }
 
-    /// Saves the guest, which is held, to files of this name in its directory.
+    /// Saves the paused guest to files of this name in its directory.
     pub fn save(&self, name: &str, kind: &str) {
         self.api("PUT", "/snapshot/create", self.snapshot(name, kind));
     }
 
-    /// What the API is told to save the guest to files of this name.
+    /// Returns the request body that saves the guest to files of this name.
     fn snapshot(&self, name: &str, kind: &str) -> serde_json::Value {
         let [state, memory] = self.snapshot_files(name);
         serde_json::json!({
@@ -346,8 +346,7 @@ impl Running {
         ["state", "memory"].map(|part| self.dir().join(format!("{name}.{part}")))
     }
 
-    /// Ends the monitor, and goes on with another one that loads the snapshot of this name, with further keys in
-    /// what it is told.
+    /// Ends the monitor, and restores the snapshot of this name in another one, with further keys in the request.
     pub fn restore(mut self, name: &str, more: serde_json::Value) -> Self {
         self.go_on_from(name, more);
         self.started = Instant::now();
@@ -370,7 +369,7 @@ impl Running {
         self.api("PUT", "/snapshot/load", load);
     }
 
-    /// Another monitor, which serves the API at `socket` in the guest's directory, and writes on where this one wrote.
+    /// Starts another monitor, which serves the API at `socket` in the guest's directory and continues the console file.
     fn another(&self, socket: &str) -> Command {
         let append = |name: &str| {
             let file = fs::OpenOptions::new()
@@ -390,7 +389,7 @@ impl Running {
         command
     }
 
-    /// Resident memory of the monitor, its guest's included, in MiB.
+    /// Returns the resident memory of the monitor and its guest in MiB.
     pub fn resident_mib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
@@ -405,12 +404,12 @@ impl Running {
             >> 10
     }
 
-    /// What the guest has written so far.
+    /// Returns the guest's output so far.
     pub fn console(&self) -> String {
         read(&self.dir().join("console"))
     }
 
-    /// Waits until the monitor has said `text` so many `times`.
+    /// Waits until the monitor has logged `text` so many `times`.
     pub fn wait_for_messages(&mut self, text: &str, times: usize) {
         while self.tend() || read(&self.dir().join("messages")).matches(text).count() < times {
             self.bound(&format!("waiting for the message `{text}`"));
@@ -418,12 +417,12 @@ impl Running {
         }
     }
 
-    /// A directory of the guest's own.
+    /// Returns the guest's directory.
     pub fn dir(&self) -> &Path {
         self.guest.as_ref().expect("a running guest").dir()
     }
 
-    /// Gives it as long again, after something that took its time.
+    /// Extends the time limit after an action that took long.
     pub fn more_time(&mut self) {
         self.started = Instant::now();
     }
@@ -443,7 +442,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the guest's end.
     pub fn wait(mut self) -> Ended {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -464,7 +463,7 @@ impl Running {
         }
     }
 
-    /// Kills the monitor as a power cut would.
+    /// Kills the monitor, as a power cut would.
     pub fn kill(mut self) -> Guest {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -475,7 +474,7 @@ impl Running {
         if self.started.elapsed() > PATIENCE {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            // share.sh knows these words.
+            // share.sh looks for these words.
             let silent = match self.console().is_empty() {
                 true => ", of which the guest never said a word",
                 false => "",
@@ -490,15 +489,15 @@ impl Running {
     }
 }
 
-/// A guest's end.
+/// The end of a guest.
 pub struct Ended {
-    /// The monitor's exit status; minus the signal that killed it.
+    /// Exit status of the monitor, or minus the signal that killed it.
     pub status: i32,
-    /// What the guest wrote.
+    /// Output of the guest.
     pub console: String,
-    /// What the monitor wrote.
+    /// Messages of the monitor.
     pub messages: String,
-    /// The guest, for its files.
+    /// The guest, with its files.
     pub guest: Guest,
 }
 
@@ -527,7 +526,7 @@ pub fn value<'c>(console: &'c str, key: &str) -> &'c str {
         .unwrap_or_else(|| panic!("no `{key}=` on the console:\n{console}"))
 }
 
-/// Makes a file system in `file`, of `size` bytes as truncate(1) has them, that copies an image at once, and mounts it at `dir`.
+/// Creates a btrfs file system of `size` (as for truncate(1)) in `file`, for reflinks, and mounts it at `dir`.
 pub fn mount_btrfs(file: &Path, size: &str, dir: &Path) {
     let (file, dir) = (file.display(), dir.display());
     sh(&format!(
@@ -536,7 +535,7 @@ pub fn mount_btrfs(file: &Path, size: &str, dir: &Path) {
     ));
 }
 
-/// Makes `path` the image of a drive with a script.
+/// Writes `script` to the image of a drive at `path`.
 fn write_script(path: &Path, script: &str) {
     let mut file = File::create(path).unwrap();
     file.write_all(script.as_bytes()).unwrap();
@@ -548,7 +547,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// Runs a command and fails with what it said unless it succeeds.
+/// Runs a command and returns its output. Fails with its messages if it fails.
 pub fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-ec", command]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

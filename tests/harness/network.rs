@@ -1,14 +1,14 @@
-//! A network of a test's own: a namespace with `br0` and taps on it, gone with the test's thread.
+//! A network for one test: a namespace with `br0` and taps, which ends with the test's thread.
 
 use super::lifecycle::After;
 use super::sh;
 use nix::sched::{CloneFlags, unshare};
 
-/// The bridge's address; guest `n` is 10.99.0.(n + 2).
+/// Address of the bridge. Guest `n` has 10.99.0.(n + 2).
 pub const HOST: &str = "10.99.0.1";
 
-/// Moves this thread, and what it starts, to a network namespace with `br0` and `taps` taps, tap0 and up; where guests are
-/// forked, each with another beside it.
+/// Moves this thread and its children to a network namespace with `br0` and `taps` taps, from tap0. If guests are forked,
+/// each tap has another beside it.
 pub fn enter(taps: u32) {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
     sh("ip link set lo up; ip link add br0 type bridge; \
@@ -27,7 +27,7 @@ fn add(tap: &str) {
     ));
 }
 
-/// The tap that a copy of a guest uses while the guest has `tap`, and the other way round.
+/// Returns the tap that a guest's child uses, and vice versa.
 pub fn other(tap: &str) -> String {
     match tap.strip_suffix("-copy") {
         Some(first) => first.into(),
@@ -35,12 +35,12 @@ pub fn other(tap: &str) -> String {
     }
 }
 
-/// The key with which guest `n` configures its interface.
+/// Returns the kernel parameter that configures the interface of guest `n`.
 pub fn guest_address(n: u32) -> String {
     format!("bantam.ip={}/24", guest_ip(n))
 }
 
-/// Address of guest `n`.
+/// Returns the address of guest `n`.
 pub fn guest_ip(n: u32) -> String {
     format!("10.99.0.{}", n + 2)
 }

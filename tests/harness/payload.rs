@@ -1,13 +1,12 @@
-//! Kernels of a few instructions, which run on any `/dev/kvm`: also where a processor without
-//! virtualization interprets them.
+//! Kernels of a few instructions, which run on any `/dev/kvm`, also on one that interprets guests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the code is loaded and entered.
+/// Load address and entry point of the code.
 const ENTRY: u64 = 0x10_0000;
 
-/// Writes an ELF kernel whose whole contents is `code`, entered in 64-bit mode; returns its path.
+/// Writes an ELF kernel that consists of `code`, entered in 64-bit mode. Returns its path.
 pub fn write(dir: &Path, code: &[u8]) -> PathBuf {
     let path = dir.join("payload");
     let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -31,12 +30,12 @@ pub fn write(dir: &Path, code: &[u8]) -> PathBuf {
     path
 }
 
-/// Code that ends the guest with `status`: `mov al, status; out 0xf4, al; jmp $`.
+/// Returns code that ends the guest with `status`: `mov al, status; out 0xf4, al; jmp $`.
 pub fn exit(status: u8) -> Vec<u8> {
     vec![0xb0, status, 0xe6, 0xf4, 0xeb, 0xfe]
 }
 
-/// Code that writes `text` to the serial port.
+/// Returns code that writes `text` to the serial port.
 pub fn print(text: &str) -> Vec<u8> {
     let mut code = vec![0x66, 0xba, 0xf8, 0x03]; // mov dx, 0x3f8
     for byte in text.bytes() {
@@ -45,18 +44,18 @@ pub fn print(text: &str) -> Vec<u8> {
     code
 }
 
-/// Code that writes `text` to the serial port and goes on for ever.
+/// Returns code that writes `text` to the serial port and then loops for ever.
 pub fn endless(text: &str) -> Vec<u8> {
     let mut code = print(text);
     code.extend([0xeb, 0xfe]); // jmp $
     code
 }
 
-/// Where the registers of the first device are, and the bytes from one device's to the next's.
+/// Address of the first device's registers, and the distance to the next device's.
 const WINDOWS: (u32, u32) = (0xc000_1000, 0x1000);
 
-/// Code that, for each of `devices`, says twice that a driver is ready, which has enabled no queue, with a reset
-/// in between; and ends with what all of them then have in their status register.
+/// Returns code that twice completes the initialization of each of `devices` without enabling a queue, with a reset in
+/// between, and ends with the bitwise AND of all status registers.
 pub fn idle_drivers(devices: u32) -> Vec<u8> {
     let (first, step) = WINDOWS;
     let mut code = vec![0xb9, 0xff, 0xff, 0xff, 0xff]; // mov ecx, -1
@@ -75,7 +74,7 @@ pub fn idle_drivers(devices: u32) -> Vec<u8> {
         ]
         .repeat(2)
         .into_iter()
-        // Ready at the end.
+        // DRIVER_OK at the end.
         .take(13)
         {
             code.extend([0xc7, 0x43, register]); // mov dword [rbx + register], value

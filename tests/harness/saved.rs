@@ -1,18 +1,18 @@
-//! The state of a snapshot, read and changed as one who knows its format would.
+//! Reads and changes the state of a snapshot.
 
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use vmm::snapshot::format::{Header, encode};
 
-/// The state of the snapshot at `path`.
+/// Returns the state of the snapshot at `path`.
 pub fn state(path: &Path) -> Value {
     let file = fs::File::open(path).unwrap();
     let header = Header::read(&file).unwrap();
     serde_json::from_slice(&header.state(&file).unwrap()).unwrap()
 }
 
-/// The state of the snapshot at `path`, changed by `change`, with checksums that are right.
+/// Applies `change` to the state of the snapshot at `path`, with correct checksums.
 pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     let file = fs::File::open(path).unwrap();
     let table = Header::read(&file).unwrap().table(&file).unwrap();

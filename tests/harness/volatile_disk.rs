@@ -1,7 +1,7 @@
-//! A disk that loses power: an NBD server that keeps writes in memory until they are flushed, and at a
-//! power cut forgets a part of the others, sector by sector.
+//! A disk that loses power: an NBD server that keeps writes in memory until they are flushed. At a power cut it drops part of
+//! the unflushed writes, sector by sector.
 //!
-//! It speaks as much of the NBD protocol (fixed newstyle) as QEMU's client needs.
+//! It implements the part of the NBD protocol (fixed newstyle) that QEMU's client needs.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +13,10 @@ const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054; // IHAVEOPT
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 const REQUEST_MAGIC: u32 = 0x2560_9513;
 const ANSWER_MAGIC: u32 = 0x6744_6698;
-/// Has flags, takes FLUSH, takes forced unit access.
+/// Export flags: has flags, supports FLUSH, supports forced unit access.
 const EXPORT_FLAGS: u16 = 1 | 4 | 8;
 
-/// What the platters hold, and what the cache does.
+/// Content of the disk and of its cache.
 struct Contents {
     durable: Vec<u8>,
     cached: Vec<u8>,
@@ -30,7 +30,7 @@ struct Contents {
 pub struct VolatileDisk(Arc<Mutex<Contents>>);
 
 impl VolatileDisk {
-    /// A disk with `contents`, served on the socket `path` until the process ends.
+    /// Creates a disk with `contents`, served at the socket `path` until the process ends.
     pub fn serve(path: &Path, contents: Vec<u8>) -> Self {
         let disk = Self(Arc::new(Mutex::new(Contents {
             cached: contents.clone(),
@@ -43,20 +43,20 @@ impl VolatileDisk {
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let disk = served.clone();
-                // The client's end is how a power cut shows here.
+                // The end of the client's connection is the power cut.
                 std::thread::spawn(move || client.and_then(|client| disk.talk(client)));
             }
         });
         disk
     }
 
-    /// Flushes seen so far.
+    /// Returns the number of flushes so far.
     pub fn flushes(&self) -> u64 {
         self.0.lock().unwrap().flushes
     }
 
-    /// What is left after the power is cut: all that was flushed, and of each other sector whatever
-    /// chance, drawn from `seed`, has it.
+    /// Returns the content after a power cut: everything that was flushed, and for each other sector either version, chosen by
+    /// `seed`.
     pub fn cut_power(&self, mut seed: u64) -> Vec<u8> {
         let contents = self.0.lock().unwrap();
         let mut left = contents.durable.clone();
@@ -72,12 +72,12 @@ impl VolatileDisk {
         left
     }
 
-    /// Writes, as a client does.
+    /// Writes like a client.
     pub fn write(&self, offset: usize, data: &[u8]) {
         self.execute(1, 0, offset, data.len(), data);
     }
 
-    /// Flushes, as a client does.
+    /// Flushes like a client.
     pub fn flush(&self) {
         self.execute(3, 0, 0, 0, &[]);
     }
@@ -132,7 +132,7 @@ impl VolatileDisk {
         Vec::new()
     }
 
-    /// Answers options until the client is satisfied with the export.
+    /// Answers options until the client has selected the export.
     fn negotiate(&self, client: &mut UnixStream) -> io::Result<()> {
         let size = self.0.lock().unwrap().cached.len() as u64;
         loop {
@@ -147,7 +147,7 @@ impl VolatileDisk {
                 client.write_all(&u32::try_from(data.len()).unwrap().to_be_bytes())?;
                 client.write_all(data)
             };
-            // NBD_OPT_GO and NBD_OPT_INFO: the size, then an acknowledgement.
+            // NBD_OPT_GO and NBD_OPT_INFO: send the size, then an acknowledgement.
             if option == 7 || option == 6 {
                 let mut info = 0_u16.to_be_bytes().to_vec();
                 info.extend(size.to_be_bytes());
@@ -158,7 +158,7 @@ impl VolatileDisk {
                     return Ok(());
                 }
             } else {
-                // NBD_REP_ERR_UNSUP: the client does without.
+                // NBD_REP_ERR_UNSUP: the client proceeds without the option.
                 reply(0x8000_0001, &[])?;
             }
         }

@@ -5,14 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// `stream`, whose other side may take so long.
+/// Sets the read and write timeouts of `stream`.
 pub fn patient(stream: UnixStream, patience: Duration) -> UnixStream {
     stream.set_read_timeout(Some(patience)).unwrap();
     stream.set_write_timeout(Some(patience)).unwrap();
     stream
 }
 
-/// Connects to `port` of the guest behind `socket`, which accepts; the other side may always take so long.
+/// Connects to `port` of the guest behind `socket`, which accepts. `patience` is the timeout of each read and write.
 pub fn dial(socket: &Path, port: u32, patience: Duration) -> UnixStream {
     let mut stream = patient(UnixStream::connect(socket).unwrap(), patience);
     writeln!(stream, "CONNECT {port}").unwrap();
