@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs the Debian packages that the named needs lack, from the one list of them, and says so.
+# Installs missing Debian packages for the named needs. guest/packages.txt lists the packages.
 #
-# usage: install.sh NEED...      (guest, debian, host, test: see guest/packages.txt)
+# usage: install.sh NEED...      (build, guest, debian, host, test, package, bench: see guest/packages.txt)
 set -eu
-# dpkg's own tools are there, and `su` does not give the path.
+# dpkg's tools are in these directories, which `su` does not add to PATH.
 export PATH="$PATH:/usr/sbin:/sbin"
 
 list=$(dirname "$0")/guest/packages.txt
@@ -31,7 +31,7 @@ if [ "$(id -u)" -ne 0 ]; then
     }
     as_root=sudo
 fi
-echo "install: Debian packages that are missing:$missing"
+echo "install: installing missing Debian packages:$missing"
 export DEBIAN_FRONTEND=noninteractive
 # Split on purpose: a list of packages.
 # shellcheck disable=SC2086

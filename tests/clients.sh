@@ -1,39 +1,39 @@
 #!/bin/bash
-# Clients that nobody here wrote, as the package registries have them, boot a small guest with the monitor and operate
-# it. Each gets an environment of its own in target/clients and a network namespace of its own.
+# Boots and operates a small guest with clients from the package registries that nobody here wrote. Each client has an environment
+# of its own in target/clients and a network namespace of its own.
 #
-# One of Python is driven by tests/clients/NAME_drive.py, one of Rust by the package tests/clients/NAME.
+# tests/clients/NAME_drive.py drives a client in Python, the package tests/clients/NAME one in Rust.
 #
 # usage: clients.sh [CLIENT]...
-#        clients.sh --prepare       only what needs the internet, and the builds
+#        clients.sh --prepare       only downloads and builds
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin"
 home=$PWD/target/clients
-# An optimised build is not needed, and a debug one is there after the other tests.
+# The debug build exists after the other tests, and is fast enough.
 monitor=$PWD/target/x86_64-unknown-linux-gnu/debug/bantam
-# Bounds one client: each takes seconds, on a machine that interprets guests too.
+# Time limit of one client. Each takes seconds, also where KVM interprets guests.
 seconds_each=180
 
-# Those with a version are Python's; that of a crate is in the package that drives it.
+# Clients with a version are Python packages. The version of a crate is in the package that drives it.
 clients=(celesto==0.1.10 bunkervm==0.14.0 hysn-firecracker-python==1.0.7 firecracker-rs-sdk)
 
-[ "$(id -u)" -eq 0 ] || { echo "clients: taps are made: run as root" >&2 && exit 1; }
+[ "$(id -u)" -eq 0 ] || { echo "clients: must run as root, to create taps" >&2 && exit 1; }
 python=$(command -v python3) || { echo "clients: python3 is missing" >&2 && exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "clients: $("$python" --version) is too old: celesto needs 3.11 or later" >&2
     exit 1
 }
 
-# A client as its name and version say, unless it is there already.
+# Installs a client in its version, unless it is installed.
 install() {
     local client=$1 environment=$home/$1
     if [ -d "tests/clients/$client" ]; then
         cargo build --quiet --locked --manifest-path "tests/clients/$client/Cargo.toml" --target-dir "$home/cargo"
         return
     fi
-    # An environment ends with the interpreter it was made with.
+        # An environment is invalid without the interpreter that created it.
     [ -e "$environment/installed" ] && "$environment/bin/python" -c '' 2>/dev/null && return
     echo "clients: installing $client"
     rm -rf "$environment"
@@ -42,8 +42,8 @@ install() {
     touch "$environment/installed"
 }
 
-# In a network of its own with a default route, over which nothing is reached. Its processes are its own too: those that
-# a client leaves end with it.
+# Runs a command in a network namespace with a default route that leads nowhere, and in a PID namespace, with which all
+# processes of a client end.
 # shellcheck disable=SC2016
 lonely='ip link set lo up
 ip link add eth0 type veth peer name eth8
@@ -57,7 +57,7 @@ drive() {
     local client=$1 name=${1%%==*} directory drive
     drive=("$home/$client/bin/python" -P "tests/clients/${name}_drive.py")
     [ ! -d "tests/clients/$client" ] || drive=("$home/cargo/x86_64-unknown-linux-gnu/debug/$name-drive")
-    # Lower case: one of them puts the socket's path where a URL has its host. Short: it is a Unix socket's.
+        # Lower case, because one client puts the socket's path where a URL has its host; short, because it is a Unix socket.
     directory=/tmp/bantam-clients-$$-$name
     mkdir -m 700 "$directory"
     truncate -s 16M "$directory/disk.img"
@@ -81,7 +81,7 @@ if [ "${1-}" = --prepare ]; then
     exit
 fi
 tests/clients.sh --prepare
-# The drives import what they share.
+# The drivers import shared code.
 export PYTHONPATH=$PWD/tests/clients PYTHONDONTWRITEBYTECODE=1
 failed=0
 for client in "${clients[@]}"; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what a guest boots: kernel, initrd and root file system, from Debian packages, without
-# root. See README.md for what is in them and for the keys the initrd understands.
+# Builds kernel, initrd and root file system of a guest from Debian packages, without root. README.md describes them and the
+# keys that the initrd understands.
 set -eu
 
 GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
@@ -67,7 +67,7 @@ OUT=$(cd "$OUT" && pwd)
 items=$flavours
 case " $flavours " in
     *' cloud '*) ;;
-    # The disk's kernel.
+        # The disk has this kernel.
     *) items="$flavours ${disk:+cloud}" ;;
 esac
 # shellcheck disable=SC2086  # a list
@@ -85,18 +85,18 @@ mkdir -p "$work" "$OUT/stamps"
 BOOT_MODULES="virtio_mmio virtio_pci virtio_blk virtio_net virtio_rng pvpanic_mmio ext4 crc32c_generic crc32c_intel"
 ROOT_MODULES="$BOOT_MODULES virtio_balloon virtio_console virtio_pmem nd_pmem
     vmw_vsock_virtio_transport button evdev loop overlay autofs4"
-# Sparse: what it costs is what is in it. Room for a guest to write.
+# A sparse size with room for a guest to write. Only the content takes space.
 ROOT_SIZE=256M
 DEBIAN_SIZE=2G
 FIO_SIZE=8M
-# Debian's own fio loads 63 libraries, Ceph's among them: 80 MB. What tests need of it fits in two.
+# Debian's own fio loads 63 libraries, Ceph's among them: 80 MB. The tests need two megabytes of it.
 FIO_OPTIONS="--build-static --disable-native --disable-numa --disable-rdma --disable-rados --disable-rbd
     --disable-http --disable-gfapi --disable-pmem --disable-libnfs --disable-xnvme --disable-libzbc --disable-dfs
     --disable-tcmalloc --disable-lex"
 DEBIAN_PACKAGES=systemd-sysv,udev,dbus,busybox-static,e2fsprogs,iproute2,iputils-ping,kmod
 
-# outdated OUTPUT INPUT...: whether OUTPUT is missing or was made from other inputs. An input is a
-# file of this directory or a package's version file; their contents are the key.
+# outdated OUTPUT INPUT...: succeeds if OUTPUT is missing or was built from other inputs. An input is a file of this directory
+# or a package's version file; their contents are the key.
 outdated() {
     output=$1
     shift
@@ -104,14 +104,14 @@ outdated() {
     [ ! -e "$OUT/$output" ] || [ "$(cat "$OUT/stamps/$output" 2>/dev/null)" != "$key" ]
 }
 
-# finished FILE OUTPUT: publish, and remember what it was made from (the last `outdated`).
+# finished FILE OUTPUT: publishes FILE, and records the inputs of the last `outdated`.
 finished() {
     publish "$1" "$OUT/$2"
     printf '%s\n' "$key" >"$OUT/stamps/$2"
     say "built $OUT/$2 ($(du -h "$OUT/$2" | cut -f1))"
 }
 
-# The programs of our own that every image carries.
+# Programs of our own in every image.
 own_programs() {
     mkdir -p "$1/sbin"
     for program in bantam-exit bantam-vsock; do
@@ -122,9 +122,8 @@ own_programs() {
     install -m 755 "$GUEST_DIR/userland" "$1/sbin/userland"
 }
 
-# image DIRECTORY FILE SIZE LABEL [OWNERS]: a raw ext4 of a directory. mke2fs copies the files'
-# owners, which without root are the builder's; they are set afterwards: to root, except for what
-# OWNERS lists in lines of "UID GID PATH".
+# image DIRECTORY FILE SIZE LABEL [OWNERS]: a raw ext4 of a directory. mke2fs copies the owners of the files, which are the
+# builder's without root. They are then set to root, except for the lines "UID GID PATH" in OWNERS.
 image() {
     truncate -s "$3" "$2"
     mke2fs -q -t ext4 -F -L "$4" -m 1 -E root_owner=0:0,lazy_itable_init=0 -d "$1" "$2"
@@ -135,7 +134,7 @@ image() {
     } | while read -r owner group path; do
         printf 'sif "/%s" uid %s\nsif "/%s" gid %s\n' "$path" "$owner" "$path" "$group"
     done >"$work/owners"
-    # debugfs ends with 0 whatever happens; its errors are on standard error, after a banner.
+        # debugfs always ends with 0. Its errors are on standard error, after a banner.
     debugfs -w -f "$work/owners" "$2" >/dev/null 2>"$work/debugfs"
     ! grep -v '^debugfs [0-9]' "$work/debugfs" >&2 || die "cannot set the owners of the files in $2"
 }
@@ -146,18 +145,18 @@ initrd() {
     install -m 755 "$OUT/packages/busybox/bin/busybox" "$tree/bin/busybox"
     own_programs "$tree"
     install -m 755 "$GUEST_DIR/init" "$tree/init"
-    # Its shell finds the applets by itself; the kernel and scripts name these two by path.
+        # The shell finds the applets by itself; the kernel and scripts use these two paths.
     ln -s busybox "$tree/bin/sh"
     ln -s ../bin/busybox "$tree/sbin/modprobe"
     # shellcheck disable=SC2086  # a list
     copy_modules "$OUT/packages/$1" "$tree" $BOOT_MODULES
     find "$tree" -exec touch -h -d @0 {} +
-    # Not compressed: a few MiB that a monitor maps from the page cache cost less than unpacking.
+        # Not compressed, because mapping a few MiB from the page cache costs less than unpacking.
     (cd "$tree" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$work/initrd.img"
     rm -rf "$tree"
 }
 
-# The libraries a program of a package's tree loads, with the loader, as paths within the tree.
+# Prints the libraries that a program of a package's tree loads, with the loader, as paths within the tree.
 libraries() {
     "$1/lib64/ld-linux-x86-64.so.2" --library-path "$1/lib/x86_64-linux-gnu:$1/usr/lib/x86_64-linux-gnu" --list "$2" |
         sed -n 's/.* => \(.*\) (0x.*/\1/p'
@@ -204,14 +203,14 @@ rootfs() {
     rm -rf "$tree"
 }
 
-# install_debian PACKAGES OUTPUT ARGUMENT...: Debian bookworm as mmdebstrap makes it, without root if it can.
+# install_debian PACKAGES OUTPUT ARGUMENT...: installs Debian bookworm by mmdebstrap, without root if possible.
 install_debian() {
     archives=$OUT/apt/debian
     mkdir -p "$archives"
     packages=$1
     output=$2
     shift 2
-    # The hooks keep the packages for the next time; mmdebstrap gives them the root directory as $1.
+        # The hooks keep the downloaded packages. mmdebstrap passes the root directory as $1.
     # shellcheck disable=SC2016
     mmdebstrap --quiet --variant=minbase --architectures=amd64 --keyring="$GUEST_KEYRING" \
         --include="$packages" --aptopt='Acquire::Languages "none"' \
@@ -230,7 +229,7 @@ install_debian() {
     rm -rf "$archives/partial" "$archives/lock"
 }
 
-# The userland of every flavour's Debian image.
+# Installs the user space of every flavour's Debian image.
 debian_archive() {
     say "install Debian bookworm (a minute or so)"
     install_debian "$DEBIAN_PACKAGES" "$work/debian.tar"
@@ -239,9 +238,9 @@ debian_archive() {
 debian() {
     tree=$work/debian
     mkdir "$tree"
-    # Device nodes are devtmpfs's, and not everyone may make them.
+        # devtmpfs creates the device nodes, and not every user may.
     tar -xp --numeric-owner --exclude='./dev/*' -f "$OUT/debian.tar" -C "$tree"
-    # "-rwxr-xr-x 0/42 SIZE DATE TIME ./PATH": what is not root's.
+        # "-rwxr-xr-x 0/42 SIZE DATE TIME ./PATH": files that do not belong to root.
     tar -tv --numeric-owner --exclude='./dev/*' -f "$OUT/debian.tar" | awk '$2 != "0/0" && /^[-d]/ {
         split($2, owner, "/")
         path = $0
@@ -253,11 +252,11 @@ debian() {
     printf 'guest\n' >"$tree/etc/hostname"
     printf '127.0.0.1 localhost guest\n' >"$tree/etc/hosts"
     printf 'LABEL=debian-root / ext4 defaults 0 1\n' >"$tree/etc/fstab"
-    # Empty: the guest gives itself one, without taking this for an installation's first boot.
+        # Empty: the guest creates its own, and does not treat the boot as the first one of an installation.
     : >"$tree/etc/machine-id"
-    # Root logs in without a password: whoever holds the console holds the guest.
+        # Root logs in without a password, because access to the console is full access anyway.
     sed -i 's/^root:[^:]*:/root::/' "$tree/etc/shadow"
-    # The interfaces keep the names under which the initrd configured them.
+        # The interfaces keep the names that the initrd configured.
     ln -s /dev/null "$tree/etc/systemd/network/99-default.link"
     install -m 644 "$GUEST_DIR/bantam-script.service" "$tree/etc/systemd/system/"
     mkdir -p "$tree/etc/systemd/system/multi-user.target.wants"

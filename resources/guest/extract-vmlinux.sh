@@ -1,8 +1,8 @@
 #!/bin/sh
-# Unpacks the ELF vmlinux from an x86 bzImage. Used by build.sh; runs by itself on any bzImage.
+# Unpacks the ELF vmlinux of an x86 bzImage. build.sh uses it; it works on any bzImage.
 #
-# The setup header says where the compressed kernel lies (Linux Documentation/arch/x86/boot.rst:
-# setup_sects, payload_offset, payload_length), so nothing is searched for.
+# The setup header has the position of the compressed kernel (Linux Documentation/arch/x86/boot.rst: setup_sects,
+# payload_offset, payload_length).
 set -eu
 
 GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
@@ -33,7 +33,7 @@ size=$(stat -L -c %s "$image")
 if [ "$length" -le 8 ] || [ $((offset + length)) -gt "$size" ]; then
     die "$image is truncated: its payload is to end at byte $((offset + length)) of $size"
 fi
-# The size once unpacked: gzip's own trailer, and put after the stream for the others.
+# The uncompressed size: gzip has it in its trailer, and Linux appends it for the other formats.
 unpacked_size=$(field $((offset + length - 4)) 4)
 
 case $(bytes "$offset" 6 "$image") in
@@ -41,7 +41,7 @@ case $(bytes "$offset" 6 "$image") in
     fd377a585a00) unpack='xz -dc' trailer=4 ;;
     28b52ffd*) unpack='zstd -qdc' trailer=4 ;;
     02214c18*) unpack='lz4 -dc' trailer=4 ;;
-    *) die "$image is compressed in a way this script does not know ($(bytes "$offset" 6 "$image"))" ;;
+        *) die "$image has an unknown compression ($(bytes "$offset" 6 "$image"))" ;;
 esac
 
 temporary=$vmlinux.new.$$

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Fetches and unpacks the Debian packages a guest is made of, without root and without touching the
-# system's own packages: kernels, and the few programs that run in the guest.
-# Used by build.sh for the guest and by tests/harness/kvm-host.sh for the software KVM host.
+# Downloads and unpacks the Debian packages of a guest: kernels and a few programs. It needs no root and leaves the system's own
+# packages alone. build.sh and tests/harness/kvm-host.sh use it.
 set -eu
 
 GUEST_DIR=$(cd "$(dirname "$0")" && pwd)
@@ -64,7 +63,7 @@ trap '[ -z "$unpacking" ] || rm -rf "$unpacking"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# The packages an item is made of, the one that names its version first.
+# Prints the packages of an item, first the one whose version names it.
 item_packages() {
     case $1 in
         cloud) kernel_package linux-image-cloud-amd64 ;;
@@ -79,10 +78,10 @@ item_packages() {
     esac
 }
 
-# The package a meta package depends on.
+# Prints the package that a meta package depends on.
 kernel_package() {
     kernel_name=$(package_field "$1" Depends | sed -n 's/^\([^ ,]*\) (= [^)]*).*/\1/p')
-    [ -n "$kernel_name" ] || die "cannot tell which kernel $1 means"
+        [ -n "$kernel_name" ] || die "cannot find the kernel package of $1"
     echo "$kernel_name"
 }
 
@@ -91,7 +90,7 @@ for item in $items; do
     packages=$(item_packages "$item")
     first=${packages%% *}
     version=$(package_field "$first" Version)
-    # No colon in a path: too many tools give it a meaning.
+        # No colon in a path, because many tools give it a meaning.
     name=${first}_$(printf %s "$version" | tr : _)
     directory=$OUT/packages/$name
     if [ ! -e "$directory/version" ]; then

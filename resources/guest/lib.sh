@@ -1,18 +1,17 @@
 # shellcheck shell=sh
-# Shared by the scripts of the guest recipe: messages, tool checks, a lock, and Debian packages
-# fetched through a private apt. Sourced, never run. `GUEST_DIR` is the directory of this file and
-# `OUT` the output directory; both are set by the script that sources it.
+# Functions of the guest recipe's scripts: messages, tool checks, a lock, and Debian packages from a private apt. Scripts source
+# this file after they have set `GUEST_DIR`, the directory of this file, and `OUT`, the output directory.
 
 GUEST_MIRROR=${BANTAM_DEBIAN_MIRROR:-}
 GUEST_KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-# A package index older than this is fetched anew. A day: security updates arrive, and a working day
-# of rebuilding asks the mirror once.
+# Seconds after which package lists are refreshed: a day. Security updates arrive, and a working day of rebuilding asks the
+# mirror once.
 GUEST_INDEX_MINUTES=1440
 
 say() { printf 'guest: %s\n' "$*" >&2; }
 die() { printf 'guest: error: %s\n' "$*" >&2; exit 1; }
 
-# need COMMAND...: end with the name of the package to install if a command is missing.
+# need COMMAND...: ends with the packages to install if a command is missing.
 need() {
     missing=
     for command_name in "$@"; do
@@ -23,17 +22,17 @@ need() {
     [ -z "$missing" ] || die "missing:$missing; install with: apt-get install (see resources/guest/packages.txt)"
 }
 
-# lock_out: one recipe at a time per output directory; a second waits for the first.
+# lock_out: allows one recipe at a time per output directory; a second one waits.
 lock_out() {
     mkdir -p "$OUT"
     exec 9>"$OUT/.lock"
     flock -n 9 || { say "waiting for another run on $OUT"; flock 9; }
 }
 
-# publish TEMPORARY FINAL: a finished file appears under its name at once or not at all.
+# publish TEMPORARY FINAL: renames a finished file, so that its name never stands for a partial one.
 publish() { mv -f -T -- "$1" "$2"; }
 
-# The machine's own Debian mirror if its configuration names one, else the public one.
+# Prints the machine's Debian mirror if its configuration names one, else the public one.
 mirror() {
     if [ -z "$GUEST_MIRROR" ]; then
         # shellcheck disable=SC2016  # the dollar signs are apt's format language
@@ -52,8 +51,8 @@ security_mirror() {
     esac
 }
 
-# private_apt COMMAND ARGUMENT...: apt with its own lists, cache and sources. The system's proxy
-# settings still hold; its sources, preferences and package database are not looked at.
+# private_apt COMMAND ARGUMENT...: runs apt with its own lists, cache and sources. The system's proxy settings apply; its
+# sources, preferences and package database do not.
 private_apt() {
     private_command=$1
     shift
@@ -67,8 +66,8 @@ private_apt() {
         -o Acquire::Retries=3 "$@"
 }
 
-# refresh_index: the package lists are present and of today. With lists at hand, a failed refresh is
-# a warning: the image can still be built without a network.
+# refresh_index: makes sure that package lists exist and are fresh. If lists exist, a failed refresh is a warning, so that the image
+# can be built without a network.
 refresh_index() {
     [ -z "$(find "$OUT/apt/fresh" -mmin "-$GUEST_INDEX_MINUTES" 2>/dev/null)" ] || return 0
     [ -r "$GUEST_KEYRING" ] || die "$GUEST_KEYRING is missing; install the package debian-archive-keyring"
@@ -81,7 +80,7 @@ refresh_index() {
         printf 'deb [arch=amd64 signed-by=%s] %s bookworm-security main\n' "$GUEST_KEYRING" "$(security_mirror)"
     } >"$OUT/apt/sources.list"
     say "package lists from $(mirror)"
-    # Error-Mode: a list that cannot be had is an error, not a quiet use of the old one.
+        # Error-Mode makes a failed download an error instead of silently using the old list.
     if private_apt apt-get -o APT::Update::Error-Mode=any update >"$OUT/apt/update.log" 2>&1; then
         rm -f "$OUT/apt/fields"
         touch "$OUT/apt/fresh"
@@ -93,8 +92,8 @@ refresh_index() {
     fi
 }
 
-# package_field PACKAGE[/SUITE] FIELD: a field of the version apt would install. Answers are kept
-# until the next refresh: reading the lists takes apt over a second.
+# package_field PACKAGE[/SUITE] FIELD: prints a field of the version that apt would install. Answers are cached until the next
+# refresh, because apt needs over a second to read the lists.
 package_field() {
     field_value=$(awk -v p="$1" -v f="$2" '$1 == p && $2 == f { $1 = $2 = ""; print substr($0, 3); exit }' "$OUT/apt/fields" 2>/dev/null) || true
     if [ -z "$field_value" ]; then
@@ -106,15 +105,15 @@ package_field() {
     printf '%s\n' "$field_value"
 }
 
-# unpack_package PACKAGE VERSION DIRECTORY: the package's files in a directory; its checksum is apt's
-# to verify, down from the archive's signature.
+# unpack_package PACKAGE VERSION DIRECTORY: unpacks the package's files. apt verifies the checksum, from the archive's signature
+# on.
 unpack_package() {
     archive=$OUT/apt/archives/${1}_$(printf %s "$2" | sed 's/:/%3a/g')_
     found=$(find "$OUT/apt/archives" -maxdepth 1 -name "$(basename "$archive")*.deb" | head -n 1)
     if [ -z "$found" ]; then
         say "download $1 $2"
-        # apt verifies a file before it takes its final name only in its own directory, so that an
-        # interrupted download is never mistaken for a package.
+                # apt renames a file to its final name after verifying it, in its own directory only. So an interrupted download is
+                # never taken for a package.
         rm -rf "$OUT/apt/incoming"
         mkdir -p "$OUT/apt/incoming"
         (cd "$OUT/apt/incoming" && private_apt apt-get download "$1=$2" >"$OUT/apt/download.log" 2>&1) || {
@@ -129,8 +128,8 @@ unpack_package() {
     dpkg-deb -x "$found" "$3" || die "cannot unpack $found"
 }
 
-# fetch_source PACKAGE DIRECTORY: a bookworm package's source as its authors released it. The list of sources is
-# kept apart, as hardly anybody needs it; the archive, once there, is used again.
+# fetch_source PACKAGE DIRECTORY: unpacks the upstream source of a bookworm package. The list of sources is separate, because it
+# is rarely needed. A downloaded archive is used again.
 fetch_source() {
     sources=$OUT/apt/source
     mkdir -p "$sources/archives" "$sources/cache/archives/partial" "$sources/state/lists/partial"
@@ -156,20 +155,20 @@ fetch_source() {
     tar -xf "$found" -C "$2" --strip-components=1 || die "cannot unpack $found"
 }
 
-# apt with the list of sources. Of an option that is given twice the later holds.
+# Runs apt with the list of sources. The later of two equal options counts.
 source_apt() {
     private_apt apt-get -o Dir::State="$sources/state" -o Dir::State::status="$sources/state/status" \
         -o Dir::Cache="$sources/cache" -o Dir::Etc::SourceList="$sources/sources.list" "$@"
 }
 
-# The authors' archive of PACKAGE in DIRECTORY, if it is there; not their signature beside it.
+# Prints the upstream archive of PACKAGE in DIRECTORY, without its signature.
 source_archive() {
     find "$2" -maxdepth 1 -name "${1}_*.orig.tar.*" ! -name '*.asc' | sort | tail -n 1
 }
 
-# copy_modules SOURCE DESTINATION MODULE...: kernel modules with what they depend on, uncompressed
-# (busybox loads no others), and their modules.dep. SOURCE and DESTINATION are roots with one
-# lib/modules/RELEASE. A module built into the kernel, or that this kernel does not have, is left out.
+# copy_modules SOURCE DESTINATION MODULE...: copies kernel modules with their dependencies, uncompressed (busybox loads no others),
+# and writes modules.dep. SOURCE and DESTINATION are roots with one lib/modules/RELEASE. Modules that are built into the kernel,
+# or that it does not have, are left out.
 copy_modules() {
     source_root=$1
     destination_root=$2
@@ -178,8 +177,8 @@ copy_modules() {
     source_modules=$source_root/lib/modules/$release
     destination_modules=$destination_root/lib/modules/$release
     mkdir -p "$destination_modules"
-    # "kernel/a/b.ko.xz: kernel/c.ko.xz ...": the wanted lines, then every path in them once. Module
-    # names and file names differ in - and _ only.
+        # "kernel/a/b.ko.xz: kernel/c.ko.xz ...": selects the wanted lines, then every path in them once. Module names and file
+        # names differ in - and _ only.
     printf '%s\n' "$@" | tr - _ | awk -v dep="$source_modules/modules.dep" '
         { wanted[$1] = 1 }
         END {
@@ -204,6 +203,6 @@ copy_modules() {
         [ ! -e "$source_modules/$list" ] || cp "$source_modules/$list" "$destination_modules/"
     done
     depmod -b "$destination_root" "$release"
-    # Read by depmod only.
+        # Only depmod reads these.
     rm -f "$destination_modules/modules.order" "$destination_modules/modules.builtin.modinfo"
 }

@@ -1,9 +1,9 @@
 /*
- * A kernel of a few hundred bytes that shows a monitor at work on any /dev/kvm, also one that interprets
- * instructions. build.sh compiles it; tests/api.rs and tests/clients.sh boot it.
+ * A kernel of a few hundred bytes for any /dev/kvm, also one that interprets instructions. build.sh compiles it; tests/api.rs
+ * and tests/clients.sh boot it.
  *
- * On the serial port it says "GUEST-READY" with its command line and the end of its memory, then "tick" and a
- * number for ever. What it reads comes back as "RX:" and the byte. Ctrl-Alt-Del resets it.
+ * On the serial port it prints "GUEST-READY" with its command line and the end of its memory, then "tick" and a number for
+ * ever. It answers input with "RX:" and the byte. Ctrl-Alt-Del resets it.
  */
 #include "guest.h"
 
@@ -50,7 +50,7 @@ void guest(const u8 *zero_page) {
     print(command_line(zero_page));
     print("]\n");
     for (u64 turn = 1, ticks = 0;; turn++) {
-        /* The monitor presses three keys; which does not matter. */
+                /* The monitor sends three keys; any of them will do. */
         if (in(KEYBOARD_COMMAND) & HAS_INPUT) {
             print("reset by the keyboard\n");
             out(KEYBOARD_COMMAND, PULSE_RESET);

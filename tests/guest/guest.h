@@ -1,4 +1,4 @@
-/* What the kernels here begin with: their entry, the serial port, and what they were told. Each defines guest(). */
+/* Code that the kernels of this directory share: entry, serial port, and boot parameters. Each kernel defines guest(). */
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;

@@ -1,9 +1,9 @@
 /*
- * A kernel of a few hundred bytes that touches memory and then idles: it halts until its timer interrupts it, ten
- * milliseconds later, and writes a mark on the serial port each time. It runs on any /dev/kvm. build.sh compiles it;
- * tests/bench copies it.
+ * A kernel of a few hundred bytes that touches memory and then idles: it halts until its timer interrupts it after ten
+ * milliseconds, and writes a mark to the serial port each time. It runs on any /dev/kvm. build.sh compiles it; tests/bench has
+ * a copy.
  *
- * "touch=N" on the command line has it write to each page of N MiB first, from 32 MiB.
+ * "touch=N" on the command line makes it write to each page of N MiB from 32 MiB first.
  */
 #include "guest.h"
 
@@ -14,7 +14,7 @@ enum {
     FIRST = 32 << 20,
 };
 
-/* The local APIC's registers (Intel SDM, volume 3, chapter 11), whose clock has a nanosecond under KVM. */
+/* Registers of the local APIC (Intel SDM, volume 3, chapter 11). Its clock has a nanosecond period under KVM. */
 enum {
     APIC = 0xfee00000u,
     APIC_EOI = 0xb0,
@@ -30,7 +30,7 @@ enum {
 
 static void apic(u32 reg, u32 value) { *(volatile u32 *)(u64)(APIC + reg) = value; }
 
-/* Touches nothing but what it saves, and the interrupt is over. */
+/* Saves what it uses, and ends the interrupt. */
 __asm__(".globl interrupted\n"
         "interrupted: push %rax\n"
         "mov $0xfee000b0, %eax\n"

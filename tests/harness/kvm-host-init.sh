@@ -1,11 +1,10 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# The first process of the software KVM host; kvm-host.sh puts it into the host's initrd as /init.
-# It lays a root file system over the machine's own, read-only one, runs one command on it, reports
-# the status and powers off. Everything it prints goes to the host's console log.
+# The init of the software KVM host; kvm-host.sh puts it into the host's initrd as /init. It mounts a root file system over
+# the machine's own, which is read-only, runs one command on it, reports the status and powers off. Its output goes to the
+# host's console log.
 #
-# A host of its own system (kvm-host.sh --system) has a disk instead, and goes on with systemd, of which the command is
-# a unit.
+# A host with a system of its own (kvm-host.sh --system) has a disk instead, and starts systemd with the command as a unit.
 
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -25,8 +24,8 @@ give_up() {
 system=
 grep -q -w kvm_host.system /proc/cmdline && system=yes
 
-# Its page cache is kept: nothing changes the machine's files under a running host, and a test
-# binary of tens of megabytes would be read anew at each start.
+# The page cache is kept: nothing changes the machine's files under a running host, and a test program of tens of megabytes
+# would be read again at each start.
 mkdir -p /lower /memory /root
 mount -t 9p -o ro,version=9p2000.L,trans=virtio,msize=512000,cache=loose root /lower || give_up "no root"
 if [ -n "$system" ]; then
@@ -53,8 +52,8 @@ else
     ln -sf /proc/self/fd/2 /root/dev/stderr
 fi
 
-# A tmpfs, not the overlay: it has no lower layer to consult, holes can be punched in its files, and
-# its mounts, device nodes and sockets behave as on a disk. Sockets want a short path.
+# A tmpfs instead of the overlay: it has no lower layer, holes can be punched in its files, and mounts, device nodes and
+# sockets work as on a disk. Socket paths must be short.
 mount -t tmpfs -o mode=755 run /root/run
 mkdir -p /root/run/tests /root/run/results /root/run/lock
 mount -t tmpfs -o size=90%,mode=1777 tests /root/run/tests
@@ -62,7 +61,7 @@ mount -t 9p -o version=9p2000.L,trans=virtio,msize=512000,cache=mmap results /ro
     give_up "no results directory"
 control=/root/run/results/.control
 if [ -n "$system" ]; then
-    # The project is where the machine has it.
+        # The project has the same path as on the machine.
     project=$(cat $control/project)
     mkdir -p "/root$project"
     mount -o bind "/lower$project" "/root$project"
@@ -71,7 +70,7 @@ dir=$(cat $control/dir)
 mkdir -p "/root$dir"
 mount -o bind /root/run/results "/root$dir"
 
-# The kernel's modules lie wherever they were unpacked, most likely not in the machine's /lib.
+# The kernel's modules are where they were unpacked, most likely not in the machine's /lib.
 modules=$(cat $control/modules)
 mkdir -p "/root/lib/modules/$(uname -r)"
 mount -o bind "/lower$modules" "/root/lib/modules/$(uname -r)"
@@ -82,7 +81,7 @@ ulimit -n 65536
 cp /bin/busybox /root/run/busybox
 
 cat >/root/run/alive <<'END'
-# The sign of life.
+# Reports that the host is alive.
 while :; do
     read -r alive _ </proc/uptime
     echo "$alive" >/run/results/.control/alive
@@ -91,7 +90,7 @@ done
 END
 cat >/root/run/start <<'END'
 #!/bin/bash
-# Runs the command with the ports as its output and then says that and how it ended.
+# Runs the command with the ports as its output, and reports its status.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 modprobe -a kvm_amd tun bridge vhost_net loop virtio_blk ||
     echo 'kvm-host-init: a module did not load'
@@ -108,7 +107,7 @@ if [ -c /dev/hvc0 ]; then
     setsid --ctty --wait bash /run/results/.control/command </dev/hvc0 >/dev/hvc0 2>&1
     status=$?
 else
-    # Pipes, because a port opens only once: a command may open /dev/stdout again, a pipe allows it.
+        # Pipes, because a port can be opened only once, and a command may open /dev/stdout again.
     mkfifo /run/out /run/err
     cat /run/out >"$out" &
     streams=$!
@@ -118,7 +117,7 @@ else
     setsid --wait bash /run/results/.control/command </dev/null >&3 2>&4 3>&- 4>&-
     status=$?
     exec 3>&- 4>&-
-    # What the command left running may hold the pipes open; it is not waited for.
+        # Processes that the command left may keep the pipes open; do not wait for them.
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         # shellcheck disable=SC2086  # a list of process ids
         kill -0 $streams 2>/dev/null || break
@@ -127,7 +126,7 @@ else
 fi
 sync
 if [ -d /run/systemd/system ]; then
-    # What it is told by this host's end.
+        # kvm-host.sh reads the status when this host has ended.
     echo $status >/run/results/.control/ended
     exec systemctl reboot
 fi
@@ -145,7 +144,7 @@ After=multi-user.target
 [Service]
 ExecStart=/bin/bash /run/start
 END
-    # Nothing stops it before the end, which may take its time.
+        # It runs until the host's shutdown has finished, which may take long.
     cat >/root/run/systemd/system/kvm-host-alive.service <<'END'
 [Unit]
 Description=A sign of life for kvm-host.sh

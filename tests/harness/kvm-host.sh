@@ -1,11 +1,10 @@
 #!/bin/bash
-# Runs a command on a host with real KVM: this machine where its KVM is really usable, else a host
-# in software, in which QEMU's TCG emulates AMD SVM and a Debian kernel's kvm_amd runs on it.
-# Used by `make test`, `make boot` and by hand; knows nothing of what the command does.
+# Runs a command on a host with real KVM: this machine if its KVM is usable, else a software host, in which QEMU's TCG emulates
+# AMD SVM and a Debian kernel's kvm_amd runs on it. `make test` and `make boot` use it. It knows nothing about the command.
 #
-# The software host boots Debian's generic kernel, with kvm-host-init.sh as its init, on this
-# machine's own root file system: read-only over 9p, under an overlay in the host's memory. Or it is a
-# Debian of its own, on a disk and under systemd, which can be booted again.
+# The software host boots Debian's generic kernel with kvm-host-init.sh as its init, on this machine's own root file system:
+# read-only over 9p, with an overlay in the host's memory. Or it boots a Debian of its own from a disk, under systemd, which
+# can be booted again.
 set -euo pipefail
 
 HARNESS_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,13 +14,13 @@ OUT=${BANTAM_GUEST_DIR:-$PROJECT_DIR/target/guest}
 # shellcheck source=resources/guest/lib.sh
 . "$GUEST_DIR/lib.sh"
 
-# What ended, when it was not the command: told apart by the exit status and by DIR/outcome.
+# Exit statuses of runs that did not end with the command's own status. DIR/outcome has the reason in words.
 EXIT_TIMEOUT=124
 EXIT_HOST=125
-# The host reports itself alive every 2 s. On a machine with other work a pause of many seconds is
-# normal; one of this length was only ever seen with a CPU stuck inside kvm.
+# Seconds without a sign of life, which comes every 2 s. On a busy machine pauses of many seconds are normal; a pause of this
+# length only occurred with a CPU stuck inside kvm.
 WEDGED_AFTER=60
-# Measured 5 to 8 s on an idle machine.
+# Measured: 5 to 8 s on an idle machine.
 UP_WITHIN=120
 
 usage() {
@@ -88,8 +87,8 @@ done
 [[ $timeout_seconds =~ ^[1-9][0-9]*$ ]] || die "--timeout: '$timeout_seconds' is not a number of seconds"
 [ "$action" != run ] || [ $# -gt 0 ] || die "no command given (see --help)"
 
-# Sets `mode` and `reason`. A /dev/kvm that opens is not enough: without the CPU's extension such a
-# device runs a guest by interpreting it, and Linux does not come up.
+# Sets `mode` and `reason`. A /dev/kvm that opens is not enough: without svm or vmx it interprets guests, and Linux does
+# not boot.
 choose_mode() {
     local extension
     if [ -n "$system" ]; then
@@ -116,13 +115,12 @@ choose_mode() {
     fi
 }
 
-# The initrd of the software host: busybox, the modules that reach the root file system, the init.
-# Sets `kernel` and `initrd`.
+# Builds the initrd of the software host: busybox, the modules for the root file system, the init. Sets `kernel` and `initrd`.
 prepare_software() {
     need qemu-system-x86_64 cpio gzip setpriv modprobe
     "$GUEST_DIR/fetch.sh" --out "$OUT" generic busybox 2>&1 | grep -v -E '^guest: (generic|busybox): ' >&2 || true
     local release root
-    [ -e "$OUT/packages/generic/version" ] || die "the software host's kernel could not be had"
+        [ -e "$OUT/packages/generic/version" ] || die "the software host's kernel is missing: see the messages above"
     root=$(cd -P "$OUT/packages/generic" && pwd)
     read -r release _ <"$root/version"
     kernel=$root/boot/vmlinuz-$release
@@ -196,7 +194,7 @@ if [ "$mode" = hardware ] && [ -n "$interactive" ]; then
     echo "status $status" >"$dir/outcome"
     exit "$status"
 elif [ "$mode" = hardware ]; then
-    # A session of its own, so that a time limit ends all of the command.
+        # A session of its own, so that a time limit ends the command with its children.
     setsid --wait "$@" </dev/null &
     child=$!
     session=$child
@@ -215,7 +213,7 @@ elif [ "$mode" = hardware ]; then
 fi
 
 prepare_software
-# The command's environment, directory and words, its status, and the host's signs of life.
+# The command's environment, directory and arguments, its status, and the host's signs of life.
 control=$dir/.control
 rm -rf "$control"
 (umask 077 && mkdir "$control")
@@ -231,7 +229,7 @@ rm -rf "$control"
 printf '%s\n' "$dir" >"$control/dir"
 printf '%s\n' "$modules" >"$control/modules"
 printf '%s\n' "$PROJECT_DIR" >"$control/project"
-# Commas are QEMU's separators; doubled they stand for themselves.
+# QEMU separates options by commas; a doubled comma stands for itself.
 quoted() { printf '%s' "${1//,/,,}"; }
 exec 7</dev/null
 # shellcheck disable=SC2054  # the commas are QEMU's
@@ -241,7 +239,7 @@ if [ -n "$interactive" ]; then
     stdio=(-chardev stdio,id=terminal,signal=off -device virtconsole,chardev=terminal)
 else
     mkfifo "$control/out" "$control/err"
-    # QEMU truncates a file it is given and cannot open a socket; a FIFO works for whatever ours are.
+        # QEMU truncates files and cannot open sockets. A FIFO works for any output of this script.
     cat <"$control/out" &
     streams=($!)
     cat <"$control/err" >&2 &
@@ -254,11 +252,11 @@ extra=($qemu_opts)
 arguments="console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on"
 if [ -n "$system" ]; then
     extra+=(-drive file="$(quoted "$system")",format=qcow2,if=virtio)
-    # Nobody tells this host who it is, and it has no network to wait for.
+        # No cloud-init seed identifies this host, and it has no network to wait for.
     arguments="$arguments kvm_host.system cloud-init=disabled systemd.mask=ssh.service"
     arguments="$arguments systemd.mask=systemd-networkd-wait-online.service"
 fi
-# One CPU: with two, the emulation sooner or later leaves one stuck inside kvm.
+# One CPU, because with two the emulation sooner or later leaves one stuck inside kvm.
 setpriv --pdeathsig KILL qemu-system-x86_64 \
     -machine q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot \
     -display none -kernel "$kernel" -initrd "$initrd" \
@@ -278,7 +276,7 @@ verdict=
 while kill -0 "$child" 2>/dev/null; do
     sleep 0.2
     if [ -e "$control/status" ]; then
-        # The host powers itself off; it is not waited for.
+                # Do not wait for the host's power-off.
         sleep 0.2
         break
     elif [ $SECONDS -ge "$timeout_seconds" ]; then
@@ -291,12 +289,12 @@ while kill -0 "$child" 2>/dev/null; do
         [ $age -lt $WEDGED_AFTER ] || { verdict=wedged; break; }
     fi
 done
-# A host of its own system has gone down in order when QEMU has ended.
+# A host with a system of its own has shut down when QEMU has ended.
 if [ -z "$verdict" ] && [ -e "$control/ended" ]; then
     mv "$control/ended" "$control/status"
 fi
 if [ -e "$control/status" ]; then
-    # Its output was written before its status was.
+        # The output was written before the status.
     for _ in $(seq 50); do
         kill -0 "$child" 2>/dev/null || break
         sleep 0.1

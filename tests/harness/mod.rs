@@ -476,10 +476,10 @@ impl Running {
             let _ = self.child.wait();
             // share.sh looks for these words.
             let silent = match self.console().is_empty() {
-                true => ", of which the guest never said a word",
+                true => ", and the guest never printed a word",
                 false => "",
             };
-            panic!("out of patience {what}{silent}:\n{}", self.report());
+            panic!("time limit passed {what}{silent}:\n{}", self.report());
         }
     }
 

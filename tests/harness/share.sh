@@ -1,14 +1,14 @@
 #!/bin/sh
-# Runs a share of the end-to-end tests, one after the other, on the host it is started on. Used by
-# e2e.sh through kvm-host.sh; results go to the directory that outlives a software host.
+# Runs a share of the end-to-end tests, one after the other, on the host on which it is started. e2e.sh uses it through
+# kvm-host.sh. The results are in the directory that outlives a software host.
 #
 # usage: share.sh LIST      a line of LIST is: EXECUTABLE TEST [after ACTION]
 set -eu
 
 list=$1
 results=${BANTAM_KVM_DIR:?is set by kvm-host.sh}
-# Bounds one test: the longest, which boots a whole Debian twice, takes four minutes, and with full
-# counts others take an hour.
+# Time limit of one test. The longest, which boots a whole Debian twice, takes four minutes; with full counts others take an
+# hour.
 seconds_each=700
 [ "${BANTAM_SOAK-0}" != 1 ] || seconds_each=7200
 failed=0
@@ -17,7 +17,7 @@ mkdir -p "$results/logs"
 : >"$results/results"
 : >"$results/none"
 if grep -q ' after fork$' "$list"; then
-    # The drives of copies: on a file system that copies an image at once.
+        # The drives of forked guests are on a file system with reflinks.
     place=$(mktemp -d)
     modprobe -a loop btrfs 2>/dev/null || true
     truncate -s 4G "$place/disk"
@@ -37,15 +37,15 @@ while read -r executable test _ action; do
         timeout -k 5 "$seconds_each" "$executable" --exact "$test" --nocapture --test-threads=1 \
         >"$log" 2>&1 </dev/null && grep -q '^test result: ok. 1 passed' "$log"; then
         verdict=ok
-        # A guest to which nothing was done, though it should have been, has failed its test.
+                # A guest without the action that it should have had has failed its test.
         if [ -n "$action" ] && ! grep -q 'lifecycle: [A-Z][a-z]* [1-9][0-9]* times' "$log"; then
             why=$(sed -n 's/.*lifecycle: none: //p' "$log" | sort -u | paste -s -d ';')
             echo "$name: ${why:-no Linux guest is started}" >>"$results/none"
         fi
-    elif [ "${BANTAM_KVM_MODE-}" = software ] && grep -q 'the guest never said a word' "$log"; then
-        # The emulation that hangs with a guest of several processors hangs its host, mostly, and else the guest: what it
-        # left is another host's either way, and a guest that is silent on three hosts has failed.
-        echo "e2e: $name: out of patience, and the guest never said a word"
+    elif [ "${BANTAM_KVM_MODE-}" = software ] && grep -q 'the guest never printed a word' "$log"; then
+                # The emulation hangs sometimes with guests of several vCPUs: mostly the host, else the guest. Either way another host
+                # runs the rest, and a guest that is silent on three hosts has failed.
+                echo "e2e: $name: time limit passed, and the guest never printed a word"
         exit 77
     else
         verdict=FAILED
