@@ -1,5 +1,5 @@
-//! Guests by name with a real kernel: made by one command, reached by TCP, stopped by the power button, started
-//! again with their data, and copied while they run.
+//! Guests by name with a real kernel: created by one command, reached by TCP, stopped by the power button, started again with
+//! their data, and copied while they run.
 
 #![allow(
     clippy::expect_used,
@@ -27,7 +27,7 @@ use world::{World, bantamctl, contains, expect, links};
 /// How long a boot to the first answer may take.
 const BOOT: Duration = Duration::from_secs(120);
 
-/// What the guest does: counts its starts in a file, serves it, and heeds the power button.
+/// The guest's script: it counts its starts in a file, serves the file, and obeys the power button.
 const SCRIPT: &str = r"
 modprobe -a button evdev; echo started >>/root/starts; sync
 httpd -p 8080 -h /root
@@ -36,7 +36,7 @@ dd if=$e of=/dev/null bs=24 count=1 2>/dev/null
 sync; poweroff -f; sleep 60";
 
 fn run(words: &[&str]) -> String {
-    // A guest takes as long as it takes: what is bounded is the commands' own business.
+    // The commands have time limits of their own.
     let output = Command::new(bantamctl())
         .args(words)
         .stdin(Stdio::null())
@@ -46,7 +46,7 @@ fn run(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What the guest wrote, for who looks for a failure.
+/// Returns the guest's output, for the message of a failed test.
 fn console() -> String {
     let bantamctl = bantamctl();
     sh(&format!(
@@ -55,7 +55,7 @@ fn console() -> String {
     ))
 }
 
-/// The file of starts, as the guest serves it that this thread's network has.
+/// Returns the file of starts, which the guest in this thread's network serves.
 fn served() -> io::Result<String> {
     let address = "10.88.0.5:8080".parse().unwrap();
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
@@ -66,7 +66,7 @@ fn served() -> io::Result<String> {
     Ok(text)
 }
 
-/// How many there are in it, once the guest serves it.
+/// Waits until the guest serves that file; returns the number of starts in it.
 fn starts() -> usize {
     let started = Instant::now();
     loop {
@@ -78,7 +78,7 @@ fn starts() -> usize {
     }
 }
 
-/// Likewise of the guest's copy `name`.
+/// As [`starts`], of the guest's copy `name`.
 fn starts_of_copy(name: &str) -> usize {
     let network = format!("/run/netns/bantam-{name}");
     let there = move || {
@@ -88,7 +88,7 @@ fn starts_of_copy(name: &str) -> usize {
     std::thread::spawn(there).join().unwrap()
 }
 
-/// Ends the guests, which may be there, whatever becomes of the test.
+/// Ends the guests, if there are any, even if the test fails.
 struct Ended(&'static [&'static str]);
 
 impl Drop for Ended {
@@ -138,7 +138,7 @@ fn create(world: &World, pool: &Path, more: &[&str]) {
 }
 
 #[test]
-fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
+fn a_guest_keeps_its_data_over_a_shutdown() {
     needs_kvm();
     announce("a guest by name");
     let world = World::new();
@@ -147,7 +147,7 @@ fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
     let _ended = Ended(&["web1"]);
     create(&world, &pool, &[]);
     assert_eq!(starts(), 1);
-    // Its name and address are its own: another of the network's is dropped.
+    // The guard has a table.
     contains(&sh("nft list tables"), &["bantam-web1"]);
     contains(&run(&["stop", "web1"]), &["web1 is stopped"]);
     contains(&run(&["list"]), &["web1", "stopped"]);
@@ -162,7 +162,7 @@ fn a_guest_of_one_command_keeps_its_data_over_its_power_button() {
 }
 
 #[test]
-fn copies_of_one_command_have_their_guest_s_address_and_data_to_themselves() {
+fn copies_have_their_guest_s_address_and_data_in_networks_of_their_own() {
     needs_kvm();
     announce("copies of a guest by name");
     let world = World::new();
@@ -179,7 +179,7 @@ fn copies_of_one_command_have_their_guest_s_address_and_data_to_themselves() {
             assert_eq!(starts_of_copy(copy), 1, "{copy}");
         }
         contains(&run(&["list"]), &["web1-1", "web1-2"]);
-        // Each heeds its own power button.
+        // Each obeys its own power button.
         contains(&run(&["stop", "web1-1"]), &["web1-1 is stopped"]);
         assert!(!Path::new("/run/netns/bantam-web1-1").exists());
         assert_eq!(starts_of_copy("web1-2"), 1);

@@ -1,6 +1,6 @@
-//! Debian as people have it, a disk image with a kernel, a GRUB configuration, systemd and cloud-init of its own: made
-//! a guest by one command, told its name, address and key by the seed, reached by SSH, stopped by its button, started
-//! again with its data and with what it changed of its own configuration.
+//! Debian's own disk image, with its kernel, GRUB configuration, systemd and cloud-init: created as a guest by one command,
+//! configured by the seed, reached by SSH, stopped by its power button, and started again with its data and its changed
+//! configuration.
 
 #![allow(
     clippy::expect_used,
@@ -49,7 +49,7 @@ impl Host {
         self.world.path(name)
     }
 
-    /// `bantamctl WORDS`, which must work; what it printed.
+    /// Runs `bantamctl WORDS`, which must succeed; returns its output.
     fn bantamctl(&self, words: &str) -> String {
         let mut command = Command::new(bantamctl());
         let output = command.args(words.split_whitespace());
@@ -59,12 +59,12 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Tells the log when what had been done.
+    /// Logs the time at which `what` was done.
     fn say(&self, what: &str) {
         println!("{:6.1} s {what}", self.started.elapsed().as_secs_f32());
     }
 
-    /// A command in the guest. The key that the guest's server showed first, it must show ever after.
+    /// Runs a command in the guest. The guest's host key must not change.
     fn ssh(&self, command: &str) -> Output {
         let known = format!("UserKnownHostsFile={}", self.path("known").display());
         let mut ssh = Command::new("ssh");
@@ -83,7 +83,7 @@ impl Host {
         ssh.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// The first login that the guest lets in.
+    /// Waits for the first successful login.
     fn login(&self) {
         let started = Instant::now();
         loop {
@@ -102,7 +102,7 @@ impl Host {
         self.say("logged in");
     }
 
-    /// A command in the guest, which must work; what it printed.
+    /// Runs a command in the guest, which must succeed; returns its output.
     fn guest(&self, command: &str) -> String {
         let output = self.ssh(command);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -115,7 +115,7 @@ impl Host {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What the guest wrote, for who looks for a failure.
+    /// Returns the guest's output, for the message of a failed test.
     fn console(&self) -> String {
         let bantamctl = bantamctl();
         sh(&format!(
@@ -125,7 +125,7 @@ impl Host {
     }
 }
 
-/// Ends the guest whatever becomes of the test.
+/// Ends the guest, even if the test fails.
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = Command::new(bantamctl()).args(["destroy", "web1"]).output();
@@ -133,7 +133,7 @@ impl Drop for Host {
 }
 
 #[test]
-fn debians_own_disk_is_a_guest_by_one_command() {
+fn debian_s_own_disk_becomes_a_guest_by_one_command() {
     needs_kvm();
     announce("a disk image of Debian");
     let host = Host::new();
@@ -157,7 +157,7 @@ fn debians_own_disk_is_a_guest_by_one_command() {
     );
     host.login();
 
-    // The seed's name and addresses, and the disk's size, in a system that is up and has nothing to complain about.
+    // The seed's name and addresses, and the disk's size, in a system without failed units.
     let state = host.guest(
         "hostname; hostname -f; ip -o -4 address show dev eth0; cat /proc/cmdline; df -m --output=size / | tail -n 1; \
          cloud-init status --wait; systemctl is-system-running --wait; systemctl --failed --no-legend",
@@ -167,7 +167,7 @@ fn debians_own_disk_is_a_guest_by_one_command() {
     assert_eq!(lines[..2], ["web1", "web1.example.org"]);
     contains(&state, &["10.88.0.5/24", "root=UUID=", "\nrunning\n"]);
 
-    // It keeps data, and changes how it is booted, by its own tools.
+    // It keeps data, and changes its boot configuration with its own tools.
     host.guest("echo kept | dd of=data conv=fsync status=none");
     host.guest(
         "echo 'GRUB_CMDLINE_LINUX_DEFAULT=\"quiet its.own=1\"' | sudo tee /etc/default/grub.d/90_own.cfg >/dev/null

@@ -1,5 +1,5 @@
-//! The jailer with the real monitor: what a guest finds in its jail, what it has lost, and what is left of a
-//! start that fails. Run as root; any `/dev/kvm` will do, also one that interprets.
+//! The jailer with the real monitor: the jail's contents, the dropped privileges, and the absence of leftovers after a failed
+//! start. Run as root, on any `/dev/kvm`, also an emulated one.
 //!
 //! Each test has a network, mounts and a file system of its own, which end with its thread.
 
@@ -84,7 +84,7 @@ fn a_guest_runs_in_its_jail_without_any_privilege() {
         let found = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         assert_eq!(found.unwrap().trim(), value, "{key}");
     }
-    // It blocks signals only for a moment, when it starts threads.
+    // The monitor blocks signals for a moment when it starts threads.
     let started = Instant::now();
     while !fs::read_to_string(guest.proc("status"))
         .unwrap()
@@ -101,7 +101,7 @@ fn a_guest_runs_in_its_jail_without_any_privilege() {
     assert_eq!(words[9..], ["--config-file", "/vm.json", "--no-api"]);
     assert!(words[4].parse::<u64>().unwrap() > 0);
 
-    // Nothing is mounted but the jail and the guest's files, and nobody else sees that.
+    // Only the jail and the guest's files are mounted, and only in this process's mount namespace.
     let seen = mounts(guest.proc("mountinfo"));
     let points: Vec<_> = seen.iter().map(|m| m.split(' ').next().unwrap()).collect();
     assert_eq!(
@@ -118,7 +118,7 @@ fn a_guest_runs_in_its_jail_without_any_privilege() {
     let here = mounts("/proc/thread-self/mountinfo").join("\n");
     assert!(!here.contains(base.to_str().unwrap()), "{here}");
 
-    // No descriptor is a directory, which would be a way out.
+    // No descriptor is a directory, through which a process could leave the jail.
     let mut taps = 0;
     for fd in fs::read_dir(guest.proc("fd")).unwrap() {
         let fd = fd.unwrap().path();
@@ -159,16 +159,16 @@ fn a_guest_runs_in_its_jail_without_any_privilege() {
 }
 
 #[test]
-fn the_guest_s_status_is_the_jailer_s() {
+fn the_jailer_exits_with_the_guest_s_status() {
     let world = World::new();
     world.config("exit", &json!({}));
     expect(&world.run("g1"), 42);
-    // What that run left is no obstacle.
+    // Leftovers of that run do not matter.
     expect(&world.run("g1"), 42);
 }
 
 #[test]
-fn one_guest_to_an_id_and_a_bridge_for_many() {
+fn an_id_has_one_guest_and_a_bridge_may_have_many() {
     let world = World::new();
     world.config("up", &json!({"network-interfaces": tap_on_br0()}));
     let first = world.start("g1");
@@ -195,14 +195,14 @@ fn one_guest_to_an_id_and_a_bridge_for_many() {
     );
     first.terminate();
     contains(&links().join("\n"), &["tap1 up=true bridge=br0"]);
-    // The bridge's address does not change with its ports.
+    // The bridge's MAC address does not change with its ports.
     let mac = |line: &str| line.split("link/ether ").nth(1).unwrap()[..17].to_owned();
     assert_eq!(mac(&sh("ip -o link show br0")), mac(&address));
     second.terminate();
 }
 
 #[test]
-fn an_image_starts_as_its_template_and_is_then_left_alone() {
+fn a_new_image_is_a_copy_of_its_template_and_an_existing_one_is_kept() {
     let world = World::new();
     let template = File::create(world.path("template")).unwrap();
     template.set_len(40 * MIB + 7).unwrap();
@@ -233,7 +233,7 @@ fn an_image_starts_as_its_template_and_is_then_left_alone() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_and_nothing_made() {
+fn all_problems_are_reported_at_once_and_nothing_is_made() {
     let world = World::new();
     sh("ip link add dummy0 type bridge; ip link add plain type veth peer name other");
     for (name, mode) in [("foreign.img", 0o600), ("readable.img", 0o644)] {
@@ -268,10 +268,8 @@ fn everything_wrong_is_told_at_once_and_nothing_made() {
         &[
             "problems:\n",
             "--exec-file: cannot open /nonexistent/bantam",
-            &format!(
-                "vm.json: boot-source.kernel_image_path: {}",
-                world.path("exit").display()
-            ),
+            &format!("must be able to read {}", world.path("exit").display()),
+            "vm.json: boot-source.kernel_image_path: ",
             "boot-source.initrd_path: cannot open",
             "drives[0].path_on_host",
             "add `size_mib`",
@@ -316,7 +314,7 @@ fn everything_wrong_is_told_at_once_and_nothing_made() {
 }
 
 #[test]
-fn bad_arguments_are_153_and_make_nothing() {
+fn bad_arguments_end_with_153_and_make_nothing() {
     let world = World::new();
     world.config("exit", &json!({}));
     let before = world.state();
@@ -329,7 +327,7 @@ fn bad_arguments_are_153_and_make_nothing() {
 #[test]
 fn a_monitor_that_cannot_be_executed_leaves_nothing() {
     let world = World::new();
-    // A header without any program: it looks right until the kernel loads it.
+    // A header without a program: only the kernel notices.
     let mut program = fs::read(bantam()).unwrap();
     program.truncate(4096);
     program[56..58].fill(0);
@@ -353,7 +351,7 @@ fn a_monitor_that_cannot_be_executed_leaves_nothing() {
 #[test]
 fn a_network_that_cannot_be_made_leaves_nothing() {
     let world = World::new();
-    // More than a tap's device takes.
+    // More than a tap accepts.
     let mut network = tap_on_br0();
     network[0]["mtu"] = json!(65535);
     let drive = world.drive("d", "d.img", &json!({"size_mib": 1}));
@@ -366,7 +364,7 @@ fn a_network_that_cannot_be_made_leaves_nothing() {
     contains(&text, &["tap0", "65535", "network-interfaces[0].mtu"]);
     assert_eq!(world.state(), before);
 
-    // A bridge that was there stays.
+    // An existing bridge stays.
     sh("ip link add br0 type bridge; ip link set br0 up");
     let before = world.state();
     expect(&world.run("g1"), 1);
@@ -394,7 +392,7 @@ fn a_full_file_system_leaves_nothing() {
     );
     assert_eq!(world.state(), before);
 
-    // The jail itself does not fit.
+    // The jail itself does not fit on the file system.
     world.config("exit", &json!({}));
     let before = world.state();
     let mut command = Command::new(jailer());
@@ -415,7 +413,7 @@ fn a_full_file_system_leaves_nothing() {
 }
 
 #[test]
-fn a_signal_during_the_preparation_leaves_nothing() {
+fn a_signal_during_a_start_leaves_nothing() {
     let world = World::new();
     let drive = world.drive("d", "d.img", &json!({"size_mib": 1}));
     world.config(
@@ -423,7 +421,7 @@ fn a_signal_during_the_preparation_leaves_nothing() {
         &json!({"drives": [drive], "network-interfaces": tap_on_br0()}),
     );
     let before = world.state();
-    // The signal waits when the jailer begins; blocked, it cannot end it by itself.
+    // The signal is pending and blocked when the jailer begins, so it cannot end the process by itself.
     let mut shell = Command::new("env");
     shell.args([
         "--block-signal=TERM",
@@ -439,7 +437,7 @@ fn a_signal_during_the_preparation_leaves_nothing() {
 }
 
 #[test]
-fn what_a_guest_left_in_its_jail_leads_nowhere() {
+fn links_that_a_guest_left_in_its_jail_are_not_followed() {
     let world = World::new();
     let root = world.root("g1");
     fs::create_dir_all(root.join("drives")).unwrap();
@@ -466,7 +464,7 @@ fn what_a_guest_left_in_its_jail_leads_nowhere() {
 }
 
 #[test]
-fn a_mount_of_the_host_s_in_the_jail_is_not_changed() {
+fn a_host_s_mount_in_the_jail_is_not_changed() {
     let world = World::new();
     let dev = world.root("g1").join("dev");
     fs::create_dir_all(&dev).unwrap();
@@ -480,7 +478,7 @@ fn a_mount_of_the_host_s_in_the_jail_is_not_changed() {
 }
 
 #[test]
-fn what_is_mounted_in_a_jail_is_not_cleaned_away() {
+fn clean_keeps_what_is_mounted_in_a_jail() {
     let world = World::new();
     let dev = world.root("g1").join("dev");
     fs::create_dir_all(&dev).unwrap();
@@ -494,12 +492,15 @@ fn what_is_mounted_in_a_jail_is_not_cleaned_away() {
     let mut clean = Command::new(jailer());
     clean.args(["clean", "--id", "g1", "--chroot-base-dir"]);
     let text = expect(&output(clean.arg(world.path("base"))), 0);
-    contains(&text, &["root/dev stays, as something is mounted there"]);
+    contains(
+        &text,
+        &["root/dev stays, because something is mounted there"],
+    );
     assert_eq!(tree(&own), before);
 }
 
 #[test]
-fn names_that_a_guest_made_do_not_move_the_operator_s_cursor() {
+fn names_that_a_guest_made_are_printed_without_control_characters() {
     let world = World::new();
     let run = world.root("g1").join("run");
     fs::create_dir_all(&run).unwrap();
@@ -509,13 +510,13 @@ fn names_that_a_guest_made_do_not_move_the_operator_s_cursor() {
     let mut clean = Command::new(jailer());
     clean.args(["clean", "--id", "g1", "--chroot-base-dir"]);
     let text = expect(&output(clean.arg(world.path("base"))), 0);
-    contains(&text, &["run stays, as it has ?[2J", ", more"]);
+    contains(&text, &["run stays, because it contains ?[2J", ", more"]);
     assert!(text.len() < 2000 && !text.contains('\x1b'), "{text}");
 }
 
 #[test]
-fn a_client_s_own_jail_is_used() {
-    // As orchestrators do: the root is a mount, files are in it, and the arguments name them.
+fn a_jail_that_a_client_prepared_is_used() {
+    // As orchestrators do it: the root is a mount with files in it, and the arguments name them.
     let world = World::new();
     let root = world.root("g1");
     fs::create_dir_all(&root).unwrap();
@@ -532,7 +533,7 @@ fn a_client_s_own_jail_is_used() {
 }
 
 #[test]
-fn a_tap_of_the_operator_s_is_handed_over() {
+fn a_tap_of_the_operator_is_passed_to_the_monitor() {
     let world = World::new();
     sh("ip tuntap add tap7 mode tap; ip link set tap7 up");
     let network = json!([{"iface_id": "eth0", "host_dev_name": "tap7"}]);
@@ -561,7 +562,7 @@ fn an_image_of_a_running_guest_is_refused_before_anything_is_made() {
 }
 
 #[test]
-fn limits_and_the_environment_are_the_jailer_s_to_set() {
+fn the_jailer_sets_limits_and_clears_the_environment() {
     let world = World::new();
     world.config("up", &json!({}));
     let mut command = world.jailer("g1");
@@ -573,7 +574,7 @@ fn limits_and_the_environment_are_the_jailer_s_to_set() {
     ]);
     command.arg("--config-file").arg(world.path("vm.json"));
     command.args(["--", "--no-api"]).stdout(Stdio::piped());
-    // Neither an open file nor a variable of the caller's gets in.
+    // No open file and no variable of the caller enters the jail.
     let secret = File::open("/etc/passwd").unwrap();
     let secret = nix::unistd::dup(&secret).unwrap();
     let mut guest = Running(command.env("SECRET", "1").spawn().unwrap());
@@ -602,7 +603,7 @@ fn limits_and_the_environment_are_the_jailer_s_to_set() {
 }
 
 #[test]
-fn without_root_it_says_so() {
+fn without_root_the_jailer_says_so() {
     let world = World::new();
     world.config("exit", &json!({}));
     let program = world.path("jailer");

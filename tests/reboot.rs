@@ -20,7 +20,7 @@ use harness::{bantam, image, rounds, sh};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What the small guest does: counts its starts, serves what it counted, and heeds the power button.
+/// The small guest's script: it counts its starts, serves the count, and obeys the power button.
 const GUEST: &str = r"
 modprobe -a button evdev; echo started >>/root/log; sync
 httpd -p 8080 -h /root
@@ -28,13 +28,13 @@ for d in /sys/class/input/event*; do grep -q 'Power Button' $d/device/name && e=
 dd if=$e of=/dev/null bs=24 count=1 2>/dev/null
 echo button >>/root/log; sync; poweroff -f; sleep 60";
 
-/// What both scripts begin with. `log N` waits until the small guest has counted N lines, and shows them.
+/// The beginning of both scripts. `log N` waits until the small guest has logged N lines, and shows them.
 const TOOLS: &str = r#"
 set -eu
 trap 'status=$?; [ $status = 0 ] || { journalctl -b --no-pager -u "bantam*" | tail -n 60; bantamctl list; } >&2' EXIT
 say() { echo "$(cut -d' ' -f1 /proc/uptime) s: $*"; }
 is() { say "$1"; [ "$1" = "$2" ] || { echo "expected: $2" >&2; exit 1; }; }
-# A line of `bantamctl list` without the process's number.
+# A line of `bantamctl list` without the process id.
 listed() { bantamctl list | awk -v name="$1" '$1 == name { print $1, $2, $6 }'; }
 ask() { timeout 5 bash -c 'exec 3<>/dev/tcp/10.88.0.5/8080; printf "GET /log HTTP/1.0\r\n\r\n" >&3; cat <&3' 2>/dev/null; }
 log() {
@@ -46,7 +46,7 @@ log() {
 }
 "#;
 
-/// The first time: everything is made, tried under systemd, and left running.
+/// The script before the reboot: everything is made, tried under systemd, and left running.
 const BEFORE: &str = r#"
 growpart /dev/vda 1 >/dev/null; resize2fs /dev/vda1 >/dev/null 2>&1
 dpkg --install "$PACKAGES"/bantam_1_amd64.deb >/dev/null
@@ -66,7 +66,7 @@ is "$(systemctl is-active bantam@small) $(systemctl is-enabled bantam@small bant
     "active enabled enabled "
 is "$(listed small)" "small running yes"
 
-# Systemd's stop is the power button, and its ExecStopPost leaves nothing behind.
+# systemd stops the guest by its power button, and ExecStopPost leaves nothing behind.
 systemctl stop bantam@small
 is "$(systemctl show bantam@small --property=ActiveState,Result,ExecMainStatus | tr '\n' ' ')" \
     "Result=success ExecMainStatus=0 ActiveState=inactive "
@@ -76,7 +76,7 @@ is "$(listed small)" "small stopped yes"
 systemctl start bantam@small
 is "$(log 3)" "started button started "
 
-# A monitor that fails is started again.
+# A guest whose monitor fails is restarted.
 kill -KILL "$(systemctl show bantam@small --property=MainPID --value)"
 is "$(log 4)" "started button started started "
 is "$(systemctl show bantam@small --property=NRestarts)" "NRestarts=1"
@@ -95,7 +95,7 @@ is "main process: $(systemctl show bantam@small --property=MainPID --value)" "ma
 is "$(listed small)" "small running yes"
 is "$(log 6)" "started button started started button started "
 
-# Debian's own disk is there too, and will come up with the host; another guest is not to.
+# Debian's own disk will start with the host, too; another guest will not.
 bantamctl create --name debian --ram 512 --no-start --image "$IMAGE" --disk pool=vms,size=2 --ssh-key /root/key.pub \
     --network bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.6/24,guard=on --autostart >/dev/null 2>&1
 bantamctl create --name idle --no-start --kernel "/srv/boot/${KERNEL##*/}" --disk pool=vms,size=1 >/dev/null
@@ -103,11 +103,11 @@ bantamctl list
 say "the host goes down"
 "#;
 
-/// After the reboot.
+/// The script after the reboot.
 const AFTER: &str = r#"
 bantamctl list
 bantamctl pool list
-# The host's end was a button, too.
+# The host's shutdown pressed the power button, too.
 is "$(log 8)" "started button started started button started button started "
 is "$(systemctl is-active bantam-pools.target bantam-pool@vms bantam@small bantam@debian | tr '\n' ' ')" \
     "active active active active "
@@ -137,7 +137,7 @@ bantamctl pool autostart vms --disable
 bantamctl pool stop vms
 is "$(bantamctl list | wc -l) $(ls /srv/vms) $(find /etc/systemd/system -name 'bantam*@?*.service' -type l)" "1  "
 
-# The package leaves with everything that it brought.
+# Removing the package removes all of its files.
 dpkg --listfiles bantam | grep -E '^/usr/(bin|libexec|share/man|share/bash-completion|lib/systemd)/.*[a-z]$' >/tmp/files
 for file in /usr/bin/bantam /usr/bin/jailer /usr/bin/bantamctl /usr/libexec/bantam/bantam-image-reader \
     /usr/lib/systemd/system/bantam@.service /usr/share/man/man1/bantamctl.1.gz /usr/share/man/man1/bantam.1.gz \
@@ -149,7 +149,7 @@ is "left: $(while read -r file; do [ -d $file ] || ls $file; done </tmp/files 2>
 is "units: $(systemctl list-unit-files --no-legend 'bantam*')" "units: "
 "#;
 
-/// Boots the host with `disk`, runs `script`, and reboots it; what the script said.
+/// Boots the host with `disk`, runs `script`, and reboots it; returns the script's output.
 fn host(dir: &Path, disk: &Path, script: &str) -> String {
     let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/harness/kvm-host.sh");
     std::fs::write(dir.join("guest"), GUEST).unwrap();
@@ -168,7 +168,7 @@ fn host(dir: &Path, disk: &Path, script: &str) -> String {
         ("ROOT", image("rootfs-cloud.ext4")),
         ("IMAGE", image("debian.raw")),
         ("SCRIPT", guest.into()),
-        // A minute and a half more, and on each run tests/image.rs does it.
+        // Takes a minute and a half more; tests/image.rs covers it on each run.
         ("SOAK", rounds(0, 1).to_string().into()),
     ] {
         command.env(name, value);

@@ -1,5 +1,5 @@
-//! Pools and volumes by the real commands, on real file systems, volume groups, partition tables and an NFS
-//! server. Run as root. What needs no real KVM runs anywhere; each test has mounts and a network of its own.
+//! Pools and volumes on real file systems, volume groups, partition tables and an NFS server. Run as root. Each test has
+//! mounts and a network of its own; most need no real KVM.
 
 #![allow(
     clippy::expect_used,
@@ -30,7 +30,7 @@ use world::{MIB, UID, contains, expect, output, tree};
 
 const GIB: u64 = 1 << 30;
 
-/// Whether two files share their first extent.
+/// Returns whether two files share their first extent.
 fn share(a: &Path, b: &Path) -> bool {
     let extent = |path: &Path| {
         let text = sh(&format!("sync {0}; filefrag -v {0}", path.display()));
@@ -88,7 +88,7 @@ fn a_clone_of_20_gib_takes_no_space_and_shares_blocks_where_it_can() {
 }
 
 #[test]
-fn a_pool_is_defined_started_listed_and_forgotten() {
+fn a_pool_is_defined_started_listed_and_undefined() {
     let host = Host::new();
     host.ok("pool define web --type dir");
     let listed = host.ok("pool list");
@@ -134,7 +134,7 @@ fn a_pool_is_defined_started_listed_and_forgotten() {
 }
 
 #[test]
-fn bad_input_is_told_and_changes_nothing() {
+fn bad_input_is_refused_and_changes_nothing() {
     let mut host = Host::new();
     let small = host.file_system("ext4", "64M");
     host.dir_pool("small", &small);
@@ -264,7 +264,7 @@ fn bad_input_is_told_and_changes_nothing() {
         assert!(said.len() < 1000, "{said}");
         assert_eq!(tree(&small), before, "{words}");
     }
-    // Space that runs out on the way: nothing of the copy stays.
+    // The space runs out during a copy: nothing of it stays.
     host.ok(&format!("volume import --pool small fill --from {raw}"));
     contains(
         &host.fails("volume clone --pool small fill b", 1),
@@ -280,7 +280,7 @@ fn bad_input_is_told_and_changes_nothing() {
 }
 
 #[test]
-fn commands_at_once_lose_nothing_and_double_nothing() {
+fn concurrent_commands_lose_nothing_and_duplicate_nothing() {
     let host = Host::new();
     host.dir_pool("web", &host.world.path("images"));
     let started = |words: String| {
@@ -311,7 +311,7 @@ fn commands_at_once_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn a_guest_gets_its_volume_and_nobody_else_does() {
+fn only_one_guest_gets_a_volume() {
     let host = Host::new();
     let world = &host.world;
     host.dir_pool("web", &world.path("images"));
@@ -337,12 +337,12 @@ fn a_guest_gets_its_volume_and_nobody_else_does() {
     world.config("up", &drive(json!({"path_on_host": "../one"})));
     contains(&expect(&world.run("g1"), 152), &["names a volume"]);
 
-    // Made by the start, then found by the next.
+    // The first start makes the volume, and the next one finds it.
     world.config("up", &drive(json!({"size_mib": 64})));
     world.start("g1").terminate();
     let path = world.path("images/one");
     assert_eq!(fs::metadata(&path).unwrap().len(), 64 * MIB);
-    // One that was made by command is given to the guest's user.
+    // A volume that was made by a command is given to the guest's user.
     host.ok("volume delete --pool web one");
     host.ok("volume create --pool web one --size 64M");
     assert_eq!(fs::metadata(&path).unwrap().uid(), 0);
@@ -376,7 +376,7 @@ fn a_guest_gets_its_volume_and_nobody_else_does() {
         &["drives[0].pool", "bantamctl pool start web"],
     );
 
-    // The monitor alone knows no pools.
+    // Without the jailer, the monitor refuses pools.
     let mut alone = Command::new(harness::bantam());
     alone
         .arg("--config-file")
@@ -387,7 +387,7 @@ fn a_guest_gets_its_volume_and_nobody_else_does() {
 }
 
 #[test]
-fn a_qcow2_image_is_imported_by_nobody() {
+fn a_qcow2_image_is_imported_as_the_user_nobody() {
     let host = Host::new();
     let dir = host.world.dir.path().display();
     host.dir_pool("web", &host.world.path("images"));
@@ -452,7 +452,7 @@ fn a_qcow2_image_is_imported_by_nobody() {
     );
 }
 
-/// The same for what is no directory: volumes are devices, and show nothing of who had them before.
+/// Tests a pool whose volumes are devices, which show no former data.
 fn devices(host: &Host, pool: &str) {
     host.ok(&format!("pool start {pool}"));
     host.ok(&format!("volume create --pool {pool} one --size 8M"));
@@ -486,7 +486,7 @@ fn devices(host: &Host, pool: &str) {
     host.ok(&format!("volume clone --pool {pool} one two --size 16M"));
     let (original, copy) = (read("one"), read("two"));
     assert!(copy[..original.len()] == original && copy[original.len()..].iter().all(|b| *b == 0));
-    // What was deleted is nobody else's to read.
+    // No volume shows deleted data.
     host.ok(&format!("volume delete --pool {pool} one"));
     host.ok(&format!("volume create --pool {pool} three --size 8M"));
     assert!(read("three").iter().all(|byte| *byte == 0));
@@ -503,7 +503,7 @@ fn devices(host: &Host, pool: &str) {
     assert_eq!(grown.len() as u64, 16 * MIB);
     assert!(grown[..7] == *b"secret\n" && grown[4 << 20..].iter().all(|byte| *byte == 0));
 
-    // An image of a guest, and the guest's own.
+    // An imported image, and a guest's own new volume.
     let dir = host.world.dir.path().display();
     sh(&format!(
         "cd {dir}; chmod 755 .; head -c 3000000 /dev/urandom >raw; truncate -s 4M raw
@@ -573,7 +573,7 @@ fn a_volume_group_holds_volumes() {
         &host.fails("pool start vg", 152),
         &["no volume group `bantamtest`", "vgcreate"],
     );
-    // LVM's own devices, and nothing of this machine's.
+    // On a loop device, away from this machine's volume groups.
     sh(&format!("vgcreate -q bantamtest {shown}"));
     host.at_end("vgremove -q -f -y bantamtest");
     devices(&host, "vg");

@@ -36,15 +36,15 @@ const MOVED: [&str; 12] = [
     "pool", "volume",
 ];
 
-/// Prepares a guest on this host, as root, and becomes its VMM without any privilege: creates missing
-/// disk images, the bridge and the taps, locks the process into a directory of its own, and
-/// executes the VMM as the given user. The process id stays the same.
+/// Prepare a guest on this host as root, and become its monitor without any privilege: create missing
+/// disk images, the bridge and the taps, confine the process to a directory of its own, and execute
+/// the monitor as the given user. The process id stays the same.
 #[derive(FromArgs)]
 #[argh(
     example = "jailer --id web1 --exec-file /usr/bin/bantam --uid 1000 --gid 1000 --config-file vm.json -- --no-api\n\nvm.json (paths are the host's):\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"/boot/vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"web1.img\",\n              \"size_mib\": 2048, \"template\": \"debian.img\", \"cache_type\": \"Writeback\"}}],\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"web1\", \"bridge\": \"br0\"}}]\n}}",
-    note = "An image that does not exist is created with `size_mib`, sparse, from `template` if given; one\nthat exists is used as it is, and the user must be able to open it. A tap with `bridge` is\ncreated and ends with the guest; one without must exist. A start that fails takes back\nwhat it made. The jail is CHROOT-BASE-DIR/EXEC-NAME/ID/root; its API socket is\nrun/firecracker.socket there. After `--` come the VMM's own arguments, with paths in the jail.",
-    error_code(0, "and all others: the VMM's, see `bantam --help`"),
-    error_code(1, "the host refused a step; what was made is taken back"),
+    note = "A missing image is created with `size_mib`, sparse, as a copy of `template` if given; an existing\nimage is used as it is, and the user must be able to open it. A tap with `bridge` is created, and\ndisappears with the guest; a tap without it must exist. A failed start undoes what it made. The\njail is CHROOT-BASE-DIR/EXEC-NAME/ID/root, and the API socket in it run/firecracker.socket. The\narguments after `--` are the monitor's, with paths in the jail.\n\n`jailer clean --id ID` removes what an ended guest left (`jailer clean --help`). Guests, pools and\nvolumes by name are bantamctl's.",
+    error_code(0, "and all others: the monitor's, see `bantam --help`"),
+    error_code(1, "the host refused a step; what was made is removed"),
     error_code(
         152,
         "the configuration or a file it names cannot be used; nothing was made"
@@ -52,49 +52,50 @@ const MOVED: [&str; 12] = [
     error_code(153, "bad arguments")
 )]
 struct Arguments {
-    /// name of the guest: 1 to 64 letters, digits and `-`
+    /// id of the guest: 1 to 64 letters, digits and `-`
     #[argh(option)]
     id: Option<String>,
-    /// the VMM, a static program
+    /// the monitor, a static program
     #[argh(option)]
     exec_file: Option<PathBuf>,
-    /// user the VMM runs as: a number, or `auto` for one of --uid-range that no running guest has
+    /// user id of the monitor, or `auto` for one of --uid-range that no running guest has
     #[argh(option)]
     uid: Option<String>,
-    /// group the VMM runs as; with `--uid auto` that of the same number
+    /// group id of the monitor; with `--uid auto` it equals the user id
     #[argh(option)]
     gid: Option<u32>,
-    /// users that `--uid auto` may take (FIRST-LAST, 64200-65199)
+    /// user ids for `--uid auto` (FIRST-LAST; default: 64200-65199)
     #[argh(option)]
     uid_range: Option<String>,
-    /// directory of jails (/srv/jailer)
+    /// directory of jails (default: /srv/jailer)
     #[argh(option)]
     chroot_base_dir: Option<PathBuf>,
     /// the guest's JSON file, with paths of the host
     #[argh(option)]
     config_file: Option<PathBuf>,
-    /// network namespace to start in, e.g. /run/netns/web
+    /// network namespace to enter, e.g. /run/netns/web
     #[argh(option)]
     netns: Option<PathBuf>,
-    /// limit of the VMM's process: no-file=N open files (2048) or fsize=N bytes per file; may be repeated
+    /// limit of the monitor's process: no-file=N open files (default: 2048) or fsize=N bytes per file;
+    /// may be repeated
     #[argh(option)]
     resource_limit: Vec<String>,
-    /// leave the terminal: the VMM gets a session of its own and /dev/null, and the jailer ends
+    /// leave the terminal: the monitor gets a session of its own and /dev/null, and the jailer exits
     #[argh(switch)]
     daemonize: bool,
-    /// run the VMM as the first process of a PID namespace of its own
+    /// run the monitor as the first process of a new PID namespace
     #[argh(switch)]
     new_pid_ns: bool,
-    /// run the VMM as the superuser of a user namespace of its own, who is --uid outside
+    /// run the monitor as the superuser of a new user namespace, who is --uid outside
     #[argh(switch)]
     new_user_ns: bool,
-    /// value of a control group that is made for the VMM, e.g. cpu.weight=50; may be repeated
+    /// value of the monitor's own control group, e.g. cpu.weight=50; may be repeated
     #[argh(option)]
     cgroup: Vec<String>,
-    /// version of the control groups: 1 or 2 (1 where it is mounted, else 2)
+    /// version of the control groups: 1 or 2 (default: 1 where it has the controller, else 2)
     #[argh(option)]
     cgroup_version: Option<String>,
-    /// control group under which the VMM's is made (name of the VMM's file)
+    /// parent of the monitor's control group (default: the name of the monitor's file)
     #[argh(option)]
     parent_cgroup: Option<String>,
     /// print the version
@@ -104,13 +105,13 @@ struct Arguments {
 
 /// Remove what an ended guest left on the host: control groups, packet filter rules, its bridge
 /// if the jailer made it and no guest uses it, and the jailer's files in its jail. Logs and other
-/// files stay. A running guest is not touched; a jail that is not there is no error.
+/// files stay. A running guest is not touched; a missing jail is no error.
 #[derive(FromArgs)]
 #[argh(
     example = "jailer clean --id web1\njailer clean --id 551e7604 --exec-file /usr/bin/firecracker --chroot-base-dir /srv/jailer"
 )]
 struct Clean {
-    /// name of the guest
+    /// id of the guest
     #[argh(option)]
     id: Option<String>,
     /// the monitor it was started with (default: bantam)
@@ -199,8 +200,8 @@ impl Arguments {
         let (uid, gid, allot) = user(self.uid, self.gid, self.uid_range.as_deref())?;
         if self.config_file.is_some() && pass_through.iter().any(|word| word == "--config-file") {
             return Err(
-                "--config-file is given before and after `--`: before it, paths are the host's, \
-                 after it, they are the jail's; use one"
+                "--config-file is given before and after `--`: give it once, before `--` with paths of the host, or \
+                 after it with paths of the jail"
                     .into(),
             );
         }
@@ -237,7 +238,7 @@ impl Arguments {
     }
 }
 
-/// The user, the group, and where to take them from instead.
+/// Returns the user and the group, and the range from which they are taken instead with `--uid auto`.
 fn user(
     uid: Option<String>,
     gid: Option<u32>,
@@ -247,7 +248,7 @@ fn user(
     if uid == "auto" {
         if let Some(gid) = gid {
             return Err(format!(
-                "--gid {gid}: leave it out, with `--uid auto` the group has the user's number"
+                "--gid {gid}: leave it out; with `--uid auto` the group id equals the user id"
             ));
         }
         return Ok((0, 0, Some(uids::Range::parse(range)?)));
@@ -259,7 +260,7 @@ fn user(
     let uid = number.map_err(|_| format!("--uid {uid}: write a number, or `auto`"))?;
     let gid = needed("--gid", gid)?;
     for (flag, number) in [("--uid", uid), ("--gid", gid)] {
-        // The kernel's "leave it as it is".
+        // The kernel reads this number as "unchanged".
         if number == u32::MAX {
             return Err(format!("{flag} {number}: must be less than {number}"));
         }

@@ -24,7 +24,7 @@ fn options(words: &[&str]) -> Options {
 }
 
 #[test]
-fn the_least_has_the_compatible_defaults() {
+fn the_shortest_command_line_has_compatible_defaults() {
     let options = options(&LEAST);
     assert_eq!(options.base, PathBuf::from("/srv/jailer"));
     assert!(!options.base_given);
@@ -37,14 +37,14 @@ fn the_least_has_the_compatible_defaults() {
 }
 
 #[test]
-fn what_follows_the_dashes_is_not_touched() {
+fn arguments_after_the_dashes_are_passed_unchanged() {
     let after = ["--no-api", "--level=debug", "--", "--id", "x"];
     let words: Vec<_> = LEAST.into_iter().chain(["--"]).chain(after).collect();
     assert_eq!(options(&words).pass_through, after);
 }
 
 #[test]
-fn every_supported_flag_is_taken() {
+fn every_supported_flag_is_read() {
     let more = [
         "--chroot-base-dir",
         "/j",
@@ -80,7 +80,7 @@ fn every_supported_flag_is_taken() {
 }
 
 #[test]
-fn a_user_can_be_left_to_the_jailer() {
+fn uid_auto_takes_a_range() {
     let words = [
         "--id",
         "a",
@@ -96,7 +96,7 @@ fn a_user_can_be_left_to_the_jailer() {
 }
 
 #[test]
-fn what_is_wrong_is_told() {
+fn errors_name_the_flag() {
     let with = |more: &[&'static str]| -> Vec<&str> { [&LEAST[..], more].concat() };
     for (words, part) in [
         (vec![], "--id is missing"),
@@ -166,7 +166,7 @@ fn what_is_wrong_is_told() {
 }
 
 #[test]
-fn help_teaches_and_the_version_is_one_line() {
+fn help_explains_and_the_version_is_one_line() {
     let Action::Print(help) = parse_words(&["--help"]).unwrap() else {
         panic!("no help");
     };

@@ -1,8 +1,8 @@
-//! Ways out of a jail, tried by a program that the jailer executes in the monitor's place (escape.c): as an
-//! ordinary user and as the superuser, with and without a user namespace, at a terminal and without Landlock.
+//! Escapes from a jail, attempted by a program in the monitor's place (escape.c): as an ordinary user and as root, with and
+//! without a user namespace, at a terminal and without Landlock.
 
 use crate::harness::sh;
-use crate::world::{GID, UID, World, contains, expect, jailer, output};
+use crate::world::{GID, PATIENCE, UID, World, contains, expect, jailer, output};
 use nix::libc;
 use serde_json::json;
 use std::fs::{self, File};
@@ -13,20 +13,21 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Another guest's user.
 const OTHER: u32 = 31999;
 const SOCKET: &str = "bantam-test-escape";
 const KEY: &str = "bantam-test-secret";
-/// Fewer attempts than these were not all.
+/// Least number of attempts; fewer mean that the program ended early.
 const ATTEMPTS: usize = 95;
 
-/// How the jailer is told to start the program.
+/// How the jailer starts the program.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     uid: u32,
     flags: &'static [&'static str],
-    /// Whether the jailer finds a kernel with Landlock, if this one has it.
+    /// Whether the jailer may use Landlock, if the kernel has it.
     landlock: bool,
     /// Whether it is started at a terminal.
     terminal: bool,
@@ -48,11 +49,11 @@ impl Way {
         self.uid == 0
     }
 
-    /// Whether `attempt` may succeed: what it reaches is the guest's own, or only Landlock, of the version
-    /// `landlock`, keeps it from that.
+    /// Returns whether `attempt` may succeed: it reaches only the guest's own things, or only a newer Landlock than version
+    /// `landlock` prevents it.
     fn is_harmless(&self, attempt: &str, landlock: i64) -> bool {
         let (what, whom) = attempt.rsplit_once('-').unwrap_or((attempt, ""));
-        // Processes of the same user, which `--uid auto` gives to no two guests.
+        // Processes of the same user; with `--uid auto` no two guests have the same.
         let same = whom == "same" || whom == "init" && self.is_superuser_outside();
         match what {
             "kill" | "tgkill" | "pidfd-signal" if same => landlock < 6,
@@ -61,11 +62,11 @@ impl Way {
             "tcp" => landlock < 4,
             "abstract" => landlock < 6,
             "exec" => landlock < 1,
-            // The jail's own names, its copy of the program, and a file that root does not believe.
+            // The jail's own names, its copy of the program, and a file that root does not trust.
             "own" => self.is_superuser_outside(),
             "write" => self.is_superuser_outside() && whom == "self",
             "write-pid" => self.is_superuser_outside(),
-            // It is that user already, of no privilege, here or in its namespace.
+            // It is that user already, without privileges, here or in its namespace.
             "exec-set" => self.is_superuser_outside() || !self.flags.is_empty(),
             _ => false,
         }
@@ -98,7 +99,7 @@ fn compile(to: &Path) {
     assert!(command.arg(source).status().unwrap().success());
 }
 
-/// Puts a key into a session keyring of this thread's own, as a login with a ticket or a token has one.
+/// Adds a key to a new session keyring of this thread, as a login with a ticket does.
 #[expect(unsafe_code, reason = "keyrings have no wrapper")]
 fn plant_key() {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -114,12 +115,20 @@ fn plant_key() {
     assert!(key > 0, "{}", std::io::Error::last_os_error());
 }
 
-/// What the program said, a line for each attempt.
+/// Runs the program; returns its output, a line for each attempt.
 fn attempts(world: &World, way: Way) -> String {
     let (same, other) = (Victim::of(way.uid, way.gid()), Victim::of(OTHER, OTHER));
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = SocketAddr::from_abstract_name(SOCKET).unwrap();
-    let _listening = UnixListener::bind_addr(&name).unwrap();
+    // A process that another test forked has the former listener open until its exec.
+    let started = Instant::now();
+    let _listening = loop {
+        match UnixListener::bind_addr(&name) {
+            Err(e) if started.elapsed() > PATIENCE => panic!("{e}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(listener) => break listener,
+        }
+    };
     let root = root(world);
     let mut words: Vec<String> = Vec::new();
     if !way.landlock {
@@ -164,7 +173,7 @@ fn attempts(world: &World, way: Way) -> String {
     ] {
         words.push(format!("{key}={value}"));
     }
-    // A file of a client's that would make who executes it the superuser.
+    // A client's setuid file.
     fs::create_dir_all(&root).unwrap();
     fs::copy(world.path("escape"), root.join("suid")).unwrap();
     fs::set_permissions(root.join("suid"), fs::Permissions::from_mode(0o4755)).unwrap();
@@ -185,7 +194,7 @@ fn root(world: &World) -> PathBuf {
     world.path("base/escape/g1/root")
 }
 
-/// What the guest must not change: content, mode, owner, times.
+/// Returns the state that the guest must not change: contents, modes, owners, times.
 fn of_others(world: &World) -> String {
     let mut text = String::new();
     for name in ["escape", "up", "ro.img"] {
@@ -236,7 +245,7 @@ fn try_out(ways: &[Way]) {
             match words[..] {
                 [_, "refused", _] => count += 1,
                 [attempt, "through", _] if way.is_harmless(attempt, landlock) => {
-                    // Which of them this kernel cannot refuse is worth knowing.
+                    // Shows which attempts this kernel cannot refuse.
                     eprintln!("{way:?}: not refused by this kernel: {line}");
                     count += 1;
                 }
@@ -255,7 +264,7 @@ fn try_out(ways: &[Way]) {
 }
 
 #[test]
-fn a_guest_s_user_does_not_get_out() {
+fn a_guest_s_user_cannot_escape() {
     try_out(&[
         PLAIN,
         Way {
@@ -266,7 +275,7 @@ fn a_guest_s_user_does_not_get_out() {
 }
 
 #[test]
-fn the_superuser_without_privileges_does_not_get_out() {
+fn root_without_privileges_cannot_escape() {
     let root = Way { uid: 0, ..PLAIN };
     try_out(&[
         root,
@@ -278,7 +287,7 @@ fn the_superuser_without_privileges_does_not_get_out() {
 }
 
 #[test]
-fn the_superuser_of_a_user_namespace_does_not_get_out() {
+fn root_of_a_user_namespace_cannot_escape() {
     let flags: &[&str] = &["--new-user-ns"];
     let inside = Way { flags, ..PLAIN };
     let both = Way { uid: 0, ..inside };
@@ -297,7 +306,7 @@ fn the_superuser_of_a_user_namespace_does_not_get_out() {
 }
 
 #[test]
-fn a_guest_at_a_terminal_types_nothing_there() {
+fn a_guest_cannot_insert_input_at_its_terminal() {
     try_out(&[
         Way {
             terminal: true,
@@ -312,7 +321,7 @@ fn a_guest_at_a_terminal_types_nothing_there() {
 }
 
 #[test]
-fn a_directory_is_not_let_in_as_a_stream() {
+fn a_directory_as_a_standard_stream_is_refused() {
     let world = World::new();
     world.config("exit", &json!({}));
     let before = world.state();

@@ -21,7 +21,7 @@ use std::time::Instant;
 struct Guests(World);
 
 impl Guests {
-    /// With a guest that says again and again that it is up.
+    /// Returns a world with a kernel that prints again and again that it is up.
     fn new() -> Self {
         let world = World::new();
         chatty(world.dir.path());
@@ -66,13 +66,13 @@ fn root(name: &str) -> PathBuf {
     Path::new("/srv/jailer/bantam").join(name).join("root")
 }
 
-/// Fails unless the guest `name` says something from now on.
-fn goes_on(name: &str) {
+/// Fails unless the guest `name` prints something from now on.
+fn runs_on(name: &str) {
     let mut console = UnixStream::connect(root(name).join("run/console.socket")).unwrap();
     console.set_read_timeout(Some(PATIENCE)).unwrap();
     let started = Instant::now();
     let mut bytes = vec![0; 1 << 17];
-    // What was said before comes at once; then what is said.
+    // The former output comes at once, then the new.
     for _ in 0..3 {
         let read = loop {
             match console.read(&mut bytes) {
@@ -94,7 +94,7 @@ fn copies() -> Vec<String> {
         .collect()
 }
 
-/// A file system that can share blocks, and goes with its world.
+/// A file system that can share blocks; it ends with its world.
 fn sharing(world: &World) -> PathBuf {
     let at = world.path("sharing");
     mount_btrfs(&world.path("btrfs"), "256M", &at);
@@ -112,7 +112,7 @@ fn one_command_copies_a_running_guest() {
         "bridge=br0,bridge-address=10.88.0.1/24,address=10.88.0.5/24,mac=52:54:00:00:00:07";
     let more = ["--forkable", "--disk", &disk, "--network", network];
     said(&guests.create("web1", &more));
-    goes_on("web1");
+    runs_on("web1");
     let before = links();
     fs::write(&image, vec![7; 16 << 20]).unwrap();
 
@@ -125,7 +125,7 @@ fn one_command_copies_a_running_guest() {
     assert_eq!(links(), before);
     let (mut users, mut networks) = (HashSet::new(), HashSet::new());
     for name in &names {
-        goes_on(name);
+        runs_on(name);
         let shown = json(&["show", name]);
         assert_eq!(shown["state"], "running");
         assert_eq!(shown["copy_of"], "web1");
@@ -145,7 +145,7 @@ fn one_command_copies_a_running_guest() {
         contains(&answer, &["Running", name]);
         assert_eq!(status, 200);
     }
-    goes_on("web1");
+    runs_on("web1");
     assert!(
         fs::read_dir(root("web1").join("run"))
             .unwrap()
@@ -160,7 +160,7 @@ fn one_command_copies_a_running_guest() {
     );
     contains(&said(&run(&["list"])), &["COPY OF", "web1-3", " web1"]);
 
-    // A copy of a copy, while the first is gone; names that are taken are left out.
+    // A copy of a copy whose guest has ended. Taken names are skipped.
     said(&run(&["destroy", "web1"]));
     contains(
         &said(&run(&["fork", "web1-2", "--prefix", "web1"])),
@@ -170,8 +170,8 @@ fn one_command_copies_a_running_guest() {
         .into_iter()
         .find(|name| !names.contains(name))
         .unwrap();
-    goes_on(&last);
-    goes_on("web1-2");
+    runs_on(&last);
+    runs_on("web1-2");
     for name in copies() {
         contains(
             &said(&run(&["destroy", &name])),
@@ -189,7 +189,7 @@ fn one_command_copies_a_running_guest() {
 }
 
 #[test]
-fn a_copy_of_a_guest_that_booted_its_image_shares_what_was_found_there() {
+fn a_copy_of_a_guest_that_booted_from_its_image_shares_its_kernel_and_initrd() {
     let guests = Guests::new();
     let world = &guests.0;
     image::write(
@@ -224,11 +224,11 @@ fn a_copy_of_a_guest_that_booted_its_image_shares_what_was_found_there() {
         &disk,
     ];
     said(&run(&[&words[..], &more].concat()));
-    goes_on("web1");
+    runs_on("web1");
     said(&run(&["fork", "web1", "--count", "2"]));
     said(&run(&["fork", "web1-1", "--prefix", "again"]));
     for name in ["web1-1", "web1-2", "again-1"] {
-        goes_on(name);
+        runs_on(name);
         for file in ["kernel", "initrd"] {
             let [a, b] = ["web1", name].map(|name| fs::metadata(root(name).join(file)).unwrap());
             assert_eq!(a.ino(), b.ino(), "{name}");
@@ -243,11 +243,11 @@ fn a_copy_of_a_guest_that_booted_its_image_shares_what_was_found_there() {
 }
 
 #[test]
-fn what_cannot_be_copied_is_told_before_anything_is_made() {
+fn an_impossible_copy_is_reported_before_anything_is_made() {
     let guests = Guests::new();
     let disk = format!("path={},size=1M", guests.0.path("web1.img").display());
     said(&guests.create("web1", &["--disk", &disk]));
-    goes_on("web1");
+    runs_on("web1");
     let before = guests.0.state();
     let text = expect(&run(&["fork", "web1"]), 152);
     contains(
@@ -275,7 +275,7 @@ fn what_cannot_be_copied_is_told_before_anything_is_made() {
     );
 }
 
-/// Processes that were started for the guest `name` or a copy of it.
+/// Returns the processes that were started for the guest `name` or a copy of it.
 fn processes(name: &str) -> Vec<String> {
     let all = fs::read_dir("/proc").unwrap();
     let all = all.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
@@ -286,7 +286,7 @@ fn processes(name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Fails if anything is there of a copy of `name`.
+/// Fails if there is anything of a copy of `name`.
 fn nothing_is_left(name: &str, disks: &Path, context: &str) {
     assert_eq!(copies(), Vec::<String>::new(), "{context}");
     let none = Vec::<String>::new();
@@ -301,8 +301,8 @@ fn nothing_is_left(name: &str, disks: &Path, context: &str) {
         assert_eq!(names, [kept.as_str()], "{context}");
     }
     let in_jail = tree(&root(name).join("run"));
-    let door = in_jail.iter().find(|file| file.contains("fork-"));
-    assert_eq!(door, None, "{context}");
+    let link = in_jail.iter().find(|file| file.contains("fork-"));
+    assert_eq!(link, None, "{context}");
     let own = processes(name);
     assert_eq!(own.len(), 1, "{context}: {own:?}");
 }
@@ -320,7 +320,7 @@ fn a_fork_that_ends_early_leaves_nothing() {
         "bridge=br0,address=10.88.0.5/24",
     ];
     said(&guests.create("early", &more));
-    goes_on("early");
+    runs_on("early");
     let fork = ["fork", "early", "--count", "2"];
     let started = Instant::now();
     said(&run(&fork));
@@ -329,7 +329,7 @@ fn a_fork_that_ends_early_leaves_nothing() {
         said(&run(&["destroy", &name]));
     }
     nothing_is_left("early", &disks, "destroyed");
-    // Where it begins anew with each signal, so that either can be tried alone.
+    // The random numbers begin anew with each signal, so that either can be tried alone.
     for (signal, rounds) in [
         (Signal::SIGINT, rounds(6, 50)),
         (Signal::SIGKILL, rounds(14, 200)),
@@ -345,20 +345,20 @@ fn a_fork_that_ends_early_leaves_nothing() {
             std::thread::sleep(moment);
             kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
             child.wait().unwrap();
-            goes_on("early");
+            runs_on("early");
             if signal == Signal::SIGKILL {
                 match round % 2 {
                     0 => expect(&run(&["clean"]), 0),
-                    // So does the next one.
+                    // The next fork cleans up as well.
                     _ => expect(&run(&["fork", "early", "--prefix", "next"]), 0),
                 };
             } else if copies().len() != 2 {
-                // A signal that comes when all is done does not undo it.
+                // A signal at the very end undoes nothing.
                 nothing_is_left("early", &disks, &context);
             }
-            // Those that had come to their guest go on.
+            // Copies that had received their guest run on.
             for name in copies() {
-                goes_on(&name);
+                runs_on(&name);
                 said(&run(&["destroy", &name]));
             }
             nothing_is_left("early", &disks, &context);
@@ -367,10 +367,10 @@ fn a_fork_that_ends_early_leaves_nothing() {
 }
 
 #[test]
-fn what_others_make_is_not_removed_as_if_it_were_left() {
+fn copies_that_other_processes_are_making_are_not_removed() {
     let guests = Guests::new();
     said(&guests.create("busy", &["--forkable", "--network", "bridge=br0"]));
-    goes_on("busy");
+    runs_on("busy");
     let forks = ["one", "two", "three"].map(|prefix| {
         let mut command = Command::new(bantamctl());
         command.args(["fork", "busy", "--count", "3", "--prefix", prefix]);
@@ -394,5 +394,5 @@ fn what_others_make_is_not_removed_as_if_it_were_left() {
     assert!(cleaned > 3);
     said(&run(&["clean"]));
     assert_eq!(copies().len(), 9);
-    copies().iter().for_each(|name| goes_on(name));
+    copies().iter().for_each(|name| runs_on(name));
 }

@@ -1,4 +1,4 @@
-//! Guests by name: made by one command, started, looked at, ended, forgotten.
+//! Guests by name: created, started, shown, stopped and undefined.
 
 use crate::harness::{bantam, sh};
 use crate::world::{PATIENCE, World, bantamctl, contains, expect, links, output};
@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
-/// Ends the guests of a test, whatever becomes of it.
+/// Ends the guests of a test, even if it fails.
 struct Guests<'a> {
     world: &'a World,
     names: &'static [&'static str],
@@ -55,7 +55,7 @@ fn create(world: &World, name: &str, more: &[&str]) -> Output {
 }
 
 #[test]
-fn one_command_makes_a_guest_and_others_act_on_it() {
+fn a_guest_is_created_by_one_command_and_controlled_by_others() {
     let world = World::new();
     pool(&world);
     let _guests = Guests {
@@ -105,7 +105,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
         &["in use"],
     );
 
-    // What it printed before anybody looked.
+    // The output before the console was connected.
     let started = Instant::now();
     loop {
         let mut console = Command::new(bantamctl());
@@ -124,7 +124,7 @@ fn one_command_makes_a_guest_and_others_act_on_it() {
         assert!(started.elapsed() < PATIENCE, "{:?}", seen.stdout);
     }
 
-    // It is no kernel, so it has no power button.
+    // The payload is no kernel, and ignores the power button.
     let text = expect(&run(&["stop", "web1", "--timeout", "0"]), 1);
     contains(&text, &["bantamctl destroy web1"]);
     said(&run(&["stop", "web1", "--timeout", "0", "--force"]));
@@ -173,7 +173,7 @@ fn a_dry_run_shows_everything_and_makes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_made_is_told_and_leaves_nothing() {
+fn an_impossible_guest_is_refused_and_leaves_nothing() {
     let world = World::new();
     pool(&world);
     said(&create(
@@ -213,7 +213,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
             "w",
             vec!["--disk", "pool=vms,name=web1,size=1,x=y"],
             153,
-            vec!["no `x`"],
+            vec!["unknown key `x`"],
         ),
         (
             "w",
@@ -263,7 +263,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
         assert!(text.len() < 1000, "{text}");
         assert_eq!(world.state(), before, "{more:?}");
     }
-    // It is made, but cannot start: it stays, to be mended.
+    // A guest that cannot start stays defined, so that it can be edited.
     let text = expect(&create(&world, "w", &["--network", "bridge=plain"]), 152);
     contains(&text, &["plain is a device of kind `veth`"]);
     assert_eq!(show("w")["state"], "stopped");

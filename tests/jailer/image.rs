@@ -1,5 +1,4 @@
-//! Booting what is in a guest's image, and the seed: with payloads as kernels, on any `/dev/kvm`; what hostile
-//! images do; and what a start that is killed leaves.
+//! Boots from a guest's image, the seed, hostile images, and killed starts; with payloads as kernels, on any `/dev/kvm`.
 
 use crate::harness::{payload, sh};
 use crate::world::{GID, MIB, Running, UID, World, contains, expect, jailer, output, tree};
@@ -11,10 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long a refusal may take: of no image more than a little is read.
+/// How long a refusal may take; only a small part of any image is read.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A configuration as grub-mkconfig writes it, but for what draws.
+/// A configuration as grub-mkconfig writes it, without the graphics.
 pub fn grub_cfg(kernel: &str, initrd: bool) -> String {
     let initrd = if initrd { "initrd /boot/initrd" } else { "" };
     format!(
@@ -25,14 +24,14 @@ pub fn grub_cfg(kernel: &str, initrd: bool) -> String {
     )
 }
 
-/// The directory that becomes the image's root file system.
+/// Writes a file to the directory that becomes the image's root file system.
 pub fn write(world: &World, path: &str, bytes: impl AsRef<[u8]>) {
     let path = world.path("tree").join(path);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-/// Makes a GPT disk with an ext4 partition of what was written, the guest's.
+/// Makes a GPT disk with an ext4 partition of the written files, owned by the guest's user.
 pub fn image(world: &World) {
     let dir = world.dir.path().display();
     sh(&format!(
@@ -54,7 +53,7 @@ fn config(world: &World, more: &Value) {
 }
 
 #[test]
-fn a_guest_boots_what_is_in_its_image_and_what_it_puts_there() {
+fn a_guest_boots_the_kernel_in_its_image_and_a_new_one_after_an_update() {
     let world = World::new();
     let up = fs::read(world.path("up")).unwrap();
     write(&world, "boot/vmlinuz-1", &up);
@@ -74,12 +73,12 @@ fn a_guest_boots_what_is_in_its_image_and_what_it_puts_there() {
     assert_eq!(boot["boot_args"], "root=UUID=1 ro quiet console=ttyS0");
     assert_eq!(boot["initrd_path"], "/initrd");
     assert_eq!(jailed["drives"][0]["is_root_device"], false);
-    // Nothing of the helper is left: the guest's monitor has no child, and none of its descriptors.
+    // The monitor has neither the reader as a child nor its descriptors.
     let children = format!("/proc/{0}/task/{0}/children", guest.0.id());
     assert_eq!(fs::read_to_string(children).unwrap(), "");
     guest.terminate();
 
-    // What the guest installs is what it boots next.
+    // The next start boots the kernel that the guest has installed.
     fs::rename(
         payload::write(world.dir.path(), &payload::exit(17)),
         world.path("k"),
@@ -110,7 +109,7 @@ fn an_image_is_made_from_a_template_and_booted_at_once() {
     expect(&world.run("g1"), 42);
     let jailed = fs::read_to_string(world.root("g1").join("vm.json")).unwrap();
     contains(&jailed, &["\"root=UUID=1 ro quiet console=hvc0\""]);
-    // A failed start takes the image that it made with it.
+    // A failed start removes the image that it made.
     fs::write(world.path("template"), vec![0; 1 << 20]).unwrap();
     fs::remove_file(world.path("root.img")).unwrap();
     expect(&world.clean("g1"), 0);
@@ -122,7 +121,7 @@ fn an_image_is_made_from_a_template_and_booted_at_once() {
 }
 
 #[test]
-fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
+fn a_hostile_image_is_refused_quickly_and_leaves_nothing() {
     let world = World::new();
     config(&world, &json!({}));
     let path = world.path("root.img");
@@ -140,9 +139,9 @@ fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
         assert!(took < SOON, "{name}: {took:?}");
         assert_eq!(world.state(), before, "{name}");
     };
-    // Neither a whole nor a known disk.
+    // Disks that are too small, or of no known format.
     File::create(&path).unwrap();
-    refused("empty", &["it has 0 bytes: that is no disk"]);
+    refused("empty", &["it has 0 bytes, which is no disk"]);
     let mut garbage = vec![0; 4 << 20];
     File::open("/dev/urandom")
         .unwrap()
@@ -171,13 +170,13 @@ fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
         "truncated",
         &["in partition 1 (ext4): ", "no grub.cfg in /boot/grub"],
     );
-    // The superblock with every number at its largest.
+    // A superblock with all numbers at their largest.
     fs::write(&path, &whole).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[0xff; 32], MIB + 1024).unwrap();
     refused("superblock", &["partition 1 (ext4): "]);
 
-    // Files that are not what they should be.
+    // Files of wrong kinds and sizes.
     let tree = world.path("tree");
     let set = |name: &str, len: u64| {
         let path = tree.join(name);
@@ -202,13 +201,13 @@ fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
     }
     image(&world);
     refused("links", &["/boot/grub/grub.cfg: too many"]);
-    // One that leads out of the image leads to nothing.
+    // A link out of the image leads nowhere.
     fs::remove_file(tree.join("boot/grub/grub.cfg")).unwrap();
     symlink(world.path("outside"), tree.join("boot/grub/grub.cfg")).unwrap();
     fs::write(world.path("outside"), grub_cfg("k", false)).unwrap();
     image(&world);
     refused("outside", &["no grub.cfg in /boot/grub"]);
-    // What would move the terminal's cursor does not.
+    // Control characters are not printed.
     fs::remove_file(tree.join("boot/grub/grub.cfg")).unwrap();
     write(&world, "boot/grub/grub.cfg", "linux /\x1b[2J\nbogus");
     image(&world);
@@ -216,7 +215,7 @@ fn a_hostile_image_is_refused_soon_and_leaves_nothing() {
 }
 
 #[test]
-fn a_seed_is_a_drive_and_tells_who_the_guest_is() {
+fn the_seed_is_a_drive_with_the_guest_s_name_and_addresses() {
     let world = World::new();
     let network = json!([{"iface_id": "eth0", "host_dev_name": "tap0", "bridge": "br0",
         "guest_mac": "06:00:0a:58:00:05", "host": {"addresses": ["10.88.0.5/24"]}}]);
@@ -254,7 +253,7 @@ fn a_seed_is_a_drive_and_tells_who_the_guest_is() {
 }
 
 #[test]
-fn a_start_that_is_killed_while_an_image_is_read_leaves_nothing_that_clean_does_not_remove() {
+fn clean_removes_all_that_a_killed_reader_of_an_image_leaves() {
     let world = World::new();
     write(&world, "boot/k", fs::read(world.path("exit")).unwrap());
     write(&world, "boot/initrd", "initrd");
@@ -283,14 +282,14 @@ fn a_start_that_is_killed_while_an_image_is_read_leaves_nothing_that_clean_does_
             expect(&world.clean("g1"), 0);
             let _ = fs::remove_dir(world.path("base/bantam"));
             assert_eq!(world.state(), before, "{call} {nth}");
-            // The first is the jailer's own.
+            // The first execve is the jailer's own.
             let executed = log
                 .lines()
                 .filter(|line| line.contains("execve") && line.ends_with(" = 0"));
             if executed.count() > 1 {
                 break;
             }
-            // Either was killed: without its helper, the jailer ends by itself.
+            // Either process was killed: without its reader the jailer ends by itself.
             killed += 1;
             assert_ne!(ended.status.code(), Some(42), "{call} {nth}");
         }

@@ -1,5 +1,4 @@
-//! A hundred guests started at once, and killed and cleaned up at once: each has what is its own, and nothing is
-//! left.
+//! A hundred guests, started at once, killed and cleaned up at once: they share nothing, and leave nothing.
 
 use crate::harness::{bantam, sh};
 use crate::process::{Orphan, controller, members};
@@ -11,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-/// 32 MiB each, of which none touches one.
+/// Each has 32 MiB, and touches less than one.
 const GUESTS: u32 = 100;
 
 fn id(guest: u32) -> String {
@@ -26,7 +25,7 @@ fn name(guest: u32) -> String {
 fn at_once(commands: impl Iterator<Item = Command>) -> Vec<Output> {
     let spawned: Vec<Child> = commands
         .map(|mut command| {
-            // The monitors would keep a pipe open.
+            // A monitor would keep a pipe open.
             command.stdin(Stdio::null()).stdout(Stdio::null());
             command.stderr(Stdio::piped()).spawn().unwrap()
         })
@@ -35,7 +34,7 @@ fn at_once(commands: impl Iterator<Item = Command>) -> Vec<Output> {
     ends.collect::<Result<_, _>>().unwrap()
 }
 
-/// Fails if two guests have the same.
+/// Fails if two of `all` are equal.
 fn distinct<T: std::hash::Hash + Eq + std::fmt::Debug>(all: impl Iterator<Item = T>) -> HashSet<T> {
     let mut seen = HashSet::new();
     for one in all {
@@ -66,7 +65,7 @@ fn a_hundred_at_once_share_nothing_and_leave_nothing() {
         to
     };
     let configs: Vec<_> = (0..GUESTS).map(configured).collect();
-    // On the jails' file system, where all have the one file: a hundred copies fill a host in memory.
+    // On the jails' file system, so that all link to one file: a hundred copies would fill a host in memory.
     let monitor = world.path("bantam");
     fs::copy(bantam(), &monitor).unwrap();
     let before = world.state();
@@ -113,7 +112,7 @@ fn a_hundred_at_once_share_nothing_and_leave_nothing() {
         let group = hierarchy.join(&parent).join(id(number));
         assert_eq!(members(&group), [guest.0.to_string()]);
     }
-    // Killed, and cleaned up while they end.
+    // They are killed, and cleaned up while they end.
     drop(guests);
     let clean = |guest: u32| {
         let mut command = Command::new(jailer());
@@ -129,7 +128,7 @@ fn a_hundred_at_once_share_nothing_and_leave_nothing() {
             .zip(ends)
             .filter(|(guest, ended)| {
                 let said = String::from_utf8_lossy(&ended.stderr);
-                // It has not quite ended.
+                // It has not ended yet.
                 let runs = said.contains(&format!("clean up after {}: it runs", id(*guest)))
                     || said.contains(&format!("second guest called {} while one", id(*guest)));
                 assert!(runs || ended.status.success() && said.is_empty(), "{said}");
@@ -144,7 +143,7 @@ fn a_hundred_at_once_share_nothing_and_leave_nothing() {
     assert!(left.is_empty(), "{left:?}");
     fs::remove_dir(hierarchy.join(&parent)).unwrap();
     fs::remove_dir(world.path("base/bantam")).unwrap();
-    // The images are theirs to keep.
+    // Images of guests stay.
     for guest in 0..GUESTS {
         fs::remove_file(world.path(&name(guest))).unwrap();
     }

@@ -1,7 +1,6 @@
-//! What the jailer puts around a guest: the bridge's addresses, translation, guards, isolation, and what is
-//! left of them.
+//! The host's side of a guest's network: the bridge's addresses, NAT, guards, isolation, and their leftovers.
 //!
-//! The guest is a halted one: what its card would send is sent from a port of the same name made by hand.
+//! The guest is halted. A port with the tap's name, made by hand, sends the packets that it would send.
 
 use crate::harness::sh;
 use crate::world::{World, contains, expect, jailer, links, output};
@@ -29,7 +28,7 @@ fn tables() -> String {
 }
 
 #[test]
-fn what_is_around_a_guest_is_made_and_goes_with_it() {
+fn the_network_of_a_guest_is_made_and_removed_with_it() {
     let world = World::new();
     world.config("up", &interfaces(&all()));
     let guest = world.start("g1");
@@ -52,7 +51,7 @@ fn what_is_around_a_guest_is_made_and_goes_with_it() {
 }
 
 #[test]
-fn a_bridge_stays_for_other_guests_and_if_it_was_there() {
+fn a_bridge_stays_for_other_guests_or_if_it_existed_before() {
     let world = World::new();
     world.config("up", &interfaces(&json!({"isolated": true})));
     let first = world.start("g1");
@@ -78,14 +77,14 @@ fn a_bridge_stays_for_other_guests_and_if_it_was_there() {
 }
 
 #[test]
-fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
+fn clean_removes_all_that_a_killed_start_leaves() {
     let world = World::new();
     let mut keys = interfaces(&all());
     keys["drives"] = json!([world.drive("d", "d.img", &json!({"size_mib": 1}))]);
     world.config("exit", &keys);
     let before = world.state();
     let mut killed = 0;
-    // Killed as it enters each of the calls that change something, in turn, until it is the guest's monitor.
+    // Killed at each system call that changes something, in turn, until the process is the monitor.
     for call in [
         "mkdirat",
         "mkdir",
@@ -127,7 +126,7 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
             assert_eq!(text, "", "{call} {nth}");
             let trace = fs::read_to_string(world.path("log")).unwrap();
             fs::remove_file(world.path("log")).unwrap();
-            // The first is the jailer's own; threads that it ends may be told of between its call and its return.
+            // The first execve is the jailer's own. The ends of its threads may come between a call and its return.
             let executed = trace
                 .lines()
                 .filter(|line| line.contains("execve") && line.ends_with(" = 0"));
@@ -135,11 +134,11 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
                 break;
             }
             killed += 1;
-            // What every jail shares, and what was there before, is not this guest's.
+            // Directories that all jails share stay, and so do former files.
             let _ = fs::remove_dir(world.path("base/bantam"));
             assert_eq!(world.state(), before, "{call} {nth}");
         }
-        // The guest has had it.
+        // The guest has used it.
         let _ = fs::remove_file(world.path("d.img"));
         let _ = fs::remove_dir(world.path("base/bantam"));
         assert_eq!(world.state(), before, "{call}");
@@ -148,7 +147,7 @@ fn a_killed_start_leaves_nothing_that_clean_does_not_remove() {
 }
 
 #[test]
-fn an_image_of_a_killed_start_is_the_next_one_s() {
+fn the_next_start_uses_the_image_of_a_killed_one() {
     let world = World::new();
     let drive = world.drive("d", "d.img", &json!({"size_mib": 1}));
     world.config("exit", &json!({"drives": [drive]}));
@@ -166,16 +165,16 @@ fn an_image_of_a_killed_start_is_the_next_one_s() {
     assert_eq!(inode(), before);
 }
 
-/// What a port of the bridge that is called as the guest's tap sends, as seen on another.
+/// Sends packets from a port with the tap's name; another port of the bridge shows which of them pass.
 #[test]
-fn a_guest_cannot_speak_for_another() {
+fn a_guarded_guest_cannot_send_from_other_addresses() {
     let world = World::new();
     let mut keys = all();
     keys["isolated"] = json!(false);
     world.config("up", &interfaces(&keys));
     let guest = world.start("g1");
     guest.terminate();
-    // The rules stand until they are cleaned up; the tap is gone, so its name is free.
+    // The rules stay until they are cleaned up. The tap is gone, so its name is free.
     sh(
         "ip link add tap0 type veth peer name card; ip link set tap0 master br0 up; \
         ip netns add guest-of-test; ip link set card netns guest-of-test",
@@ -204,7 +203,7 @@ fn a_guest_cannot_speak_for_another() {
 }
 
 #[test]
-fn what_rules_cannot_do_is_told_before_anything_is_made() {
+fn impossible_rules_are_reported_before_anything_is_made() {
     let world = World::new();
     let mut keys = interfaces(&json!({"nat": true, "spoof_guard": true}));
     keys["network-interfaces"][0]["bridge"] = json!("b\"r");

@@ -1,4 +1,4 @@
-//! How the monitor's process is related to the jailer's, and which groups, namespaces and user it gets.
+//! The monitor's process: its parent, session, control groups, namespaces and user.
 
 use crate::harness::{bantam, sh};
 use crate::world::{GID, PATIENCE, Running, UID, World, contains, expect, jailer, output};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// A monitor that is no child of the test's, and ends with it.
+/// A monitor that is no child of the test, and ends with it.
 pub struct Orphan(pub i32);
 
 impl Orphan {
@@ -38,7 +38,7 @@ impl Orphan {
         let pid = self.0;
         drop(self);
         let started = Instant::now();
-        // A zombie without other threads has let go of everything; who waits for it is another's business.
+        // A zombie without other threads holds nothing any more; another process waits for it.
         let alive = || {
             let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
             let status = fs::read_to_string(format!("/proc/{pid}/status"));
@@ -67,17 +67,17 @@ fn with_flags(world: &World, id: &str, flags: &[&str]) -> Command {
     command
 }
 
-/// Starts a guest by a jailer that ends, and returns when that has.
+/// Starts a guest by a jailer that exits; returns when it has.
 fn start(world: &World, id: &str, flags: &[&str]) -> Orphan {
     let mut command = with_flags(world, id, flags);
-    // A monitor that keeps them must not keep the test waiting.
+    // A monitor that holds pipes open would keep the test waiting.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     assert!(command.status().unwrap().success());
     Orphan::of(world, id)
 }
 
 #[test]
-fn a_daemon_has_no_terminal_and_the_jailer_ends() {
+fn a_daemon_has_no_terminal_and_the_jailer_exits() {
     let world = World::new();
     world.config("up", &json!({}));
     let guest = start(&world, "g1", &["--daemonize"]);
@@ -86,7 +86,7 @@ fn a_daemon_has_no_terminal_and_the_jailer_ends() {
     let words: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     let (session, terminal) = (words[3], words[4]);
     assert_ne!(session, std::process::id().to_string());
-    // It is no leader, so it cannot get a terminal.
+    // It is no session leader, so it cannot get a terminal.
     assert_ne!(session, guest.0.to_string());
     assert_eq!(terminal, "0");
     for stream in ["fd/0", "fd/1", "fd/2"] {
@@ -106,7 +106,7 @@ fn a_daemon_has_no_terminal_and_the_jailer_ends() {
 }
 
 #[test]
-fn namespaces_of_its_own() {
+fn the_monitor_gets_namespaces_of_its_own() {
     let world = World::new();
     world.config("up", &json!({}));
     for flags in [
@@ -138,7 +138,7 @@ fn namespaces_of_its_own() {
 }
 
 #[test]
-fn the_superuser_inside_is_nobody_outside_and_the_process_stays_the_jailer_s() {
+fn root_of_a_user_namespace_is_unprivileged_outside_and_keeps_the_process_id() {
     let world = World::new();
     world.config("exit", &json!({}));
     let flags = ["--new-user-ns"];
@@ -156,7 +156,7 @@ fn the_superuser_inside_is_nobody_outside_and_the_process_stays_the_jailer_s() {
         assert!(started.elapsed() < PATIENCE, "{map}");
     };
     assert_eq!(map.split_whitespace().next(), Some("0"));
-    // The process that guarded the start has gone, and is nobody's child to wait for.
+    // The process that would have undone the start has ended, and was reaped.
     let children = format!("/proc/{0}/task/{0}/children", guest.0.id());
     let started = Instant::now();
     while !fs::read_to_string(&children).unwrap().is_empty() {
@@ -165,7 +165,7 @@ fn the_superuser_inside_is_nobody_outside_and_the_process_stays_the_jailer_s() {
 }
 
 #[test]
-fn what_cannot_be_executed_leaves_nothing_in_any_process() {
+fn a_failed_exec_leaves_nothing_in_any_process() {
     let world = World::new();
     let mut program = fs::read(bantam()).unwrap();
     program.truncate(4096);
@@ -198,7 +198,7 @@ fn what_cannot_be_executed_leaves_nothing_in_any_process() {
     }
 }
 
-/// A controller that this machine has: version, value, where its groups are.
+/// Returns a controller that this machine has: version, file, directory of its groups.
 pub fn controller() -> (&'static str, &'static str, PathBuf) {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     for line in mounts.lines() {
@@ -216,11 +216,11 @@ pub fn controller() -> (&'static str, &'static str, PathBuf) {
     panic!("no hierarchy has the controller pids:\n{mounts}");
 }
 
-/// The processes in a control group, without KVM's own thread that older kernels put beside the guest.
+/// Returns the processes in a control group, without KVM's kernel thread, which older kernels add.
 pub fn members(group: &Path) -> Vec<String> {
     let all = fs::read_to_string(group.join("cgroup.procs")).unwrap();
     let programs = all.lines().filter(|process| {
-        // The kernel's have no file.
+        // A kernel thread has no program.
         fs::read_link(format!("/proc/{process}/exe")).is_ok()
     });
     programs.map(str::to_owned).collect()
@@ -249,7 +249,7 @@ fn control_groups_hold_the_guest_and_are_cleaned() {
     expect(&world.clean("g1"), 0);
     assert!(!group.exists() && hierarchy.join(&parent).exists());
 
-    // A start that fails leaves neither group nor the jailer in it.
+    // A failed start leaves no group.
     let bad = format!("{file}=nonsense");
     let flags = ["--cgroup", &bad, "--parent-cgroup", &parent];
     let text = expect(&output(&mut with_flags(&world, "g1", &flags)), 1);
@@ -267,7 +267,7 @@ fn control_groups_hold_the_guest_and_are_cleaned() {
     fs::remove_dir(hierarchy.join(&parent)).unwrap();
 }
 
-/// Of version 2, where the process is made in its group, and in a PID namespace of its own, too.
+/// With version 2, the process is made in its group, also in a PID namespace of its own.
 #[test]
 fn a_guest_that_is_detached_is_made_in_its_control_group() {
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -294,7 +294,7 @@ fn a_guest_that_is_detached_is_made_in_its_control_group() {
         assert!(!group.exists());
     }
 
-    // One in which no process may be: the start tells, and leaves nothing.
+    // A group that accepts no process: the start reports it, and leaves nothing.
     let threaded = Path::new(two[1]).join(&parent).join("threads");
     let invalid = threaded.join("invalid");
     fs::create_dir(&threaded).unwrap();
@@ -305,7 +305,7 @@ fn a_guest_that_is_detached_is_made_in_its_control_group() {
     let text = expect(&output(&mut with_flags(&world, "g2", &flags)), 1);
     contains(
         &text,
-        &["put the process into the control group", "threads/invalid"],
+        &["move the process into the control group", "threads/invalid"],
     );
     fs::remove_dir(invalid).unwrap();
     fs::remove_dir(threaded).unwrap();
@@ -313,7 +313,7 @@ fn a_guest_that_is_detached_is_made_in_its_control_group() {
 }
 
 #[test]
-fn a_user_that_was_allotted_is_not_had_by_name() {
+fn a_user_from_uid_auto_cannot_be_named_by_another_guest() {
     let world = World::new();
     world.config("up", &json!({}));
     let mut command = Command::new(jailer());
@@ -343,12 +343,12 @@ fn a_user_that_was_allotted_is_not_had_by_name() {
         &output(command.arg("--chroot-base-dir").arg(world.path("base"))),
         152,
     );
-    contains(&text, &["--uid: user 64310 is that of a running guest"]);
+    contains(&text, &["--uid: user 64310 belongs to a running guest"]);
     guest.end();
 }
 
 #[test]
-fn users_are_allotted_one_to_a_guest() {
+fn uid_auto_gives_each_guest_its_own_user() {
     let world = World::new();
     world.config("up", &json!({}));
     let allotted = |id: &str| {

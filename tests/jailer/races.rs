@@ -1,5 +1,5 @@
-//! A guest's user who swaps names of his for links to what is not his, as fast as he can, while jailers start
-//! guests in his jail and clean it (swap.c): nothing of others is touched, whatever becomes of the starts.
+//! A guest's user swaps names in its jail for links to other files as fast as it can (swap.c), while jailers start guests
+//! there and clean it: no other file is touched, whether a start succeeds or not.
 
 use crate::harness::sh;
 use crate::world::{GID, UID, World, jailer, output, tree};
@@ -28,7 +28,7 @@ fn compile(to: &Path) {
     assert!(command.arg(to).arg(source).status().unwrap().success());
 }
 
-/// Every name that a jailer makes, writes, gives away or removes, another's.
+/// Makes files with every name that a jailer makes, writes, gives away or removes; none belongs to the guest.
 fn victims(world: &World) -> PathBuf {
     let path = world.path("victims");
     sh(&format!(
@@ -43,7 +43,7 @@ fn victims(world: &World) -> PathBuf {
     path
 }
 
-/// All there is to know of them; links to them are no harm.
+/// Returns the state of these files; more links to them do no harm.
 fn of_victims(path: &Path) -> String {
     let mut text = tree(path);
     for line in text.clone() {
@@ -65,7 +65,7 @@ fn of_victims(path: &Path) -> String {
 }
 
 #[test]
-fn names_swapped_under_the_jailer_lead_nowhere() {
+fn links_that_are_swapped_in_during_a_start_are_not_followed() {
     let world = World::new();
     compile(&world.path("swap"));
     let victims = victims(&world);
@@ -90,7 +90,7 @@ fn names_swapped_under_the_jailer_lead_nowhere() {
     let (mut started, mut cleaned) = (0, 0);
     let verbose = std::env::var("SHOW").is_ok();
     for round in 0..ROUNDS {
-        // Without images half of the times, so that the rest is reached more often.
+        // Half of the rounds have no images, so that later steps are reached more often.
         let more = if round % 2 == 0 {
             json!({})
         } else {
@@ -114,7 +114,7 @@ fn names_swapped_under_the_jailer_lead_nowhere() {
         if verbose {
             eprintln!("{:?} {:?}\n{said}", start.status, clean.status);
         }
-        // What is in the way of starts stays; an operator takes it away at times.
+        // Obstacles to a start stay until an operator removes them.
         let _ = fs::rename(&root, world.path(&format!("away-{round}")));
     }
     eprintln!("of {ROUNDS} starts {started} succeeded, and {cleaned} times all was cleaned");

@@ -1,4 +1,4 @@
-//! Guests that go on in a jail: from a snapshot, as copies of others.
+//! Guests that continue in a jail: from a snapshot, or as copies of other guests.
 
 use crate::harness::fault_handler::Handler;
 use crate::harness::{bantam, http, payload};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Says that it is up, again and again.
+/// Writes a kernel that prints again and again that it is up.
 pub fn chatty(dir: &Path) {
     let mut code = payload::print("up\n");
     // mov ecx, 200000; loop $; jmp to the start.
@@ -25,7 +25,7 @@ fn ask(socket: &Path, method: &str, path: &str, body: &Value) {
     assert_eq!(status, 204, "{method} {path}: {answer}");
 }
 
-/// Starts a guest that can be copied outside of any jail; the path of its API.
+/// Starts a guest without a jail that can be copied; returns the path of its API.
 fn parent(world: &World) -> (Running, PathBuf) {
     chatty(world.dir.path());
     let socket = world.path("api.sock");
@@ -55,8 +55,8 @@ fn save(world: &World) {
     drop(parent);
 }
 
-/// Fails unless a guest comes to write to the file `said`.
-fn goes_on(said: &Path) {
+/// Fails unless a guest writes to the file `said`.
+fn runs_on(said: &Path) {
     let started = Instant::now();
     while !fs::read_to_string(said).unwrap().contains("up\n") {
         assert!(started.elapsed() < PATIENCE, "it does not go on");
@@ -65,7 +65,7 @@ fn goes_on(said: &Path) {
 }
 
 #[test]
-fn a_guest_goes_on_in_a_jail_from_a_snapshot_on_the_command_line() {
+fn a_guest_continues_in_a_jail_from_a_snapshot_on_the_command_line() {
     let world = World::new();
     save(&world);
     let snapshot = world.root("copy").join("snap");
@@ -79,7 +79,7 @@ fn a_guest_goes_on_in_a_jail_from_a_snapshot_on_the_command_line() {
     command.args(["--", "--no-api", "--restore", "/snap"]);
     command.stdout(File::create(&said).unwrap());
     let jailed = Running(command.spawn().unwrap());
-    goes_on(&said);
+    runs_on(&said);
     jailed.terminate();
 }
 
@@ -94,16 +94,16 @@ fn a_jail_waits_for_a_copy_of_a_running_guest() {
     let jailed = Running(command.spawn().unwrap());
     let root = world.root("copy");
     let door = root.join("run/fork.sock");
-    // It is answered when the door is open.
+    // The API answers when the fork socket exists.
     let api = root.join("run/firecracker.socket");
     ask(&api, "PUT", "/serial", &json!({}));
     let fork = json!({"children": [{"socket": door}]});
     let (status, answer) = http::ask(&socket, "PUT", "/vm/fork", &fork.to_string());
     assert_eq!(status, 200, "{answer}");
-    goes_on(&said);
+    runs_on(&said);
     assert!(!door.exists());
     drop(parent);
-    // It is a guest like any other now, whose copy can be saved.
+    // The copy is a normal guest, and can be saved.
     ask(&api, "PATCH", "/vm", &json!({"state": "Paused"}));
     let create = json!({"snapshot_path": "/run/again", "mem_file_path": "/run/again.memory"});
     ask(&api, "PUT", "/snapshot/create", &create);
@@ -111,7 +111,7 @@ fn a_jail_waits_for_a_copy_of_a_running_guest() {
 }
 
 #[test]
-fn memory_is_given_to_a_guest_in_its_jail() {
+fn memory_is_passed_to_a_guest_in_its_jail() {
     let world = World::new();
     save(&world);
     let said = world.path("said");
@@ -131,8 +131,8 @@ fn memory_is_given_to_a_guest_in_its_jail() {
         "mem_backend": {"backend_type": "Uffd", "backend_path": "faults"},
     });
     ask(&socket, "PUT", "/snapshot/load", &load);
-    goes_on(&said);
-    // Something that confined threads do: all of the memory is looked at.
+    runs_on(&said);
+    // Confined threads work on it: all memory is read.
     ask(&socket, "PATCH", "/vm", &json!({"state": "Paused"}));
     let create = json!({"snapshot_path": "/run/again", "mem_file_path": "/run/again.memory"});
     ask(&socket, "PUT", "/snapshot/create", &create);

@@ -1,5 +1,4 @@
-//! The host on which a jailer is tried: its own network, mounts and file system, and everything on it that a
-//! start could leave.
+//! A test's host: a network, mounts and a file system of its own, and its state, in which leftovers of a start would show.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
@@ -23,7 +22,7 @@ pub const MIB: u64 = 1 << 20;
 /// How long a guest of a few instructions may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A host of the test's own.
+/// A test's host.
 pub struct World {
     pub dir: tempfile::TempDir,
 }
@@ -43,7 +42,7 @@ impl World {
         ));
         install_units();
         let world = Self { dir };
-        // Prints that it is up, and halts until it is killed.
+        // A payload that prints that it is up, and halts.
         let up = [payload::print("up\n"), vec![0xf4, 0xeb, 0xfd]].concat();
         fs::rename(payload::write(world.dir.path(), &up), world.path("up")).unwrap();
         let exit = payload::exit(42);
@@ -59,7 +58,7 @@ impl World {
         self.path(&format!("base/bantam/{id}/root"))
     }
 
-    /// Writes the guest's file: its kernel, and further sections.
+    /// Writes the guest's configuration: its kernel, and further sections.
     pub fn config(&self, kernel: &str, more: &Value) {
         let mut config = json!({
             "boot-source": {"kernel_image_path": self.path(kernel)}, "drives": [],
@@ -121,7 +120,7 @@ impl World {
         output(command.arg(self.path("base")))
     }
 
-    /// Everything on this host that a start could leave.
+    /// Returns the state of this host that a start could change.
     pub fn state(&self) -> String {
         let mut state = tree(self.dir.path());
         state.extend(links());
@@ -200,7 +199,7 @@ pub fn output(command: &mut Command) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Fails unless the command ended with `status`; what it said.
+/// Fails unless the command exited with `status`; returns its standard error.
 pub fn expect(output: &Output, status: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(status), "{text}");
@@ -213,7 +212,7 @@ pub fn contains(text: &str, parts: &[&str]) {
     }
 }
 
-/// All names below `path` with mode, owner and time of change.
+/// Returns all names below `path` with mode, owner and size.
 pub fn tree(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).unwrap() {
@@ -229,7 +228,7 @@ pub fn tree(path: &Path) -> Vec<String> {
     found
 }
 
-/// Network devices, with their bridge and whether they are up.
+/// Returns the network devices, each with its bridge and whether it is up.
 pub fn links() -> Vec<String> {
     let links = sh("ip -o link show");
     let links = links.lines().map(|line| {
@@ -243,7 +242,7 @@ pub fn links() -> Vec<String> {
     links.collect()
 }
 
-/// Mount points, each with its options.
+/// Returns the mount points, each with its options.
 pub fn mounts(path: impl AsRef<Path>) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let lines = text.lines().map(|line| {

@@ -1,5 +1,5 @@
-//! The host on which pools are tried: a [`World`] whose definitions, markers, default targets and units are its
-//! own too, and the devices that file systems and volume groups are made on.
+//! A test's host for pools: a [`World`] with definitions, markers, default targets and units of its own, and devices for file
+//! systems and volume groups.
 
 use crate::harness::sh;
 use crate::world::{World, bantamctl, expect, install_units, output};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// What commands write to.
+/// Directories that the commands write to.
 const OWN: [&str; 4] = [
     "/etc/bantam",
     "/run/bantam/pools",
@@ -17,7 +17,7 @@ const OWN: [&str; 4] = [
 
 pub struct Host {
     pub world: World,
-    /// Undone in reverse, each by a shell.
+    /// Shell commands that clean up, run in reverse order.
     undo: Vec<String>,
 }
 
@@ -35,36 +35,36 @@ impl Host {
         Self { world, undo }
     }
 
-    /// To be done when the test has ended, however it does.
+    /// Has `command` run when the test ends, even if it fails.
     pub fn at_end(&mut self, command: &str) {
         self.undo.push(command.into());
     }
 
-    /// `bantamctl WORDS`; what it said with its status.
+    /// Runs `bantamctl WORDS`.
     pub fn run(&self, words: &str) -> Output {
         let mut command = Command::new(bantamctl());
         command.args(words.split_whitespace()).stdin(Stdio::null());
         output(&mut command)
     }
 
-    /// `bantamctl WORDS`, which must work; what it printed.
+    /// Runs `bantamctl WORDS`, which must succeed; returns its output.
     pub fn ok(&self, words: &str) -> String {
         let output = self.run(words);
         let said = expect(&output, 0);
         format!("{}{said}", String::from_utf8_lossy(&output.stdout))
     }
 
-    /// `bantamctl WORDS`, which must end with `status`; what it said.
+    /// Runs `bantamctl WORDS`, which must exit with `status`; returns its standard error.
     pub fn fails(&self, words: &str, status: i32) -> String {
         expect(&self.run(words), status)
     }
 
-    /// What `bantamctl WORDS --json` says.
+    /// Returns the output of `bantamctl WORDS --json`.
     pub fn json(&self, words: &str) -> Value {
         serde_json::from_str(&self.ok(&format!("{words} --json"))).unwrap()
     }
 
-    /// A disk of `size`, as truncate(1) reads it, for as long as the test.
+    /// Makes a disk of `size`, in the form of truncate(1), for the time of the test.
     pub fn disk(&mut self, name: &str, size: &str) -> PathBuf {
         let file = self.world.path(name);
         sh("modprobe loop 2>/dev/null || true");
@@ -77,7 +77,7 @@ impl Host {
         device.into()
     }
 
-    /// A file system of `kind` on a disk of `size`; where it is mounted.
+    /// Makes a file system of `kind` on a disk of `size`; returns its mount point.
     pub fn file_system(&mut self, kind: &str, size: &str) -> PathBuf {
         sh(&format!("modprobe {kind} 2>/dev/null || true"));
         let disk = self.disk(&format!("{kind}.disk"), size);
@@ -91,7 +91,7 @@ impl Host {
         path
     }
 
-    /// An active pool in the directory `target`.
+    /// Makes an active pool in the directory `target`.
     pub fn dir_pool(&self, name: &str, target: &Path) {
         let target = target.display();
         self.ok(&format!("pool define {name} --type dir --target {target}"));

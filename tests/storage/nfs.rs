@@ -1,4 +1,4 @@
-//! A pool on a real NFS server: this host's own, in the kernel.
+//! A pool on a real NFS server: the kernel's, on this host.
 
 use crate::harness::{Guest, announce, image, journal, needs_kvm, sh};
 use crate::host::Host;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 /// Longest wait for a guest on an emulated host.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The server: what runs beside the kernel.
+/// The server's user-space processes.
 struct Server(Vec<Child>);
 
 impl Server {
-    /// Starts it in this test's network, with `exported` as its root, for this host. Its leases and the time it waits for
-    /// former clients are as short as they can be.
+    /// Starts the server in this test's network, with `exported` as its root, for this host. Its leases and its grace period
+    /// are as short as possible.
     fn start(host: &mut Host, exported: &Path) -> Self {
         sh("modprobe -a nfsd nfsv4
             ip link set lo up
@@ -45,10 +45,10 @@ impl Server {
             run(&["nfsdcld", "-F"]),
             run(&["rpc.mountd", "-F", "-N", "2", "-N", "3"]),
         ]);
-        // The first waits for the kernel's end of a pipe, the kernel asks it when it starts.
+        // The first process waits for the kernel's end of a pipe; the kernel asks it at its own start.
         std::thread::sleep(Duration::from_millis(500));
-        // It waits a tenth of a second for the answer, which a slow host may take. Without it the locks of clients
-        // would not outlast the server.
+        // It waits a tenth of a second for the answer, which may be too short on a slow host. Without the answer, the
+        // clients' locks would not survive the server's restart.
         for _ in 0..20 {
             let before = remembering();
             sh(SERVE);
@@ -61,7 +61,7 @@ impl Server {
     }
 }
 
-/// How often the kernel said that its server remembers its clients.
+/// Returns how often the kernel has logged that its server tracks its clients.
 fn remembering() -> usize {
     let messages = sh("dmesg");
     messages.matches("Using nfsdcld client tracking").count()
@@ -86,7 +86,7 @@ impl Jailed {
         String::from_utf8_lossy(&fs::read(&self.1).unwrap()).into_owned()
     }
 
-    /// Waits until as many files more are kept as `more`.
+    /// Waits until `more` further files are synced.
     fn wait_for_kept(&mut self, more: usize) -> String {
         let (had, started) = (journal::kept(&self.console()).len(), Instant::now());
         loop {
@@ -153,7 +153,7 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
         "volume import --pool nas root --from {}",
         root.display()
     ));
-    // Half of one, left by a command that was killed.
+    // A partial volume, left by a killed command.
     fs::write(exported.join(".data.12345.new"), "half").unwrap();
     host.ok("volume create --pool nas data --size 64M");
     assert!(!exported.join(".data.12345.new").exists());
@@ -181,7 +181,7 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
     ));
     let mut jailed = start(&host, &guest);
     jailed.wait_for_kept(5);
-    // Locked for every client of the server.
+    // The lock holds for every client of the server.
     contains(
         &host.fails("volume delete --pool nas data", 152),
         &["in use"],
@@ -207,7 +207,7 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
     assert!(!data.exists());
     host.ok("pool stop nas");
     assert!(!sh("cat /proc/self/mountinfo").contains("127.0.0.1:"));
-    // Mounted by somebody else, it is not ours.
+    // A mount that someone else made is not the pool's.
     let target = "/var/lib/bantam/pools/nas";
     sh(&format!("mount -t tmpfs other {target}"));
     let said = host.fails("pool start nas", 152);
@@ -219,7 +219,7 @@ fn a_guest_boots_from_nfs_and_keeps_what_it_synced_when_the_server_restarts() {
 fn an_interrupted_mount_leaves_nothing() {
     needs_kvm();
     let host = Host::new();
-    // Packets to this server go nowhere.
+    // Packets to this server are lost.
     sh(
         "modprobe nfsv4; modprobe dummy; ip link add d0 type dummy; ip link set d0 up
         ip addr add 192.0.2.1/24 dev d0; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev d0",

@@ -1,5 +1,5 @@
-//! What the helper says through its pipe: frames of a mark, a length and as many bytes, in a fixed order. The
-//! reader trusts nothing: lengths, order and sums are checked.
+//! The frames that the reader writes to its pipe: a mark, a length and as many bytes, in a fixed order. The receiver trusts
+//! nothing: it checks lengths, order and sums.
 
 use std::io::{self, Write};
 
@@ -11,25 +11,25 @@ pub const MAX_KERNEL: u64 = 256 << 20;
 pub const MAX_INITRD: u64 = 1 << 30;
 /// Exit status of a reader that read nothing, because it could not be confined.
 pub const CANNOT_CONFINE: i32 = 2;
-/// Why a reader breaks off.
+/// The likely reason for a crash of the reader.
 pub const DAMAGED: &str = "it is damaged, or made to do harm";
 /// Longest frame, in bytes.
 pub const MAX_FRAME: usize = 1 << 18;
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = 8 << 10;
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
-    /// The command line, first and once.
+    /// The command line; the first frame, and the only one of its type.
     CommandLine,
-    /// Bytes of the kernel.
+    /// A part of the kernel.
     Kernel,
-    /// Bytes of the initrd.
+    /// A part of the initrd.
     Initrd,
-    /// That is all.
+    /// The end of a complete answer.
     End,
-    /// There is no more, and why.
+    /// The reason for an incomplete answer.
     Error,
 }
 
@@ -48,10 +48,7 @@ impl Mark {
 /// Length of a frame's header, in bytes.
 pub const HEADER: usize = 5;
 
-/// Writes frames.
-///
-/// # Errors
-/// Nobody reads them.
+/// Writes `bytes` as one or more frames.
 pub fn write(to: &mut impl Write, mark: Mark, bytes: &[u8]) -> io::Result<()> {
     let bytes = match mark {
         Mark::Error => bytes.get(..MAX_MESSAGE).unwrap_or(bytes),
@@ -68,7 +65,7 @@ pub fn write(to: &mut impl Write, mark: Mark, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// What was said so far.
+/// The order and the sums of the frames so far.
 #[derive(Debug, Default)]
 pub struct Order {
     last: Option<Mark>,
@@ -77,10 +74,10 @@ pub struct Order {
 }
 
 impl Order {
-    /// Reads a header: what follows, and how long it is.
+    /// Reads a header; returns the type and the length of its frame.
     ///
     /// # Errors
-    /// Nothing of that kind, or of that length, can come here.
+    /// A message, if no frame of that type or length may come here.
     pub fn next(&mut self, header: [u8; HEADER]) -> Result<(Mark, usize), &'static str> {
         let [byte, len @ ..] = header;
         let len = u32::from_le_bytes(len);
@@ -92,7 +89,7 @@ impl Order {
             Mark::Error,
         ];
         let mark = known.into_iter().find(|mark| mark.byte() == byte);
-        let mark = mark.ok_or("it says what nobody understands")?;
+        let mark = mark.ok_or("its reader sent an unknown frame")?;
         let expected = match (mark, self.last) {
             (Mark::Error, _) | (Mark::CommandLine, None) => true,
             (_, None) => false,
@@ -101,7 +98,7 @@ impl Order {
             (Mark::CommandLine, Some(_)) => false,
         };
         if !expected || (mark == Mark::Initrd && self.kernel == 0) {
-            return Err("it has no kernel where one must be");
+            return Err("its reader sent frames in a wrong order");
         }
         self.last = Some(mark);
         let bytes = u64::from(len);
@@ -115,7 +112,7 @@ impl Order {
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         match fits && len <= MAX_FRAME {
             true => Ok((mark, len)),
-            false => Err("it says more than there can be"),
+            false => Err("its reader sent too many bytes"),
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// Reads what was written as the superuser's side does; each frame's mark and length.
+/// Reads the written frames as the library does; returns each frame's mark and length.
 fn hear(bytes: &[u8]) -> Result<Vec<(Mark, usize)>, &'static str> {
     let (mut order, mut rest, mut heard) = (Order::default(), bytes, Vec::new());
     while let Some((header, more)) = rest.split_first_chunk::<HEADER>() {
@@ -20,7 +20,7 @@ fn said(frames: &[(Mark, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_said_is_heard() {
+fn frames_are_read_as_written() {
     let kernel = vec![1; MAX_FRAME + 7];
     let bytes = said(&[
         (Mark::CommandLine, b"ro"),
@@ -42,7 +42,7 @@ fn what_is_said_is_heard() {
 }
 
 #[test]
-fn nothing_is_believed_out_of_order_or_beyond_its_bounds() {
+fn frames_out_of_order_or_too_long_are_refused() {
     let line: (Mark, &[u8]) = (Mark::CommandLine, b"ro");
     let long = vec![b'a'; MAX_COMMAND_LINE + 1];
     for frames in [

@@ -26,17 +26,17 @@ pub struct Destination<'a> {
     pub initrd: &'static str,
 }
 
-/// What was found and laid into the jail, beside its kernel.
+/// What an image boots, besides its kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The command line, as the boot loader would give it.
+    /// The kernel command line of the boot loader.
     pub command_line: String,
     /// Whether there is an initrd.
     pub initrd: bool,
 }
 
 impl Found {
-    /// The command line with `more` after it. If neither names a console, it is the serial port: stock
+    /// Returns the command line with `more` after it. If neither names a console, the serial port is added: distributions'
     /// kernels have no other here.
     pub fn with(&self, more: Option<&str>) -> String {
         let mut words = vec![self.command_line.as_str(), more.unwrap_or_default()];
@@ -48,7 +48,7 @@ impl Found {
         words.join(" ")
     }
 
-    /// Whether the command line names the root file system.
+    /// Returns whether the command line names the root file system.
     pub fn names_root(&self) -> bool {
         let mut words = self.command_line.split(' ');
         words.any(|word| word.starts_with("root="))

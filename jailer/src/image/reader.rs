@@ -77,10 +77,10 @@ impl Reader {
         start().map_err(Error::step("start the process that reads an image"))
     }
 
-    /// Fills `to` with what it says; `None` if it ended before, or its time has.
+    /// Fills `to` from the pipe; returns `None` if the reader has ended or exceeded its time.
     ///
     /// # Errors
-    /// What the host says, or that a signal asks us to end.
+    /// [`Error`], if reading fails or a signal is pending.
     pub fn fill(&mut self, to: &mut [u8], undo: &mut Undo) -> Result<Option<()>, Error> {
         let failed = || Error::step("receive from the process that reads an image");
         let mut filled = 0;
@@ -107,7 +107,7 @@ impl Reader {
         Ok(Some(()))
     }
 
-    /// Why it said no more.
+    /// Returns why the answer is incomplete.
     pub fn verdict(mut self) -> String {
         if Instant::now() >= self.end {
             return format!("reading it takes longer than {} s", LIMIT.as_secs());
@@ -133,12 +133,12 @@ impl Reader {
                 format!("reading it takes more than {PROCESSOR} s of a processor")
             }
             Some(WaitStatus::Signaled(_, signal, _)) => {
-                format!("its reader broke off ({signal}): {DAMAGED}")
+                format!("its reader crashed ({signal}): {DAMAGED}")
             }
             Some(WaitStatus::Exited(_, CANNOT_CONFINE)) => {
-                "this host cannot lock up the process that is to read it".into()
+                "this host cannot confine the process that reads it".into()
             }
-            _ => "its reader broke off".into(),
+            _ => "its reader ended early".into(),
         }
     }
 }

@@ -16,7 +16,7 @@ cgroup /sys/fs/cgroup/my\\040pids cgroup rw,pids 0 0
 ";
 
 #[test]
-fn what_leads_elsewhere_is_refused() {
+fn paths_outside_the_hierarchy_are_refused() {
     for (value, version, parent) in [
         ("cpu.weight=1", Some("3"), None),
         ("cpu.weight", None, None),
@@ -38,7 +38,7 @@ fn what_leads_elsewhere_is_refused() {
 }
 
 #[test]
-fn version_one_is_taken_where_it_has_the_controller() {
+fn version_1_is_used_if_it_has_the_controller() {
     let mounted = hierarchies(HYBRID);
     let mut problems = Vec::new();
     let values = ["cpu.shares=2", "cpuacct.usage=0", "pids.max=9"];
@@ -54,7 +54,7 @@ fn version_one_is_taken_where_it_has_the_controller() {
 }
 
 #[test]
-fn a_controller_that_the_version_lacks_is_told() {
+fn a_missing_controller_is_reported() {
     let mounted = hierarchies(HYBRID);
     let mut problems = Vec::new();
     plan(
@@ -79,7 +79,7 @@ fn a_controller_that_the_version_lacks_is_told() {
 }
 
 #[test]
-fn without_values_nothing_is_made() {
+fn without_values_no_group_is_made() {
     let mut problems = Vec::new();
     for version in [None, Some("1"), Some("2")] {
         let plan = plan(

@@ -2,7 +2,7 @@ use super::*;
 use std::path::Path;
 
 #[test]
-fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
+fn paths_are_the_jail_s_and_the_host_s_keys_are_removed() {
     let text = br#"{"boot-source":{"kernel_image_path":"/boot/vmlinuz","initrd_path":"i","boot_args":"a b"},
         "drives":[{"drive_id":"root","is_root_device":true,"path_on_host":"../r.img","size_mib":7,
                    "template":"/t","is_read_only":true,"cache_type":"Writeback","discard":true},
@@ -43,7 +43,7 @@ fn paths_are_the_jail_s_and_the_jailer_s_keys_are_gone() {
 }
 
 #[test]
-fn what_is_absent_stays_absent() {
+fn absent_sections_stay_absent() {
     let text = br#"{"boot-source":{"kernel_image_path":"k"},"drives":[]}"#;
     let before = VmConfig::from_json(Path::new("vm.json"), text)
         .unwrap()
@@ -54,7 +54,7 @@ fn what_is_absent_stays_absent() {
 }
 
 #[test]
-fn what_an_image_boots_takes_the_place_of_the_kernel() {
+fn the_kernel_in_an_image_replaces_the_configured_one() {
     let text = br#"{"boot-source":{"image_drive":"root","boot_args":"quiet"},
         "drives":[{"drive_id":"data","is_root_device":false,"path_on_host":"d"},
                   {"drive_id":"root","is_root_device":true,"path_on_host":"r","partuuid":"a-1"}]}"#;
@@ -72,7 +72,7 @@ fn what_an_image_boots_takes_the_place_of_the_kernel() {
     assert_eq!(boot.initrd_path, Some("/initrd".into()));
     let line = "root=UUID=1 ro quiet console=ttyS0";
     assert_eq!(boot.boot_args.as_deref(), Some(line));
-    // The monitor would say what the root is, after what the image says.
+    // The monitor would add a root device after the one of the image.
     let drives = after.drives.iter();
     let drives: Vec<_> = drives
         .map(|d| (d.drive_id.as_str(), d.is_root_device, &d.partuuid))
@@ -89,7 +89,7 @@ fn what_an_image_boots_takes_the_place_of_the_kernel() {
 }
 
 #[test]
-fn a_seed_is_a_drive_for_reading_after_the_others() {
+fn the_seed_is_the_last_drive_and_read_only() {
     let text = br#"{"boot-source":{"kernel_image_path":"k"},
         "drives":[{"drive_id":"root","is_root_device":true,"path_on_host":"r"}],
         "host":{"seed":{"instance_id":"i"}}}"#;

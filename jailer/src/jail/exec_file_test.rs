@@ -22,18 +22,18 @@ fn open(content: &[u8], mode: u32) -> Result<ExecFile, String> {
 }
 
 #[test]
-fn a_static_program_is_taken() {
+fn a_static_program_is_accepted() {
     open(&elf(62, 1), 0o755).unwrap();
 }
 
 #[test]
-fn what_could_not_run_in_a_jail_is_refused_with_a_way_out() {
+fn a_program_that_cannot_run_in_a_jail_is_refused_with_a_remedy() {
     for (content, mode, part) in [
         (elf(62, 3), 0o755, "build it static"),
         (elf(62, 1), 0o644, "chmod 755"),
         (elf(183, 1), 0o755, "another processor"),
         (elf(62, 1)[..100].to_vec(), 0o755, ""),
-        (elf(62, 1)[..66].to_vec(), 0o755, "cut off"),
+        (elf(62, 1)[..66].to_vec(), 0o755, "truncated"),
         (b"#!/bin/sh\n".to_vec(), 0o755, "shorter"),
         ([b'#'; 100].to_vec(), 0o755, "no 64-bit ELF"),
         (Vec::new(), 0o755, "shorter"),
@@ -50,9 +50,9 @@ fn what_could_not_run_in_a_jail_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn headers_that_point_past_the_end_are_no_panic() {
+fn headers_that_point_beyond_the_end_do_not_panic() {
     let mut file = elf(62, 1);
     file[32..40].fill(0xff);
     file[54..58].fill(0xff);
-    assert!(open(&file, 0o755).unwrap_err().contains("cut off"));
+    assert!(open(&file, 0o755).unwrap_err().contains("truncated"));
 }

@@ -42,7 +42,7 @@ fn parsed(text: &str) -> Value {
 }
 
 #[test]
-fn the_guest_is_told_its_name_keys_and_addresses() {
+fn the_seed_has_the_guest_s_name_keys_and_addresses() {
     let mut problems = Vec::new();
     let volume = make(&full(), &mut problems).unwrap();
     assert!(problems.is_empty());
@@ -70,7 +70,7 @@ fn the_guest_is_told_its_name_keys_and_addresses() {
 }
 
 #[test]
-fn no_character_is_one_that_yaml_takes_for_something_else() {
+fn characters_with_a_meaning_in_yaml_are_escaped() {
     let mut config = full();
     let seed = config.host.as_mut().unwrap().seed.as_mut().unwrap();
     let id = "\u{85}\u{2028}\u{feff}\u{fffe}\u{7f}é😀\\ \" ' # : {";
@@ -85,7 +85,7 @@ fn no_character_is_one_that_yaml_takes_for_something_else() {
 }
 
 #[test]
-fn keys_without_a_user_are_the_default_user_s() {
+fn keys_without_a_user_are_for_the_default_user() {
     let mut config = full();
     let seed = config.host.as_mut().unwrap().seed.as_mut().unwrap();
     (seed.user, seed.hostname) = (None, None);
@@ -100,7 +100,7 @@ fn keys_without_a_user_are_the_default_user_s() {
 }
 
 #[test]
-fn further_gateways_are_routes() {
+fn further_gateways_become_routes() {
     let mut config = full();
     let host = config.network_interfaces[0].host.as_mut().unwrap();
     host.gateways = ["fd00:88::1", "10.88.0.1", "10.88.0.2"]
@@ -117,7 +117,7 @@ fn further_gateways_are_routes() {
 }
 
 #[test]
-fn a_guarded_guest_of_one_family_heeds_no_router_of_the_other() {
+fn a_guarded_ipv4_guest_ignores_ipv6_routers() {
     let mut config = full();
     let mut told = |change: fn(&mut resources::HostNetwork)| {
         change(config.network_interfaces[0].host.as_mut().unwrap());
@@ -130,7 +130,7 @@ fn a_guarded_guest_of_one_family_heeds_no_router_of_the_other() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_keys_are_named() {
     let mut config = full();
     config.network_interfaces[1].guest_mac = None;
     config.drives.push(resources::Drive {

@@ -1,5 +1,5 @@
-//! A start that fails after each of its steps leaves nothing behind. Run as root: each attempt has
-//! a network of its own, and the real steps are made.
+//! A start that fails after any of its steps leaves nothing behind. Run as root: each attempt makes the real things in a
+//! network of its own.
 
 use super::*;
 use crate::jail::lock;
@@ -25,7 +25,7 @@ const CONFIG: &str = r#"{
                            {"iface_id": "n1", "host_dev_name": "tap1", "bridge": "br1", "mtu": 1400}]
 }"#;
 
-/// A guest that boots what is in its image, and has a seed.
+/// A guest that boots the kernel in its image, and has a seed.
 const IMAGE_CONFIG: &str = r#"{
     "boot-source": {"image_drive": "a"},
     "drives": [{"drive_id": "a", "is_root_device": true, "path_on_host": "DIR/a.img", "template": "DIR/t"}],
@@ -71,7 +71,7 @@ fn world() -> tempfile::TempDir {
     directory
 }
 
-/// All names below `path` with type, mode and owner.
+/// Returns all names below `path` with mode and owner.
 fn tree(path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).unwrap() {
@@ -92,7 +92,7 @@ fn tree(path: &Path) -> Vec<String> {
     found
 }
 
-/// Network devices that this thread sees, and where it sees mounts.
+/// Returns the network devices and the mount points that this thread sees.
 fn links_and_mounts() -> (Vec<String>, Vec<String>) {
     let links = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let links = links.lines().skip(2);
@@ -105,12 +105,11 @@ fn links_and_mounts() -> (Vec<String>, Vec<String>) {
     (links.collect(), mounts)
 }
 
-/// Makes everything, stopping after `steps`; whether it came to the end, and how many steps it
-/// made.
+/// Makes everything, but stops after `steps` steps; returns the outcome, and how many steps it made.
 fn attempt(directory: &Path, steps: usize) -> (Result<(), String>, usize) {
     let options = options(directory);
     let thread = std::thread::spawn(move || {
-        // A process that another test is starting holds our taps for a moment.
+        // A process that another test starts has descriptors of this test's taps until exec.
         let _alone = crate::sys::tool::STARTING.write();
         unshare(CloneFlags::CLONE_NEWNET).expect("this test makes network devices: run it as root");
         let before = links_and_mounts();
@@ -165,12 +164,12 @@ fn fails_after_any_step(directory: &tempfile::TempDir, least: usize) {
             break;
         }
     }
-    let steps = ended.expect("it never came to the end");
+    let steps = ended.expect("no attempt succeeded");
     assert!(steps > least, "only {steps} steps could fail");
 }
 
 #[test]
-fn a_jail_that_was_there_stays_as_it_was() {
+fn an_existing_jail_is_restored() {
     let directory = world();
     let program = std::env::current_exe().unwrap();
     let name = program.file_name().unwrap();
@@ -186,7 +185,7 @@ fn a_jail_that_was_there_stays_as_it_was() {
 }
 
 #[test]
-fn a_running_guest_s_jail_is_refused_and_not_touched() {
+fn the_jail_of_a_running_guest_is_refused_and_not_changed() {
     let directory = world();
     let options = options(directory.path());
     let mut undo = Undo::uninterrupted();

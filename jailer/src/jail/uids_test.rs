@@ -25,7 +25,7 @@ fn no_number_is_claimed_twice() {
 }
 
 #[test]
-fn every_number_is_tried_once_and_each_guest_begins_at_its_own() {
+fn every_uid_is_tried_once_and_each_guest_begins_at_its_own() {
     let range = Range::parse(Some("100-199")).unwrap();
     let mut first = std::collections::BTreeSet::new();
     for id in ["a", "b", "web1", "web2"] {
@@ -53,7 +53,7 @@ fn a_user_with_processes_is_given_to_no_guest() {
     let free = range.first_free(2, |_| false).unwrap();
     let none = range.first_free(1, |uid| uid == 61878).unwrap();
     sleeping.kill().unwrap();
-    // Dead, and not waited for.
+    // Dead, but not waited for yet.
     while living_users().unwrap().contains(&61877) {}
     sleeping.wait().unwrap();
     assert_eq!((first, second), (owner(61878), owner(61878)));

@@ -12,7 +12,7 @@ fn card() -> Guarded {
 }
 
 #[test]
-fn a_guest_s_own_addresses_pass_and_no_others() {
+fn only_a_guest_s_own_addresses_pass() {
     let text = guard_rules("bantam-g", &[card()]);
     for line in [
         "iifname \"tap0\" jump card0",
@@ -27,7 +27,7 @@ fn a_guest_s_own_addresses_pass_and_no_others() {
 }
 
 #[test]
-fn without_addresses_only_the_card_s_is_looked_at() {
+fn without_addresses_only_the_mac_address_is_checked() {
     let text = guard_rules(
         "t",
         &[Guarded {
@@ -42,7 +42,7 @@ fn without_addresses_only_the_card_s_is_looked_at() {
 }
 
 #[test]
-fn a_bridge_of_any_name_has_a_table() {
+fn a_bridge_with_any_name_has_a_table() {
     assert_eq!(translation_table("br0"), "bantam-nat-br0");
     assert_eq!(translation_table("b@r"), "bantam-nat-b/40r");
     let text = translation_rules("br0", &["10.88.0.1/24".parse().unwrap()]);
@@ -55,7 +55,7 @@ fn a_bridge_of_any_name_has_a_table() {
 }
 
 #[test]
-fn a_route_from_a_router_is_known() {
+fn an_advertised_default_route_is_recognised() {
     let route = |flags: &str| {
         format!(
             "{0} 00 {0} 00 {0} 00000400 00000001 00000000 {flags} eth0\n",
@@ -68,8 +68,8 @@ fn a_route_from_a_router_is_known() {
 }
 
 #[test]
-fn nft_takes_the_rules() {
-    // In a network of its own: the rules are real.
+fn nft_accepts_the_rules() {
+    // The rules are loaded in a network namespace of the test's own.
     std::thread::spawn(|| {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("run as root");
         let mut undo = Undo::new(|| Ok(()));

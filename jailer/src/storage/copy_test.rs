@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn bytes_that_cannot_be_shared_go_through_us() {
+fn bytes_that_cannot_be_shared_are_copied() {
     let directory = tempfile::tempdir().unwrap();
     let (from, to) = (directory.path().join("f"), directory.path().join("t"));
     let content: Vec<u8> = (0..3_000_001_u32)
@@ -20,7 +20,7 @@ fn bytes_that_cannot_be_shared_go_through_us() {
 }
 
 #[test]
-fn zeros_of_a_file_that_tells_no_holes_become_holes() {
+fn zeros_of_a_file_without_known_holes_become_holes() {
     let directory = tempfile::tempdir().unwrap();
     let (from, to) = (directory.path().join("f"), directory.path().join("t"));
     let mut content = vec![0; (3 << 20) + 77];
@@ -36,7 +36,7 @@ fn zeros_of_a_file_that_tells_no_holes_become_holes() {
 }
 
 #[test]
-fn a_device_s_former_contents_are_gone() {
+fn a_device_s_former_contents_are_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let (from, to) = (directory.path().join("f"), directory.path().join("t"));
     let size = 9 << 20;

@@ -11,20 +11,20 @@ fn header(size: u64, change: impl Fn(&mut [u8])) -> Vec<u8> {
 }
 
 #[test]
-fn an_image_that_stands_alone_tells_its_size() {
+fn the_size_of_a_standalone_image_is_read() {
     assert_eq!(parse(&header(5 << 30, |_| {})), Ok(5 << 30));
     assert_eq!(parse(&header(512, |h| h[7] = 2)[..72]), Ok(512));
 }
 
 #[test]
-fn one_that_refers_to_another_file_is_refused() {
+fn an_image_that_refers_to_another_file_is_refused() {
     for (part, header) in [
         ("backing file", header(512, |h| h[15] = 1)),
         ("backing file", header(512, |h| h[8] = 1)),
         ("backing file", header(512, |h| h[19] = 1)),
         ("another file", header(512, |h| h[79] = 4)),
         ("encrypted", header(512, |h| h[35] = 1)),
-        ("version 4", header(512, |h| h[7] = 4)),
+        ("version is 4", header(512, |h| h[7] = 4)),
         ("not a qcow2", header(512, |h| h[0] = 0)),
         ("not a qcow2", header(512, |_| {})[..71].to_vec()),
         ("not a qcow2", Vec::new()),

@@ -37,7 +37,7 @@ fn entries(path: &Path) -> Vec<String> {
     names
 }
 
-/// A template with data at its start, a large hole, and data before its odd end.
+/// Makes a template with data at its start, a large hole, and data before its odd end.
 fn template(directory: &Path) -> (PathBuf, u64) {
     let path = directory.join("template");
     let file = File::create(&path).unwrap();
@@ -64,7 +64,7 @@ fn an_empty_image_is_sparse_and_private() {
 }
 
 #[test]
-fn a_template_is_copied_with_its_holes_and_grown() {
+fn a_template_is_copied_with_its_holes_and_extended() {
     let directory = tempfile::tempdir().unwrap();
     let (from, size) = template(directory.path());
     let path = directory.path().join("a.img");
@@ -88,7 +88,7 @@ fn a_template_is_copied_with_its_holes_and_grown() {
 }
 
 #[test]
-fn without_a_size_the_template_s_is_rounded_to_sectors() {
+fn the_default_size_is_the_template_s_rounded_to_sectors() {
     let directory = tempfile::tempdir().unwrap();
     let (from, _) = template(directory.path());
     let path = directory.path().join("a.img");
@@ -126,7 +126,7 @@ fn a_failed_start_leaves_no_image() {
 }
 
 #[test]
-fn a_file_that_came_meanwhile_is_neither_replaced_nor_removed() {
+fn a_file_of_another_process_is_neither_replaced_nor_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.img");
     let volume = check(&drive(Some(1), None), &path).unwrap();
@@ -148,7 +148,7 @@ fn a_file_that_came_meanwhile_is_neither_replaced_nor_removed() {
 }
 
 #[test]
-fn what_cannot_be_made_is_told_before() {
+fn an_impossible_image_is_reported_before_anything_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let (from, _) = template(directory.path());
     let image = directory.path().join("a.img");
@@ -161,7 +161,10 @@ fn what_cannot_be_made_is_told_before() {
         (
             drive(Some(10), Some(from)),
             image.clone(),
-            vec!["drives[0].size_mib", "needs 201 MiB"],
+            vec![
+                "drives[0].size_mib",
+                "less than the 201 MiB of its template",
+            ],
         ),
         (
             drive(Some(1), Some("/nonexistent/t".into())),

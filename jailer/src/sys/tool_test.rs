@@ -16,7 +16,7 @@ fn a_program_sees_its_input_and_no_environment() {
 }
 
 #[test]
-fn what_it_said_is_told_in_one_safe_line() {
+fn standard_error_is_reported_in_one_safe_line() {
     let error = shell("printf 'a\\033[2J\\n\\nb\\n' >&2; exit 3");
     let error = error.run(&mut undo()).unwrap_err();
     let text = crate::error::chain(&error);
@@ -24,7 +24,7 @@ fn what_it_said_is_told_in_one_safe_line() {
 }
 
 #[test]
-fn one_that_hangs_is_ended_at_its_limit_and_at_a_signal() {
+fn a_program_that_hangs_is_ended_at_its_time_limit_and_by_a_signal() {
     let hang = || shell("trap '' TERM; sleep 60 & wait; sleep 60");
     let started = Instant::now();
     let error = hang().limit(Duration::from_millis(50)).run(&mut undo());
@@ -42,7 +42,7 @@ fn one_that_hangs_is_ended_at_its_limit_and_at_a_signal() {
 }
 
 #[test]
-fn an_absent_one_names_its_package() {
+fn a_missing_program_is_reported_with_its_package() {
     let error = need("no-such-program", "some-package").unwrap_err();
     assert!(error.to_string().contains("apt install some-package"));
 }

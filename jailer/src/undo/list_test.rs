@@ -2,7 +2,7 @@ use super::*;
 use nix::sys::signal::Signal;
 use std::sync::{Arc, Mutex};
 
-/// Actions that note their number, the second failing.
+/// Returns a list whose steps record their number when undone; undoing the second one fails.
 #[derive(Clone, Default)]
 struct Recorder(Arc<Mutex<Vec<u32>>>);
 
@@ -24,7 +24,7 @@ impl Recorder {
 }
 
 #[test]
-fn the_latest_is_taken_back_first_and_a_failure_does_not_end_it() {
+fn steps_are_undone_in_reverse_even_if_one_fails() {
     let recorder = Recorder::default();
     let mut undo = Undo::new(|| Ok(()));
     for n in 1..=3 {
@@ -35,7 +35,7 @@ fn the_latest_is_taken_back_first_and_a_failure_does_not_end_it() {
 }
 
 #[test]
-fn what_is_kept_stays() {
+fn kept_steps_are_not_undone() {
     let recorder = Recorder::default();
     let mut undo = Undo::new(|| Ok(()));
     undo.made("thing", recorder.action(1)).unwrap();
@@ -44,7 +44,7 @@ fn what_is_kept_stays() {
 }
 
 #[test]
-fn a_stop_comes_after_the_record() {
+fn a_step_is_recorded_before_a_signal_stops_the_start() {
     let recorder = Recorder::default();
     let mut undo = Undo::new(|| Err(Error::Stopped(Signal::SIGINT)));
     assert!(undo.checkpoint().is_err());

@@ -11,7 +11,7 @@ fn in_directory(directory: &Path) -> Record {
 }
 
 #[test]
-fn what_is_written_is_read_again_and_nothing_is_no_file() {
+fn a_record_is_read_as_written_and_an_empty_one_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let mut record = in_directory(directory.path());
     let made = Made {
@@ -33,7 +33,7 @@ fn what_is_written_is_read_again_and_nothing_is_no_file() {
 }
 
 #[test]
-fn an_image_that_was_written_stays() {
+fn a_changed_image_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     for name in ["new", "written", "replaced"] {
@@ -53,7 +53,7 @@ fn an_image_that_was_written_stays() {
 }
 
 #[test]
-fn guests_of_one_name_in_two_places_have_two_records() {
+fn guests_of_one_id_in_two_directories_have_two_records() {
     assert_ne!(
         fingerprint(Path::new("/srv/jailer/bantam")),
         fingerprint(Path::new("/srv/other/bantam"))
@@ -61,7 +61,7 @@ fn guests_of_one_name_in_two_places_have_two_records() {
 }
 
 #[test]
-fn an_image_of_a_guest_that_ran_stays() {
+fn an_image_that_a_guest_has_used_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     for ran in [true, false] {

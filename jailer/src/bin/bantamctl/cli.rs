@@ -3,6 +3,7 @@
 use crate::commands::{
     clean, console, create, destroy, fork, list, pool, run, show, start, stop, undefine, volume,
 };
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use jailer::error::{BAD_ARGUMENTS, Error};
 use std::ffi::OsString;
@@ -66,7 +67,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
 pub enum Output {
     /// Help or the version, for standard output.
     Requested(String),
-    /// What is wrong with the command line.
+    /// Help in place of a missing command.
+    Missing(String),
+    /// An error message about the command line.
     Wrong(String),
 }
 
@@ -77,6 +80,10 @@ impl Output {
             Self::Requested(text) => {
                 print!("{text}");
                 ExitCode::SUCCESS
+            }
+            Self::Missing(text) => {
+                eprint!("{text}");
+                ExitCode::from(BAD_ARGUMENTS)
             }
             Self::Wrong(text) => {
                 eprintln!("bantamctl: error: {}", text.trim_end());
@@ -92,14 +99,15 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Outpu
     let read = matches.and_then(|matches| Program::from_arg_matches(&matches));
     read.map(|program| program.command).map_err(|e| {
         let text = e.render().to_string();
-        match e.use_stderr() {
-            false => Output::Requested(text),
-            true => Output::Wrong(text.trim_start_matches("error: ").into()),
+        match e.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Output::Requested(text),
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Output::Missing(text),
+            _ => Output::Wrong(text.trim_start_matches("error: ").into()),
         }
     })
 }
 
-/// Returns the whole command line, with the commands grouped by subject.
+/// Returns the definition of the command line, with the commands grouped by subject.
 fn program() -> clap::Command {
     let program = Program::command();
     let mut groups = String::new();
@@ -114,7 +122,7 @@ fn program() -> clap::Command {
         groups.push('\n');
     }
     let template = format!(
-        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}\n{{after-help}}\n"
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}{{after-help}}\n"
     );
     program.help_template(template)
 }

@@ -12,7 +12,7 @@ fn wrong(line: &str) -> String {
     }
 }
 
-/// The help of `command` and of all commands below it.
+/// Collects the help pages of `command` and of all commands below it.
 fn pages(mut command: clap::Command, pages: &mut Vec<(String, String)>) {
     let name = command.get_name().to_owned();
     pages.push((name.clone(), command.render_help().to_string()));
@@ -48,6 +48,7 @@ fn help_lists_every_command_in_a_group() {
         assert!(groups.contains(&&name), "{name} is in no group");
         assert!(help.contains(&format!("\n  {name} ")), "{name}: {help}");
     }
+    assert!(matches!(read("pool"), Err(Output::Missing(_))));
     for part in ["Guests:", "Storage:", "153"] {
         assert!(help.contains(part), "`{part}` is not in: {help}");
     }
@@ -70,7 +71,7 @@ fn errors_name_the_mistake_and_suggest_the_nearest_word() {
         ("creat", "'create'"),
         ("volume resiz", "'resize'"),
         ("stop --forse web1", "'--force'"),
-        ("create --name a --ram 2G", "'2G'"),
+        ("create --name a --ram 2G", "a number of MiB"),
         ("create --name a --vcpus 300", "300"),
         ("volume resize a --pool p --size many", "write a size"),
         ("start", "NAME"),

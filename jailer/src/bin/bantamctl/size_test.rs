@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_size_is_in_gib_or_says_its_unit() {
+fn a_size_is_in_gib_or_has_a_unit() {
     for (text, bytes) in [
         ("20", 20 << 30),
         ("512M", 512 << 20),
@@ -27,7 +27,7 @@ fn a_size_is_in_gib_or_says_its_unit() {
 }
 
 #[test]
-fn bytes_are_told_in_the_unit_that_fits() {
+fn bytes_are_shown_in_a_fitting_unit() {
     assert_eq!(gib(0), "0.00 MiB");
     assert_eq!(gib(1 << 29), "512.00 MiB");
     assert_eq!(gib(20 << 30), "20.00 GiB");

@@ -7,7 +7,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// With these titles.
+    /// Returns a table with these titles and no rows.
     pub fn new<const N: usize>(titles: [&str; N]) -> Self {
         Self {
             rows: vec![titles.map(str::to_owned).into()],
@@ -16,7 +16,7 @@ impl Table {
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        // A file's name may hold anything.
+        // A file's name may contain control characters.
         let cells = cells.map(|cell| cell.replace(char::is_control, "?"));
         self.rows.push(cells.into());
     }

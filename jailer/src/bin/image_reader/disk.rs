@@ -1,5 +1,5 @@
-//! The bytes of an image, as the finder reads them: never beyond a partition's end, and never more, nor more
-//! often, than a boot needs, whatever structures lead in circles.
+//! The bytes of an image. Reads never go beyond a partition's end. The number of reads and bytes is limited, because a hostile
+//! image may have structures that refer to each other in a circle.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -7,9 +7,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
 use std::rc::Rc;
 
-/// Most that is read in all, in bytes: the largest kernel and initrd, and what tells where they are.
+/// Most bytes that are read in total: the largest kernel and initrd, and the metadata that leads to them.
 const MAX_BYTES: u64 = 4 << 30;
-/// Most reads in all: an initrd of 1 GiB in blocks of 1 KiB takes a quarter.
+/// Most reads in total; an initrd of 1 GiB in blocks of 1 KiB takes a quarter of them.
 const MAX_READS: u64 = 4 << 20;
 
 /// A part of an image.
@@ -23,7 +23,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// All of `image`, which has `len` bytes.
+    /// Returns all of `image`, which has `len` bytes.
     pub fn new(image: File, len: u64) -> Self {
         Self {
             image: Rc::new(image),
@@ -34,7 +34,7 @@ impl Window {
         }
     }
 
-    /// `len` bytes from `start`, as far as they are there. What is read counts with what others read.
+    /// Returns the `len` bytes from `start`, as far as they exist. All parts share one limit.
     pub fn part(&self, start: u64, len: u64) -> Self {
         let start = start.min(self.len);
         Self {
@@ -45,22 +45,22 @@ impl Window {
         }
     }
 
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Reads some bytes from `at`; none at its end.
+    /// Reads some bytes from `at`; none at the end.
     ///
     /// # Errors
-    /// What the host says, or that too much was read.
+    /// An error of the host, or that the limit is reached.
     pub fn read_some(&self, at: u64, to: &mut [u8]) -> io::Result<usize> {
         let there = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
         let wanted = there.min(to.len());
         let (bytes, reads) = self.left.get();
         let left = bytes.checked_sub(wanted as u64).zip(reads.checked_sub(1));
         let Some(left) = left else {
-            let message = "its structures lead in circles, or more than 4 GiB must be read";
+            let message = "it refers to itself in a circle, or more than 4 GiB must be read";
             return Err(io::Error::other(message));
         };
         self.left.set(left);
@@ -71,7 +71,7 @@ impl Window {
     /// Fills `to` from `at`.
     ///
     /// # Errors
-    /// As [`Self::read_some`], or that there are fewer bytes.
+    /// As [`Self::read_some`], or `UnexpectedEof`.
     pub fn read_exact_at(&self, at: u64, mut to: &mut [u8]) -> io::Result<()> {
         let mut at = at;
         while !to.is_empty() {
@@ -85,7 +85,7 @@ impl Window {
         Ok(())
     }
 
-    /// `N` bytes from `at`.
+    /// Returns the `N` bytes from `at`.
     ///
     /// # Errors
     /// As [`Self::read_exact_at`].
@@ -126,7 +126,7 @@ impl Seek for Window {
     }
 }
 
-/// The crate for FAT wants to write; it cannot.
+/// The crate `fatfs` requires this; every write fails.
 impl Write for Window {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())

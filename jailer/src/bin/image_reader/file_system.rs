@@ -1,28 +1,28 @@
-//! The file systems that a boot loader reads: ext2 to ext4 with their journal, and FAT. Read only.
+//! The file systems that a boot loader reads: ext2 to ext4 with their journal, and FAT; read-only.
 
 use crate::disk::Window;
 use ext4_view::{Ext4, Ext4Error, PathBuf};
 use fatfs::FsOptions;
 use std::io::{self, Read};
 
-/// Most names of a directory that are looked at.
+/// Most names of a directory that are read.
 const MAX_NAMES: usize = 4096;
-/// How much of a file is passed on at a time, in bytes.
+/// Bytes of a file that are passed on at a time.
 const PIECE: usize = 1 << 18;
 
-/// What is at a partition's beginning.
+/// The type of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// ext2, ext3 or ext4.
     Ext,
     /// FAT of any width.
     Fat,
-    /// One that cannot be read here.
+    /// A known type that cannot be read here.
     Other(&'static str),
 }
 
 impl Kind {
-    /// Its name, as users know it.
+    /// Returns its usual name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ext => "ext4",
@@ -32,7 +32,7 @@ impl Kind {
     }
 }
 
-/// Where marks are, what they are, and what they tell.
+/// Offsets of signatures, the signatures, and the types that they identify.
 const MARKS: [(u64, &[u8], Kind); 9] = [
     (1024 + 56, &[0x53, 0xef], Kind::Ext),
     (0, b"XFSB", Kind::Other("XFS")),
@@ -45,7 +45,7 @@ const MARKS: [(u64, &[u8], Kind); 9] = [
     (3, b"NTFS", Kind::Other("NTFS")),
 ];
 
-/// Which file system begins with `window`.
+/// Returns the type of the file system in `window`; `None` if it has no known signature.
 pub fn kind(window: &Window) -> io::Result<Option<Kind>> {
     for (at, mark, kind) in MARKS {
         let mut found = vec![0; mark.len()];
@@ -67,10 +67,7 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
-    /// Opens what `kind` said is there.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
+    /// Opens the file system of type `kind` in `window`.
     pub fn open(kind: Kind, window: Window) -> Result<Self, String> {
         match kind {
             Kind::Ext => match Ext4::load(Box::new(window)) {
@@ -81,14 +78,11 @@ impl FileSystem {
                 Ok(open) => Ok(Self::Fat(Box::new(open))),
                 Err(e) => Err(e.to_string()),
             },
-            Kind::Other(_) => Err("it is not a file system that is read here".into()),
+            Kind::Other(_) => Err("this type of file system is not supported".into()),
         }
     }
 
-    /// The names in the directory `path`; `None` if there is none.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
+    /// Returns the names in the directory `path`; `None` if there is no such directory.
     pub fn names(&self, path: &str) -> Result<Option<Vec<String>>, String> {
         let mut names = Vec::new();
         match self {
@@ -114,10 +108,10 @@ impl FileSystem {
         Ok(Some(names))
     }
 
-    /// What is in the file `path`; `None` if there is none.
+    /// Returns the contents of the file `path`; `None` if there is no such file.
     ///
     /// # Errors
-    /// Why it cannot be read, or that it has more than `max` bytes.
+    /// A message, if it cannot be read or has more than `max` bytes.
     pub fn read(&self, path: &str, max: u64) -> Result<Option<Vec<u8>>, String> {
         let mut bytes = Vec::new();
         let read = self.copy(path, max, &mut |piece| {
@@ -127,10 +121,7 @@ impl FileSystem {
         Ok(read.map(|_| bytes))
     }
 
-    /// Whether there is a file `path`.
-    ///
-    /// # Errors
-    /// Why that cannot be read.
+    /// Returns whether there is a file `path`.
     pub fn has(&self, path: &str) -> Result<bool, String> {
         match self {
             Self::Ext(ext) => {
@@ -144,10 +135,10 @@ impl FileSystem {
         }
     }
 
-    /// Passes what is in the file `path` to `to`, in pieces; returns its length, or `None` if there is none.
+    /// Passes the contents of the file `path` to `to` in pieces; returns its length, or `None` if there is no such file.
     ///
     /// # Errors
-    /// Why it cannot be read, that it has more than `max` bytes, or what `to` says.
+    /// A message, if it cannot be read or has more than `max` bytes; or the error of `to`.
     pub fn copy(
         &self,
         path: &str,
@@ -189,7 +180,7 @@ fn pass(
     let mut piece = vec![0; PIECE];
     let mut len = 0_u64;
     loop {
-        // The crates give a block at a time.
+        // The crates read a block at a time.
         let mut filled = 0;
         while filled < PIECE {
             let room = piece.get_mut(filled..).unwrap_or_default();

@@ -16,7 +16,7 @@ fn open(path: &Path) -> FileSystem {
 }
 
 #[test]
-fn files_and_directories_of_both_kinds_are_read() {
+fn files_and_directories_of_ext4_and_fat_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let long = vec![7; 300_000];
     let contents: test_image::Contents<'_> = &[("/a/b.conf", b"text"), ("/a/long", &long)];
@@ -42,7 +42,7 @@ fn files_and_directories_of_both_kinds_are_read() {
 }
 
 #[test]
-fn links_are_followed_but_not_in_circles() {
+fn circular_links_terminate() {
     let dir = tempfile::tempdir().unwrap();
     let path = test_image::ext4(
         dir.path(),
@@ -65,7 +65,7 @@ fn links_are_followed_but_not_in_circles() {
 }
 
 #[test]
-fn others_are_named() {
+fn unsupported_file_systems_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("other");
     for (bytes, expected) in [
@@ -87,7 +87,7 @@ fn others_are_named() {
 }
 
 #[test]
-fn what_is_read_has_a_bound() {
+fn the_size_of_a_file_is_limited() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sparse");
     File::create(&path).unwrap().set_len(1 << 40).unwrap();

@@ -1,5 +1,5 @@
-//! Finds in an image what its boot loader would load, by GRUB's configuration or boot-loader entries. Runs in
-//! the helper (`helper.rs`): every byte here was written by a guest.
+//! Finds what the boot loader of an image would load, from GRUB's configuration or boot-loader entries. Every byte that is
+//! read here was written by a guest.
 
 use crate::boot::Boot;
 use crate::disk::Window;
@@ -9,54 +9,45 @@ use crate::loader_entries::{self, LoaderEntry};
 use crate::partitions::{self, Partition};
 use jailer::image::frames::{MAX_COMMAND_LINE, MAX_INITRD, MAX_KERNEL};
 
-/// Where GRUB's configuration is: in the root file system, and in one of its own for /boot.
+/// Directories of GRUB's configuration, in the root file system and in a separate one for /boot.
 const GRUB: [&str; 4] = ["/boot/grub", "/boot/grub2", "/grub", "/grub2"];
-/// Where the entries of a boot loader are.
+/// Directories of boot-loader entries.
 const LOADER: [&str; 2] = ["/boot/loader", "/loader"];
-/// Largest configuration, in bytes: one with a hundred kernels has a tenth.
+/// Largest configuration, in bytes; one with a hundred kernels has a tenth.
 const MAX_CONFIG: u64 = 1 << 20;
 /// Largest environment block, in bytes; GRUB writes 1 KiB.
 const MAX_ENVIRONMENT: u64 = 64 << 10;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 1024;
-/// Most files that make up an initrd.
+/// Most files of an initrd.
 const MAX_INITRDS: usize = 16;
 
 /// Receives what is found, in the order of these functions.
 pub trait Sink {
-    /// The command line.
-    ///
-    /// # Errors
-    /// Nobody takes it.
+    /// Receives the command line.
     fn command_line(&mut self, line: &str) -> Result<(), String>;
-    /// Bytes of the kernel.
-    ///
-    /// # Errors
-    /// Nobody takes them.
+    /// Receives a part of the kernel.
     fn kernel(&mut self, bytes: &[u8]) -> Result<(), String>;
-    /// Bytes of the initrd.
-    ///
-    /// # Errors
-    /// Nobody takes them.
+    /// Receives a part of the initrd.
     fn initrd(&mut self, bytes: &[u8]) -> Result<(), String>;
 }
 
-/// Passes on what `image` boots.
+/// Passes what `image` boots to `to`.
 ///
 /// # Errors
-/// What was looked for where, a line each.
+/// A line for each place that was searched.
 pub fn find(image: &Window, to: &mut dyn Sink) -> Result<(), String> {
     let mut notes = Vec::new();
     let partitions = partitions::find(image).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => {
-            format!("it has {} bytes: that is no disk", image.len())
+            format!("it has {} bytes, which is no disk", image.len())
         }
         _ => e.to_string(),
     })?;
     let nothing = match partitions.iter().filter(|p| p.number.is_some()).count() {
         0 if partitions.is_empty() => "it has a partition table, but no partition".to_owned(),
-        0 => "it has no partition table, and no file system that is known".to_owned(),
-        some => format!("it has {some} partitions, but no file system that is known"),
+        0 => "it has no partition table and no known file system".to_owned(),
+        some => format!("it has {some} partitions, but no known file system"),
     };
     let places = open_all(partitions, &mut notes);
     let looks: [fn(&FileSystem) -> Found; 2] = [by_grub, by_loader];
@@ -86,7 +77,7 @@ pub fn find(image: &Window, to: &mut dyn Sink) -> Result<(), String> {
     Err(notes.join("\n"))
 }
 
-/// What is booted, and what says so.
+/// What is booted, and the file that says so.
 type Found = Result<Option<(Boot, String)>, String>;
 
 /// A file system that could be opened.
@@ -105,7 +96,7 @@ fn open_all(partitions: Vec<Partition>, notes: &mut Vec<String>) -> Vec<Place> {
         };
         match file_system::kind(&window) {
             Ok(Some(Kind::Other(kind))) => {
-                notes.push(format!("{}: is not read here", name(kind)));
+                notes.push(format!("{}: is not supported", name(kind)));
             }
             Ok(Some(kind)) => match FileSystem::open(kind, window) {
                 Ok(system) => places.push(Place {
@@ -114,7 +105,7 @@ fn open_all(partitions: Vec<Partition>, notes: &mut Vec<String>) -> Vec<Place> {
                 }),
                 Err(e) => notes.push(format!("{}: {e}", name(kind.name()))),
             },
-            // A BIOS boot partition, or one that is empty.
+            // A BIOS boot partition, or an empty one.
             Ok(None) => {}
             Err(e) => notes.push(format!("{}: {e}", name("unknown"))),
         }
@@ -160,7 +151,7 @@ fn by_loader(system: &FileSystem) -> Found {
     Ok(entry.map(|entry| (entry.boot(), format!("{at}/entries/{}.conf", entry.id))))
 }
 
-/// The boot loader's entries, and what their directory is in.
+/// Returns the boot loader's entries, and the directory that contains theirs.
 fn entries(system: &FileSystem) -> Result<Option<(Vec<LoaderEntry>, &'static str)>, String> {
     for at in LOADER {
         if let Some(found) = loader_entries::read(system, &format!("{at}/entries"))?
@@ -172,7 +163,7 @@ fn entries(system: &FileSystem) -> Result<Option<(Vec<LoaderEntry>, &'static str
     Ok(None)
 }
 
-/// Passes on what `boot` names, of which the place `first` says.
+/// Passes on the files that `boot` names. The file system `first` has the configuration.
 fn take(boot: &Boot, places: &[Place], first: usize, to: &mut dyn Sink) -> Result<(), String> {
     to.command_line(&command_line(&boot.arguments)?)?;
     let (system, path) = locate(places, first, &boot.kernel)?;
@@ -184,7 +175,7 @@ fn take(boot: &Boot, places: &[Place], first: usize, to: &mut dyn Sink) -> Resul
     }
     let mut len = 0_u64;
     for name in &boot.initrds {
-        // As GRUB lays one after another: each begins at a multiple of four bytes.
+        // As with GRUB, each file begins at a multiple of four bytes.
         let gap = usize::try_from(len.wrapping_neg() % 4).unwrap_or_default();
         if gap > 0 {
             to.initrd([0; 4].get(..gap).unwrap_or_default())?;
@@ -197,7 +188,7 @@ fn take(boot: &Boot, places: &[Place], first: usize, to: &mut dyn Sink) -> Resul
     Ok(())
 }
 
-/// The words of a command line, in one. One with a space gets quotes, as GRUB gives it.
+/// Joins the words of a command line. A word with a space gets quotes, as with GRUB.
 fn command_line(words: &[String]) -> Result<String, String> {
     let words = words.iter().map(|word| match word.contains(' ') {
         true => format!("\"{word}\""),
@@ -215,8 +206,8 @@ fn command_line(words: &[String]) -> Result<String, String> {
     Ok(line)
 }
 
-/// Where the file `name` is: in the file system that named it, else in another, there as in a /boot of its own
-/// or below /boot.
+/// Returns the file system and the path of the file `name`. The file system that named it is searched first; in each, both
+/// `name` and `name` below /boot are tried.
 fn locate<'a>(
     places: &'a [Place],
     first: usize,
@@ -230,7 +221,7 @@ fn locate<'a>(
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let path = format!("/{}", parts.join("/"));
     if path.len() > MAX_PATH || parts.is_empty() {
-        return Err(format!("`{name}` is no path of a file"));
+        return Err(format!("`{name}` is not a path"));
     }
     let below = format!("/boot{path}");
     let own = places.iter().skip(first).take(1);

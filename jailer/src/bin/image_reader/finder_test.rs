@@ -36,7 +36,7 @@ const CONFIG: &[u8] =
     b"menuentry a { linux /boot/k-1 root=UUID=1 ro 'a b'\n initrd /boot/m /boot/i-1 }";
 
 #[test]
-fn a_root_file_system_with_boot_in_it() {
+fn a_kernel_is_found_in_a_root_file_system() {
     let dir = tempfile::tempdir().unwrap();
     let contents: Contents<'_> = &[
         ("/boot/grub/grub.cfg", CONFIG),
@@ -58,7 +58,7 @@ fn a_root_file_system_with_boot_in_it() {
 }
 
 #[test]
-fn a_boot_partition_of_its_own_and_entries_of_a_loader() {
+fn a_kernel_is_found_in_a_boot_partition_and_by_loader_entries() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     let empty = test_image::ext4(dir.path(), 8, &[("/etc/hostname", b"h")]);
@@ -101,7 +101,7 @@ fn a_boot_partition_of_its_own_and_entries_of_a_loader() {
 }
 
 #[test]
-fn what_was_looked_for_is_told() {
+fn an_error_lists_the_searched_places() {
     let dir = tempfile::tempdir().unwrap();
     for (contents, parts) in [
         (
@@ -117,7 +117,7 @@ fn what_was_looked_for_is_told() {
         ),
         (
             &[("/boot/grub/grub.cfg", b"menuentry x { chainloader +1 }")],
-            &["/boot/grub/grub.cfg: the entry it boots by itself loads no Linux kernel"],
+            &["/boot/grub/grub.cfg: its default entry loads no Linux kernel"],
         ),
         (
             &[("/boot/grub/grub.cfg", CONFIG), ("/boot/k-1", b"")],
@@ -143,7 +143,7 @@ fn what_was_looked_for_is_told() {
     std::fs::write(&other, [&b"XFSB"[..], &[0; 4096]].concat()).unwrap();
     let error = look(&other).unwrap_err();
     assert!(
-        error.contains("the whole disk (XFS): is not read here"),
+        error.contains("the whole disk (XFS): is not supported"),
         "{error}"
     );
     for (len, part) in [
@@ -158,7 +158,7 @@ fn what_was_looked_for_is_told() {
 }
 
 #[test]
-fn a_command_line_has_its_bounds() {
+fn a_command_line_is_limited() {
     let long = vec!["a".repeat(MAX_COMMAND_LINE), String::new()];
     assert!(command_line(&long).is_err());
     assert_eq!(command_line(&[]).unwrap(), "");

@@ -1,26 +1,25 @@
-//! GRUB's configuration: which entry its menu would boot by itself, and what that boots. The script is run as
-//! far as that question goes: variables, conditions and menus, but no loops and no functions, and nothing of it
-//! reaches a device.
+//! GRUB's configuration: the default entry of its menu, and what it boots. The script is interpreted as far as that needs:
+//! variables, conditions and menus, but no loops, no functions, and no access to devices.
 
 use crate::boot::Boot;
 use crate::loader_entries::LoaderEntry;
 use crate::script::{self, Piece, Token, Variables};
 use std::ops::Range;
 
-/// How deep conditions, and menus, may be nested.
+/// Deepest nesting of conditions and of menus.
 const MAX_DEPTH: usize = 32;
 /// Most entries of a menu.
 const MAX_ITEMS: usize = 4096;
-/// Most of a value of a variable, in bytes.
+/// Longest value of a variable, in bytes.
 const MAX_VALUE: usize = 4096;
 /// First line of an environment block (GRUB manual, "The GRUB environment block").
 const ENVIRONMENT: &str = "# GRUB Environment Block";
 
-/// What the menu of `config` boots by itself, with the variables of its environment block. `entries` are what
-/// its command `blscfg` adds, the first first.
+/// Returns what the default entry of `config` boots, with the variables of its environment block. `entries` are the entries
+/// that the command `blscfg` adds, in order.
 ///
 /// # Errors
-/// What is wrong with it, or that nothing in it boots a kernel.
+/// A message, if the script is invalid, or boots no kernel.
 pub fn chosen(config: &str, environment: &str, entries: &[LoaderEntry]) -> Result<Boot, String> {
     let tokens = script::tokens(config);
     let mut run = Run::new(&tokens, environment, entries);
@@ -50,12 +49,12 @@ pub fn chosen(config: &str, environment: &str, entries: &[LoaderEntry]) -> Resul
     }
     match run.boot.kernel.is_empty() {
         false => Ok(run.boot),
-        true => Err("the entry it boots by itself loads no Linux kernel".into()),
+        true => Err("its default entry loads no Linux kernel".into()),
     }
 }
 
-/// The variables of an environment block that outlast a start: `next_entry` is for one start only, and
-/// nothing here can take it out.
+/// Returns the variables of an environment block, except `next_entry`: it is for one boot only, and nothing here can delete
+/// it.
 pub fn environment(text: &str) -> impl Iterator<Item = (&str, String)> {
     let there = text.starts_with(ENVIRONMENT);
     let lines = text
@@ -74,7 +73,7 @@ pub fn environment(text: &str) -> impl Iterator<Item = (&str, String)> {
         })
 }
 
-/// The first part of a path of menus, `a>b`, and the others; `>>` is a `>` in a name.
+/// Splits a path of menus, `a>b`, after its first part; `>>` is a `>` in a name.
 fn split(default: &str) -> (String, String) {
     let mut first = String::new();
     let mut chars = default.chars();
@@ -91,7 +90,7 @@ fn split(default: &str) -> (String, String) {
     (first, String::new())
 }
 
-/// The entry that `wanted` names by its number, id or title; the first if there is no such.
+/// Returns the entry that `wanted` names by its number, id or title, or else the first one.
 fn select<'a>(items: &'a [Item], wanted: &str) -> Option<&'a Item> {
     let by_number = || items.get(wanted.parse::<usize>().ok()?);
     let named = |item: &&Item| item.id == wanted || item.title == wanted;
@@ -108,11 +107,11 @@ struct Item {
 
 #[derive(Debug)]
 enum Content {
-    /// Tokens to run.
+    /// Tokens of its body.
     Entry(Range<usize>),
-    /// Tokens to run for further entries.
+    /// Tokens of its body, which define further entries.
     Menu(Range<usize>),
-    /// One of the boot loader's entries.
+    /// Index of a boot-loader entry.
     Loader(usize),
 }
 
@@ -129,7 +128,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(tokens: &'a [Token], environment: &'a str, entries: &'a [LoaderEntry]) -> Self {
-        // What scripts ask of the GRUB that runs them.
+        // Variables that GRUB itself sets.
         let known = [
             ("grub_platform", "pc"),
             ("grub_cpu", "i386"),
@@ -156,7 +155,7 @@ impl<'a> Run<'a> {
 
     fn all(&mut self, range: Range<usize>) -> Result<(), String> {
         (self.at, self.end) = (range.start, range.end);
-        // A word that closes nothing ends a list of commands, and nothing more.
+        // An unmatched closing word only ends a list of commands.
         while self.at < self.end {
             self.commands(true, &[], 0)?;
             self.at += 1;
@@ -172,10 +171,10 @@ impl<'a> Run<'a> {
         self.token().and_then(Token::plain).unwrap_or_default()
     }
 
-    /// Runs commands until one of `stops` or a `}`, where it stays; whether the last one succeeded.
+    /// Runs commands up to one of `stops` or a `}`; returns whether the last one succeeded.
     fn commands(&mut self, run: bool, stops: &[&str], depth: usize) -> Result<bool, String> {
         if depth > MAX_DEPTH {
-            return Err(format!("it is nested more than {MAX_DEPTH} deep"));
+            return Err(format!("it is nested more than {MAX_DEPTH} levels deep"));
         }
         let mut succeeded = true;
         while let Some(token) = self.token() {
@@ -193,7 +192,7 @@ impl<'a> Run<'a> {
     fn command(&mut self, run: bool, depth: usize) -> Result<bool, String> {
         match self.keyword() {
             "if" => self.condition(run, depth).map(|()| true),
-            // No configuration that a program writes chooses its kernel in a loop.
+            // No generated configuration chooses its kernel in a loop.
             "for" | "while" | "until" => {
                 self.at += 1;
                 self.commands(false, &["do"], depth + 1)?;
@@ -232,7 +231,7 @@ impl<'a> Run<'a> {
     fn condition(&mut self, run: bool, depth: usize) -> Result<(), String> {
         let mut done = !run;
         loop {
-            // After `if` or `elif`.
+            // Skips `if` or `elif`.
             self.at += 1;
             let holds = self.commands(!done, &["then"], depth + 1)?;
             self.at += 1;
@@ -254,7 +253,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The words of the command that begins here.
+    /// Returns the words of the command that begins here.
     fn words(&mut self) -> Range<usize> {
         let start = self.at;
         while matches!(self.token(), Some(Token::Word(_))) {
@@ -263,7 +262,7 @@ impl<'a> Run<'a> {
         start..self.at
     }
 
-    /// What is between the braces that follow, if any do.
+    /// Returns the tokens between the braces that follow, if any.
     fn body(&mut self) -> Range<usize> {
         if self.token() != Some(&Token::Open) {
             return self.at..self.at;
@@ -337,14 +336,16 @@ impl<'a> Run<'a> {
     fn assign(&mut self, word: &str) -> Result<(), String> {
         if let Some((name, value)) = word.split_once('=') {
             if value.len() > MAX_VALUE {
-                return Err(format!("{name} gets longer than {MAX_VALUE} bytes"));
+                return Err(format!(
+                    "the value of {name} is longer than {MAX_VALUE} bytes"
+                ));
             }
             self.variables.insert(name.into(), value.into());
         }
         Ok(())
     }
 
-    /// The command `test`. The only file that is known to be there is the environment block.
+    /// Runs the command `test`. The environment block is the only file that exists.
     fn test(&self, words: &[String]) -> bool {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let words = words.strip_suffix(&["]"]).unwrap_or(&words);
@@ -370,7 +371,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What `entry` boots; its lines may have variables of the script.
+    /// Returns what `entry` boots. Its lines may have variables of the script.
     fn loader(&self, entry: &LoaderEntry) -> Result<Boot, String> {
         let words = |text: &str| -> Result<Vec<String>, String> {
             let mut words = Vec::new();

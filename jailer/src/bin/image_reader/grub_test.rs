@@ -82,7 +82,7 @@ fn debian(default: &str, environment: &str) -> Boot {
 }
 
 #[test]
-fn the_first_entry_of_debian_s_configuration() {
+fn debian_s_configuration_boots_its_first_entry() {
     let boot = debian("0", "");
     assert_eq!(boot.kernel, "/boot/vmlinuz-6.1.0-18-amd64");
     let words = ["root=UUID=1", "ro", "quiet", "a b", "c d", "e\"f"];
@@ -112,7 +112,7 @@ fn an_entry_is_chosen_by_number_id_title_and_path() {
 }
 
 #[test]
-fn what_was_saved_is_chosen_but_not_what_was_for_one_start() {
+fn the_saved_entry_is_chosen_but_not_the_one_for_one_boot() {
     let boot = debian("1>${saved_entry}", BLOCK);
     assert_eq!(boot.kernel, "/boot/vmlinuz-6.1.0-17-amd64");
     let pairs: Vec<_> = environment(BLOCK).collect();
@@ -121,7 +121,7 @@ fn what_was_saved_is_chosen_but_not_what_was_for_one_start() {
 }
 
 #[test]
-fn boot_loader_entries_are_taken_in_with_the_script_s_variables() {
+fn boot_loader_entries_may_use_the_script_s_variables() {
     let config = "load_env\nset default=\"${saved_entry}\"\ninsmod blscfg\nblscfg\n";
     let entries: Vec<_> = ["6.2", "6.1"]
         .map(|v| {
@@ -153,7 +153,7 @@ fn a_script_without_a_menu_boots_what_it_loads() {
 }
 
 #[test]
-fn what_boots_no_kernel_or_grows_without_end_is_refused() {
+fn a_script_without_a_kernel_or_with_endless_growth_is_refused() {
     for config in [
         "",
         "menuentry Windows { chainloader +1 }",
@@ -172,7 +172,7 @@ fn what_boots_no_kernel_or_grows_without_end_is_refused() {
 }
 
 #[test]
-fn any_script_has_an_end() {
+fn any_script_terminates() {
     use proptest::prelude::*;
     let words = prop::sample::select(vec![
         "if ",

@@ -1,11 +1,11 @@
-//! Entries of a boot loader, a file each (the UAPI Group's Boot Loader Specification, type 1): systemd-boot's, and
-//! those that GRUB's `blscfg` takes in.
+//! Boot-loader entries, a file each (the UAPI Group's Boot Loader Specification, type 1), for systemd-boot and for GRUB's
+//! `blscfg`.
 
 use crate::boot::Boot;
 use crate::file_system::FileSystem;
 use std::cmp::Ordering;
 
-/// Longest file, in bytes: entries have ten lines.
+/// Longest file, in bytes; entries have about ten lines.
 const MAX_FILE: u64 = 64 << 10;
 /// Most entries.
 const MAX_ENTRIES: usize = 256;
@@ -13,15 +13,15 @@ const MAX_ENTRIES: usize = 256;
 /// An entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoaderEntry {
-    /// Its file's name without `.conf` and what counts attempts.
+    /// Its file's name without `.conf` and the boot counter.
     pub id: String,
-    /// What a menu shows.
+    /// Its title in a menu.
     pub title: String,
     /// The kernel.
     pub kernel: String,
     /// The command line.
     pub options: String,
-    /// The files of the initrd, with spaces between.
+    /// The files of the initrd, separated by spaces.
     pub initrds: String,
     version: String,
     sort_key: String,
@@ -29,7 +29,7 @@ pub struct LoaderEntry {
 }
 
 impl LoaderEntry {
-    /// Reads the entry in the file called `name`; `None` if it boots no kernel.
+    /// Reads the entry in the file `name`; `None` if it boots no kernel.
     pub fn parse(name: &str, text: &str) -> Option<Self> {
         let id = name.strip_suffix(".conf")?;
         let mut entry = Self {
@@ -60,7 +60,7 @@ impl LoaderEntry {
         (!entry.kernel.is_empty()).then_some(entry)
     }
 
-    /// What it boots, if no variables are in it.
+    /// Returns what it boots, without expansion of variables.
     pub fn boot(&self) -> Boot {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         Boot {
@@ -70,7 +70,7 @@ impl LoaderEntry {
         }
     }
 
-    /// The order in which a menu has them: the newest first.
+    /// Compares by the order of a menu: the newest first.
     fn order(&self, other: &Self) -> Ordering {
         let keys = (self.sort_key.as_str(), other.sort_key.as_str());
         match keys {
@@ -86,10 +86,7 @@ impl LoaderEntry {
     }
 }
 
-/// The entries in the directory `path`, as a menu has them; `None` if there is no such directory.
-///
-/// # Errors
-/// Why one cannot be read.
+/// Returns the entries in the directory `path`, in a menu's order; `None` if there is no such directory.
 pub fn read(system: &FileSystem, path: &str) -> Result<Option<Vec<LoaderEntry>>, String> {
     let Some(names) = system.names(path)? else {
         return Ok(None);
@@ -106,7 +103,7 @@ pub fn read(system: &FileSystem, path: &str) -> Result<Option<Vec<LoaderEntry>>,
     Ok(Some(entries))
 }
 
-/// The entry that the configuration `config` of the loader names as its default, else the first.
+/// Returns the default entry of the loader's configuration `config`, or else the first one.
 pub fn default<'a>(entries: &'a [LoaderEntry], config: &str) -> Option<&'a LoaderEntry> {
     let mut lines = config.lines();
     let wanted = lines.find_map(|line| {
@@ -123,7 +120,7 @@ pub fn default<'a>(entries: &'a [LoaderEntry], config: &str) -> Option<&'a Loade
     named.or_else(|| entries.first())
 }
 
-/// Whether the pattern, where `*` and `?` stand for others, is that of `text`.
+/// Returns whether `text` matches the pattern, in which `*` and `?` are wildcards.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -146,7 +143,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern.iter().skip(p).all(|c| *c == b'*')
 }
 
-/// Compares versions (the specification, "Version Comparison"): numbers by value, `~` before the end.
+/// Compares versions (the specification, "Version Comparison"): numbers by value, and `~` sorts before the end.
 fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     let rank = |text: &[u8]| match text.first() {
@@ -173,7 +170,7 @@ fn compare_versions(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The number that `text` begins with, as its length without zeroes before it and its digits, and the rest.
+/// Returns the number that `text` begins with, as its length and digits without leading zeros, and the rest of `text`.
 fn number(text: &[u8]) -> (Option<(usize, &[u8])>, &[u8]) {
     let len = text.iter().take_while(|c| c.is_ascii_digit()).count();
     let (digits, rest) = text.split_at(len);

@@ -5,7 +5,7 @@ fn entry(name: &str, text: &str) -> LoaderEntry {
 }
 
 #[test]
-fn an_entry_s_lines_are_taken_in() {
+fn an_entry_is_read() {
     let text = "# comment\ntitle  Debian 12\nversion 6.1\nlinux /m/6.1/linux\ninitrd /a\ninitrd\t/b\n\
                 options root=UUID=1 ro\noptions quiet\nunknown x\n";
     let found = entry("m-6.1+3-0.conf", text);
@@ -20,7 +20,7 @@ fn an_entry_s_lines_are_taken_in() {
 }
 
 #[test]
-fn the_newest_is_the_first() {
+fn the_newest_entry_is_the_first() {
     let plain = |id: &str| entry(&format!("{id}.conf"), "linux /k");
     let mut all = [
         plain("m-0-rescue"),
@@ -67,7 +67,7 @@ fn versions_compare_by_the_value_of_their_numbers() {
 }
 
 #[test]
-fn any_order_of_names_is_an_order() {
+fn the_order_is_total_for_any_names() {
     use proptest::prelude::*;
     let text = "[~a0-9.]{0,6}";
     let three = (text, text, text);

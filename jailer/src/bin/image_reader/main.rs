@@ -72,7 +72,7 @@ fn end(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Reports where the parser of a file system broke off: they are other projects' and cannot stand every image.
+/// Reports a panic: the parsers of file systems are other projects', and panic at some damaged images.
 fn report_panic(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(|place| {
         let mut parts: Vec<&str> = place.file().rsplit('/').take(3).collect();
@@ -80,7 +80,7 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
         format!("{}:{}", parts.join("/"), place.line())
     });
     let place = place.unwrap_or_default();
-    let text = format!("its reader broke off at {place}: {DAMAGED}");
+    let text = format!("its reader crashed at {place}: {DAMAGED}");
     let _ = frames::write(&mut *stream(1), Mark::Error, text.as_bytes());
 }
 

@@ -1,38 +1,38 @@
-//! Where the partitions of a disk are: GPT (UEFI 2.10, 5.3) or MBR with its extended partitions; a disk without
-//! either is one file system.
+//! The partitions of a disk: GPT (UEFI 2.10, 5.3), or MBR with its extended partitions. A disk without either is one file
+//! system.
 
 use crate::disk::Window;
 use crate::file_system;
 use std::io;
 
-/// Most entries of a table that are looked at: four times what partitioning programs make room for.
+/// Most entries of a table that are read: four times as many as partitioning programs make.
 const MAX_ENTRIES: u32 = 512;
 /// Most logical partitions.
 const MAX_LOGICAL: u32 = 64;
-/// Length of a sector of an MBR, in bytes.
+/// Length of an MBR's sector, in bytes.
 const SECTOR: u64 = 512;
-/// MBR partition types: protective of a GPT, and extended.
+/// MBR partition types: a GPT's protective entry, and extended partitions.
 const PROTECTIVE: u8 = 0xee;
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 
 /// A part of a disk that may hold a file system.
 #[derive(Clone, Debug)]
 pub struct Partition {
-    /// Its number, as the guest's kernel counts; `None` for the whole disk.
+    /// Its number in the guest's kernel; `None` for the whole disk.
     pub number: Option<u32>,
     /// Its bytes.
     pub window: Window,
 }
 
-/// The partitions of `disk`, in the order of their numbers.
+/// Returns the partitions of `disk`, sorted by number.
 ///
 /// # Errors
-/// What the host says, also of a disk that ends before its first sector.
+/// An error of the host, or `UnexpectedEof` if the disk is smaller than a sector.
 pub fn find(disk: &Window) -> io::Result<Vec<Partition>> {
     let first = disk.bytes::<512>(0)?;
     let entries = Entry::all(&first);
     if entries.iter().any(|entry| entry.kind == PROTECTIVE) {
-        // The header is in sector 1, of a size that the table does not tell.
+        // The header is in sector 1. The protective entry does not give the sector's size.
         for sector in [SECTOR, 4096] {
             if let Some(found) = gpt(disk, sector)? {
                 return Ok(found);
@@ -102,13 +102,13 @@ fn gpt(disk: &Window, sector: u64) -> io::Result<Option<Vec<Partition>>> {
 struct Entry {
     index: u32,
     kind: u8,
-    /// In sectors.
+    /// First sector.
     start: u64,
     len: u64,
 }
 
 impl Entry {
-    /// The entries of `sector` that are used.
+    /// Returns the used entries of `sector`.
     fn all(sector: &[u8; 512]) -> Vec<Self> {
         if !sector.ends_with(&[0x55, 0xaa]) {
             return Vec::new();

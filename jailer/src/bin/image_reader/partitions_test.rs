@@ -14,7 +14,7 @@ fn numbers(path: &Path) -> Vec<(Option<u32>, u64)> {
 }
 
 #[test]
-fn tables_of_both_kinds_and_none_are_read() {
+fn gpt_mbr_and_disks_without_a_table_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let part = dir.path().join("part");
     File::create(&part).unwrap().set_len(2 * MIB).unwrap();
@@ -34,10 +34,10 @@ fn tables_of_both_kinds_and_none_are_read() {
 }
 
 #[test]
-fn a_table_that_leads_in_circles_or_beyond_has_an_end() {
+fn a_circular_or_oversized_table_terminates() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk");
-    // An extended partition whose next is always itself, with a partition in each.
+    // An extended partition that is its own successor, and contains a partition.
     let mut sector = vec![0; 512];
     let entry = |kind: u8, start: u32, len: u32| {
         let mut entry = vec![0, 0, 0, 0, kind, 0, 0, 0];
@@ -51,7 +51,7 @@ fn a_table_that_leads_in_circles_or_beyond_has_an_end() {
     fs::write(&path, [sector.clone(), vec![0; 1024]].concat()).unwrap();
     assert_eq!(numbers(&path).len(), 1 + MAX_LOGICAL as usize);
 
-    // A table of the largest numbers there are.
+    // A table with the largest possible numbers.
     sector[450] = PROTECTIVE;
     let mut header = b"EFI PART".to_vec();
     header.resize(72, 0xff);

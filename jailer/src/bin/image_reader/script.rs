@@ -1,16 +1,16 @@
-//! The words of GRUB's script language (GRUB manual, "Writing full configuration files directly"): quotes,
-//! escapes, variables, and what separates commands. What they mean is `grub.rs`'s.
+//! The words of GRUB's script language (GRUB manual, "Writing full configuration files directly"): quotes, escapes,
+//! variables, and separators of commands. `grub.rs` interprets them.
 
 use std::collections::BTreeMap;
 
-/// Longest word after its variables are put in, in bytes: a kernel takes 2 KiB, and a variable may hold itself
-/// twice.
+/// Longest expanded word, in bytes. A kernel takes 2 KiB, but a variable that is set to itself twice would double with each
+/// assignment.
 const MAX_WORD: usize = 4096;
 
-/// What a script consists of.
+/// A token of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// A word, its variables not yet put in.
+    /// A word, before the expansion of its variables.
     Word(Vec<Piece>),
     /// The end of a command.
     End,
@@ -33,7 +33,7 @@ pub enum Piece {
 pub type Variables = BTreeMap<String, String>;
 
 impl Token {
-    /// The word as it is written, if nothing in it is quoted or a variable: a keyword or a command.
+    /// Returns the word, if it has neither quotes nor variables: a keyword or a command.
     pub fn plain(&self) -> Option<&str> {
         match self {
             Self::Word(pieces) => match pieces.as_slice() {
@@ -45,7 +45,7 @@ impl Token {
     }
 }
 
-/// The tokens of `text`. Every text has some: a quote that is not closed goes to the end.
+/// Returns the tokens of `text`. An unclosed quote extends to the end.
 pub fn tokens(text: &str) -> Vec<Token> {
     let mut lexer = Lexer {
         chars: text.chars().peekable(),
@@ -59,7 +59,7 @@ pub fn tokens(text: &str) -> Vec<Token> {
 struct Lexer<'a> {
     chars: std::iter::Peekable<std::str::Chars<'a>>,
     tokens: Vec<Token>,
-    /// The word that has begun.
+    /// The unfinished word.
     word: Option<Vec<Piece>>,
 }
 
@@ -81,7 +81,7 @@ impl Lexer<'_> {
                 }
                 '"' => self.quoted(),
                 '\\' => match self.chars.next() {
-                    // A line that goes on.
+                    // A continued line.
                     Some('\n') | None => {}
                     Some(c) => self.text(c.encode_utf8(&mut [0; 4]), true),
                 },
@@ -111,7 +111,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// After a `$`.
+    /// Reads a variable, after its `$`.
     fn variable(&mut self, quoted: bool) {
         let braced = self.chars.next_if_eq(&'{').is_some();
         let mut name = String::new();
@@ -144,10 +144,10 @@ impl Lexer<'_> {
     }
 }
 
-/// The words that `word` becomes: a variable that is not quoted may be several, or none.
+/// Returns the words to which `word` expands: a variable without quotes may become several words, or none.
 ///
 /// # Errors
-/// A word gets too long.
+/// A message, if a word gets too long.
 pub fn expand(word: &[Piece], variables: &Variables) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut current: Option<String> = None;

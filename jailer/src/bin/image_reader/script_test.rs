@@ -30,7 +30,7 @@ fn quotes_escapes_and_variables_are_as_in_a_shell() {
 }
 
 #[test]
-fn braces_and_ends_of_commands_stand_alone() {
+fn braces_and_separators_are_tokens() {
     let found = tokens("menuentry a{b;}");
     let kinds: Vec<_> = found
         .iter()
@@ -47,7 +47,7 @@ fn braces_and_ends_of_commands_stand_alone() {
 }
 
 #[test]
-fn a_word_has_a_bound() {
+fn the_length_of_a_word_is_limited() {
     let long = "a".repeat(5000);
     let variables = Variables::from([("a".into(), long)]);
     let token = tokens("$a").remove(0);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_partition_s_number_ends_its_node() {
+fn a_partition_s_node_ends_with_its_number() {
     let number = |node: &str| {
         let partition = Partition {
             node: node.into(),
@@ -18,7 +18,7 @@ fn a_partition_s_number_ends_its_node() {
 }
 
 #[test]
-fn what_sfdisk_says_is_read() {
+fn sfdisk_s_report_is_read() {
     let text = r#"{"partitiontable": {"label":"gpt", "id":"X", "device":"/dev/loop0", "unit":"sectors",
         "firstlba":2048, "lastlba":409566, "sectorsize":512, "partitions": [
         {"node": "/dev/loop0p1", "start": 2048, "size": 20480, "type": "T", "uuid": "U", "name": "web1"},
@@ -32,7 +32,7 @@ fn what_sfdisk_says_is_read() {
 }
 
 #[test]
-fn a_name_is_only_a_name() {
+fn names_with_a_meaning_in_a_script_are_refused() {
     let disk = Disk {
         device: "/dev/null".into(),
     };

@@ -13,11 +13,11 @@ use resources::VmConfig;
 /// Remove what an ended guest left on the host
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Remove what an ended guest left on the host: control groups, packet filter rules, its\n\
-                  bridge if the jailer made it and no guest uses it, and the jailer's files in its\n\
-                  jail. Logs and other files stay, and a running guest is not touched.\n\n\
-                  Without NAME: remove the copies left by an interrupted `bantamctl fork`.",
-    after_help = "Examples:\n  bantamctl clean web1\n  bantamctl clean\n\n\
+    after_help = "Removes control groups, packet filter rules, the guest's bridge if the jailer made it and no\n\
+                  guest uses it, and the jailer's files in the guest's jail. Logs and other files stay, and a\n\
+                  running guest is not touched. Without NAME, removes the copies that an interrupted\n\
+                  `bantamctl fork` has left.\n\n\
+                  Examples:\n  bantamctl clean web1\n  bantamctl clean\n\n\
                   `jailer clean` does the same for a guest that `jailer --id` started."
 )]
 pub struct Clean {

@@ -18,9 +18,9 @@ const LEAVE: u8 = 0x1d;
 /// Connect to a guest's serial console
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Connect to a guest's serial console: the end of what it has printed, then what it prints.\n\
-                  Ctrl-] leaves, and the guest runs on.",
-    after_help = "Examples:\n  bantamctl console web1\n  echo uptime | bantamctl console web1"
+    after_help = "Shows the end of what the guest has printed, then what it prints. Ctrl-] leaves, and the guest\n\
+                  runs on.\n\n\
+                  Examples:\n  bantamctl console web1\n  echo uptime | bantamctl console web1"
 )]
 pub struct Console {
     /// Name of the guest

@@ -22,10 +22,10 @@ const MAX_KEYS: u64 = 1 << 20;
 /// Make a guest with its disks and network, and start it
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Make a guest with its disks and network, and start it. Its definition is\n\
-                  /etc/bantam/vms/NAME.json, in the format of `jailer --config-file`: edit it, and the\n\
-                  next start uses it.",
-    after_help = "Keys of --disk, separated by commas:\n  \
+    after_help = "The guest's definition is /etc/bantam/vms/NAME.json, in the format of `jailer --config-file`:\n\
+                  edit it, and the next start uses it. Without --image, the default command line is\n\
+                  `console=ttyS0 reboot=k panic=1`.\n\n\
+                  Keys of --disk, separated by commas:\n  \
         pool=POOL            volume in a pool, or path=FILE for a file or a block device\n  \
         size=GIB             size of a new disk, or with M, G or T\n  \
         name=VOLUME          name of the volume (default: the guest's)\n  \
@@ -56,6 +56,7 @@ pub struct Create {
         visible_alias = "memory",
         value_name = "MIB",
         default_value_t = 1024,
+        value_parser = mib,
         help_heading = "Guest"
     )]
     ram: u64,
@@ -88,14 +89,8 @@ pub struct Create {
     /// Initrd of --kernel
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     initrd: Option<PathBuf>,
-    /// Kernel command line; appended to the image's own with --image
-    /// [default: console=ttyS0 reboot=k panic=1]
-    #[arg(
-        long,
-        value_name = "WORDS",
-        help_heading = "Boot",
-        verbatim_doc_comment
-    )]
+    /// Kernel command line; with --image, appended to the image's own
+    #[arg(long, value_name = "WORDS", help_heading = "Boot")]
     boot_args: Option<String>,
     /// Host name set by cloud-init (default: NAME)
     #[arg(long, value_name = "NAME", help_heading = "cloud-init")]
@@ -121,6 +116,12 @@ pub struct Create {
     /// Show what would be made, and make nothing
     #[arg(long, help_heading = "Action")]
     dry_run: bool,
+}
+
+/// Reads a size of memory in MiB.
+fn mib(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| "write a number of MiB, like 2048".into())
 }
 
 impl Create {

@@ -21,9 +21,9 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Force a guest off at once
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Force a guest off at once, as a power cut would, and remove what it leaves on the host.\n\
-                  Its disks stay; a copy's disks are deleted.",
-    after_help = "Example:\n  bantamctl destroy web1"
+    after_help = "Like a power cut. Also removes what the guest leaves on the host. Its disks stay; a copy's disks\n\
+                  are deleted.\n\n\
+                  Example:\n  bantamctl destroy web1"
 )]
 pub struct Destroy {
     /// Name of the guest

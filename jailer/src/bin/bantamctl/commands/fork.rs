@@ -29,10 +29,10 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// Copy a running guest
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Make copies of a running guest. Each continues from this moment in a jail and a network\n\
-                  of its own, while the guest itself runs on. The guest must have been started with\n\
-                  machine-config.forkable (`bantamctl create --forkable`).",
-    after_help = "A copy keeps the guest's MAC and IP addresses, so it has a network namespace of its own,\n\
+    after_help = "Each copy continues from this moment in a jail and a network of its own, while the guest itself\n\
+                  runs on. The guest must have been started with machine-config.forkable\n\
+                  (`bantamctl create --forkable`).\n\n\
+                  A copy keeps the guest's MAC and IP addresses, so it has a network namespace of its own,\n\
                   bantam-COPY, with a tap and a bridge like the guest's; nothing leads out of it. Writable\n\
                   disks share their blocks until one is written, which needs btrfs or XFS with reflinks;\n\
                   read-only disks are shared. A copy is listed, shown and copied like any guest, and\n\

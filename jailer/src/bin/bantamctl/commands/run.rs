@@ -20,9 +20,8 @@ const KVM: &str = "/dev/kvm";
 /// Become a guest's monitor; bantam@NAME.service runs this
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Become a guest's monitor: the process id stays the same, and the process ends with the\n\
-                  guest. bantam@NAME.service runs this.",
-    after_help = "Examples:\n  bantamctl run web1\n  bantamctl run --detach web1"
+    after_help = "The process id stays the same, and the process ends with the guest.\n\n\
+                  Examples:\n  bantamctl run web1\n  bantamctl run --detach web1"
 )]
 pub struct Run {
     /// Name of the guest

@@ -18,9 +18,9 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// Start a guest
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Start a guest: through systemd (bantam@NAME) where it runs the host, else as a process\n\
-                  of its own. Returns when the guest runs.",
-    after_help = "Example:\n  bantamctl start web1"
+    after_help = "Starts the guest through systemd (bantam@NAME) where it runs the host, else as a process of its\n\
+                  own. Returns when the guest runs.\n\n\
+                  Example:\n  bantamctl start web1"
 )]
 pub struct Start {
     /// Name of the guest

@@ -12,9 +12,9 @@ use std::time::Duration;
 /// Shut a guest down by its power button (ACPI)
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Shut a guest down: press its power button (ACPI), wait until it has powered off, and\n\
-                  remove what it leaves on the host.",
-    after_help = "Examples:\n  bantamctl stop web1\n  bantamctl stop web1 --timeout 20 --force\n\n\
+    after_help = "Presses the guest's power button, waits until it has powered off, and removes what it leaves on\n\
+                  the host.\n\n\
+                  Examples:\n  bantamctl stop web1\n  bantamctl stop web1 --timeout 20 --force\n\n\
                   A guest that ignores the button runs on, and the exit status is 1: look at its\n\
                   console, or use `bantamctl destroy`."
 )]

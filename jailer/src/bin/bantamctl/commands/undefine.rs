@@ -13,9 +13,8 @@ use jailer::jail::options::place;
 /// Delete the definition of a stopped guest
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Delete the definition of a stopped guest. Its disks stay unless --remove-all-storage is\n\
-                  given.",
-    after_help = "Examples:\n  bantamctl undefine web1\n  bantamctl undefine web1 --remove-all-storage"
+    after_help = "Its disks stay unless --remove-all-storage is given.\n\n\
+                  Examples:\n  bantamctl undefine web1\n  bantamctl undefine web1 --remove-all-storage"
 )]
 pub struct Undefine {
     /// Name of the guest

@@ -14,32 +14,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1 << 16;
 
-/// Connects to the socket `name`, which must be one and the guest's own.
+/// Connects to the socket `name`, which must belong to the guest's user.
 pub fn connect(guest: &Guest, name: &str) -> io::Result<UnixStream> {
     let root = guest.root()?;
     let owner = root.own_stat()?.st_uid;
     let socket = root.enter(RUN)?.handle(name)?;
     let stat = fstat(&socket)?;
     if kind(&stat) != SFlag::S_IFSOCK || stat.st_uid != owner {
-        return Err(io::Error::other("it is no socket of the guest's"));
+        return Err(io::Error::other("it is not a socket of the guest"));
     }
-    // By the descriptor: what the name leads to may have changed meanwhile.
+    // By the descriptor, because the name may lead elsewhere by now.
     UnixStream::connect(by_descriptor(&socket))
 }
 
-/// Asks the guest's VMM for an action of the API.
-///
-/// # Errors
-/// What the host says, or what the VMM answers.
+/// Requests an action of the guest's API.
 pub fn act(guest: &Guest, action: &str) -> io::Result<()> {
     let body = serde_json::json!({"action_type": action}).to_string();
     put(guest, "/actions", &body, PATIENCE).map(drop)
 }
 
-/// Asks the guest's VMM for something; the body of its answer.
+/// Sends a PUT request to the guest's API; returns the body of the answer.
 ///
 /// # Errors
-/// What the host says, or what the VMM answers.
+/// An error of the host, or the API's error message.
 pub fn put(guest: &Guest, path: &str, body: &str, patience: Duration) -> io::Result<String> {
     let answer = ask(guest, &format!("PUT {path}"), body, patience)?;
     let status = answer.split(' ').nth(1).unwrap_or_default();
@@ -53,15 +50,15 @@ pub fn put(guest: &Guest, path: &str, body: &str, patience: Duration) -> io::Res
     Err(io::Error::other(format!("it answered {status:.3}: {text}")))
 }
 
-/// Whether the guest's VMM has built the guest and lets it run: its images are locked by then.
+/// Returns whether the guest runs; its images are locked by then.
 ///
 /// # Errors
-/// What the host says: it does not listen yet, or no longer.
+/// An error of the host, if the API does not listen yet, or no longer.
 pub fn is_up(guest: &Guest) -> io::Result<bool> {
     Ok(ask(guest, "GET /", "", PATIENCE)?.contains("\"Running\""))
 }
 
-/// The answer to a request, with its head.
+/// Sends a request; returns the answer with its header.
 fn ask(guest: &Guest, request: &str, body: &str, patience: Duration) -> io::Result<String> {
     let mut stream = connect(guest, API)?;
     stream.set_read_timeout(Some(patience))?;
@@ -74,7 +71,7 @@ fn ask(guest: &Guest, request: &str, body: &str, patience: Duration) -> io::Resu
     read_answer(&mut stream)
 }
 
-/// Reads until the answer has ended; the VMM keeps the connection open.
+/// Reads one answer; the monitor keeps the connection open.
 fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
     let mut bytes = Vec::new();
     let mut part = [0; 1024];
@@ -85,8 +82,8 @@ fn read_answer(stream: &mut UnixStream) -> io::Result<String> {
             let mut lines = head.lines();
             let length = lines.find_map(|line| {
                 let (key, value) = line.split_once(':')?;
-                let ours = key.eq_ignore_ascii_case("content-length");
-                ours.then(|| value.trim().parse::<usize>().ok())?
+                let is_length = key.eq_ignore_ascii_case("content-length");
+                is_length.then(|| value.trim().parse::<usize>().ok())?
             });
             if body.len() >= length.unwrap_or(0) {
                 return Ok(text);

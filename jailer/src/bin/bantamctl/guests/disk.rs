@@ -1,4 +1,4 @@
-//! `--disk`, as virt-install's users write it.
+//! The option `--disk`, in the words of virt-install.
 
 use crate::guests::pairs::Pairs;
 use crate::size::Size;
@@ -7,8 +7,7 @@ use std::path::PathBuf;
 
 const KEYS: &str = "pool, name, path, size, template, format, readonly, cache, discard";
 
-/// The drive that `text` asks for: the `index`th of the guest `guest`. `template` is what a new one begins
-/// as.
+/// Returns the drive number `index` of the guest `guest`, which `text` describes. A new drive is a copy of `template`.
 pub fn parse(
     text: &str,
     guest: &str,
@@ -26,7 +25,7 @@ pub fn parse(
         None | Some("raw") => {}
         Some(_) => {
             return wrong(
-                "only format=raw: `bantamctl volume import` makes a raw volume of a qcow2 image",
+                "the only format is raw: `bantamctl volume import` makes a raw volume from a qcow2 image",
             );
         }
     }
@@ -43,13 +42,13 @@ pub fn parse(
     let own_template = pairs.take("template").map(std::path::absolute);
     let own_template = own_template.transpose().map_err(|e| e.to_string())?;
     if own_template.is_some() && template.is_some() {
-        return wrong("the root disk begins as --image already: leave template out");
+        return wrong("the root disk is a copy of --image already: leave template out");
     }
     pairs.end(KEYS)?;
     let path = match (&pool, path, name) {
-        (Some(_), Some(_), _) => return wrong("give pool or path: a pool has its own"),
+        (Some(_), Some(_), _) => return wrong("give either pool or path"),
         (None, None, _) => return wrong("give pool=POOL,size=GIB for a new volume, or path=FILE"),
-        (None, Some(_), Some(_)) => return wrong("name is a volume's in a pool"),
+        (None, Some(_), Some(_)) => return wrong("name is for a volume in a pool"),
         (None, Some(path), None) => std::path::absolute(&path).map_err(|e| e.to_string())?,
         (Some(_), None, Some(name)) => name.into(),
         (Some(_), None, None) => match index {

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_new_volume_is_named_as_its_guest() {
+fn a_new_volume_has_its_guest_s_name() {
     let drive = parse("pool=web,size=20,format=raw", "web1", 0, None).unwrap();
     assert_eq!(drive.pool.as_deref(), Some("web"));
     assert_eq!(drive.path_on_host, Some("web1".into()));
@@ -16,13 +16,13 @@ fn a_new_volume_is_named_as_its_guest() {
 }
 
 #[test]
-fn what_cannot_be_is_told() {
+fn invalid_disks_are_refused() {
     for (text, part) in [
         ("size=20", "give pool=POOL"),
-        ("pool=a,path=/x", "pool or path"),
+        ("pool=a,path=/x", "either pool or path"),
         ("pool=a,format=qcow2", "volume import"),
         ("pool=a,size=0", "size="),
-        ("pool=a,bus=ide", "no `bus`"),
+        ("pool=a,bus=ide", "unknown key `bus`"),
         ("path=/x,name=y", "in a pool"),
         ("path=/x,cache=sometimes", "cache="),
     ] {

@@ -1,7 +1,7 @@
-//! Copies of a running guest: what each of them is, and how the guest reaches them.
+//! Copies of a running guest: their definitions, and the sockets by which the guest reaches them.
 //!
-//! The guest's VMM is locked in, and has no way to the jails of its copies. So the sockets at which those wait get
-//! second names in its jail, and it becomes their owner, for the one connection that each takes.
+//! The guest's monitor is confined to its jail, and cannot reach the jails of its copies. So the socket at which each copy
+//! waits gets a link in the guest's jail, and the guest's user becomes its owner, for the one connection that it accepts.
 
 use crate::guests::guest::{Guest, check_name};
 use crate::guests::{channel, definitions, making, options};
@@ -25,13 +25,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a guest may take to copy itself: what it has written is first on its disks.
+/// How long a guest may take to copy itself; it first flushes its disks.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Why `guest` cannot be copied, in its definition.
+/// Checks that `guest` runs, and that its definition allows copies.
 ///
 /// # Errors
-/// [`Error::Problems`]: all of it.
+/// [`Error::Refused`] or [`Error::Problems`].
 pub fn check(guest: &Guest) -> Result<(), Error> {
     if !guest.is_running() {
         return Err(guest.not_running());
@@ -42,14 +42,14 @@ pub fn check(guest: &Guest) -> Result<(), Error> {
         problems.push(Problem::new(format!("{}: {key}", file.display()), message));
     };
     if !guest.config.machine_config.forkable {
-        let message = "must be true for a guest that is to be copied: set it and start the guest again, or \
+        let message = "must be true to copy the guest: set it and restart the guest, or use \
                        `bantamctl create --forkable`";
         wrong("machine-config.forkable".into(), message.into());
     }
     for (i, interface) in guest.config.network_interfaces.iter().enumerate() {
         if interface.bridge.is_none() {
             let message =
-                "is needed: each copy has a tap on a bridge of its own, which the jailer makes";
+                "is missing: each copy has a tap on a bridge of its own, which the jailer makes";
             wrong(format!("network-interfaces[{i}].bridge"), message.into());
         }
     }
@@ -66,7 +66,7 @@ pub fn check(guest: &Guest) -> Result<(), Error> {
     }
 }
 
-/// Where the image of `drive` is.
+/// Returns the path of the image of `drive`.
 fn image(drive: &Drive) -> Result<PathBuf, String> {
     let path = drive.path_on_host.clone().unwrap_or_default();
     let Some(pool) = &drive.pool else {
@@ -80,7 +80,7 @@ fn image(drive: &Drive) -> Result<PathBuf, String> {
     found.map_err(|e| e.to_string())
 }
 
-/// Whether the file system of the image `path` can share its blocks with a copy: tried on files without a name.
+/// Checks that the file system of the image `path` can share blocks with a copy, by trying it with files without a name.
 fn can_share(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let is_file = path.metadata().is_ok_and(|m| m.is_file());
@@ -94,15 +94,15 @@ fn can_share(path: &Path) -> Result<(), String> {
     match is_file && shared.unwrap_or(false) {
         true => Ok(()),
         false => Err(format!(
-            "{shown} cannot be copied at once: keep it on btrfs or XFS (with reflinks), or set is_read_only"
+            "{shown} cannot share its blocks with a copy: keep it on btrfs or XFS (with reflinks), or set is_read_only"
         )),
     }
 }
 
-/// The names of `count` copies: the first free ones that begin with `prefix`.
+/// Returns the names of `count` copies: the first free names that begin with `prefix`.
 ///
 /// # Errors
-/// They are no names.
+/// [`Error::Arguments`], if they are not valid names.
 pub fn names(prefix: &str, count: u32) -> Result<Vec<String>, Error> {
     let taken = |name: &String| -> Result<bool, Error> {
         Ok(definitions::find(name).symlink_metadata().is_ok() || making::is_there(name)?)
@@ -121,8 +121,8 @@ pub fn names(prefix: &str, count: u32) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The copy `name` of `parent`, as user `uid`. It is of its parent's group, whose members share what the jailer found in
-/// its image.
+/// Returns the copy `name` of `parent`, with the user `uid`. It has its parent's group, which may read the kernel and the
+/// initrd from the parent's image.
 pub fn copy(parent: &Guest, name: &str, uid: u32) -> Result<Guest, Error> {
     let mut config = parent.config.clone();
     let mut host = config.host.take().unwrap_or_default();
@@ -146,7 +146,7 @@ pub fn copy(parent: &Guest, name: &str, uid: u32) -> Result<Guest, Error> {
     })
 }
 
-/// Has the bridges of a copy have the addresses of its parent's, which others may have made.
+/// Gives the bridges of a copy the addresses of its parent's bridges, which someone else may have made.
 fn add_addresses(config: &mut VmConfig) -> Result<(), Error> {
     for interface in &mut config.network_interfaces {
         let mut around = interface.host.clone().unwrap_or_default();
@@ -155,9 +155,9 @@ fn add_addresses(config: &mut VmConfig) -> Result<(), Error> {
         {
             let found = network::addresses_of(bridge);
             around.bridge_addresses =
-                found.map_err(Error::step(format!("look at the bridge {bridge}")))?;
+                found.map_err(Error::step(format!("examine the bridge {bridge}")))?;
         }
-        // There is nobody that a copy could reach by it, or be kept from.
+        // No one else is in the copy's network.
         (around.nat, around.isolated) = (false, false);
         interface.host = Some(around);
     }
@@ -178,28 +178,25 @@ pub fn users(count: usize, taken: &[u32]) -> Result<Vec<u32>, Error> {
     Ok(users)
 }
 
-/// Waits until `copy`'s VMM answers, which is when its door is open; has it serve the console.
+/// Has the monitor of `copy` serve the console. When it answers, it also listens for its guest.
 pub fn prepare(copy: &Guest) -> io::Result<()> {
     let serial = serde_json::to_string(&copy.config.serial.clone().unwrap_or_default())?;
     channel::put(copy, "/serial", &serial, PATIENCE).map(drop)
 }
 
-/// What a fork came to.
+/// The result of a fork.
 #[derive(Debug, Deserialize)]
 pub struct Forked {
     /// How long the parent was held, in microseconds.
     pub held_us: u64,
 }
 
-/// Has `parent` give itself to all of `copies`, which wait.
-///
-/// # Errors
-/// What the host says, or the parent's VMM, which goes on.
+/// Has `parent` copy itself to all of `copies`, which wait for it. If this fails, the parent runs on.
 pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked, Error> {
     let mut children = Vec::new();
     let mut links = Vec::new();
     for copy in copies {
-        let failed = format!("open the door of {} to {}", copy.name, parent.name);
+        let failed = format!("link the socket of {} for {}", copy.name, parent.name);
         let name = link_name(&copy.name);
         links.push(SocketLink::new(parent, copy, &name).map_err(Error::step(failed))?);
         children.push(json!({"socket": format!("/{}/{name}", RUN)}));
@@ -212,21 +209,21 @@ pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked,
     forked.map_err(Error::step(format!("read the answer of {}", parent.name)))
 }
 
-/// The name of the door of `copy` in the jail of its parent.
+/// Returns the name of the link to the socket of `copy` in its parent's jail.
 fn link_name(copy: &str) -> String {
     format!("fork-{copy}.sock")
 }
 
-/// Removes the door that `copy`, whose maker was killed, may have in the jail of its parent.
+/// Removes the link that a killed `bantamctl fork` may have left in the jail of the parent of `copy`.
 pub fn remove_link(copy: &Guest) {
     let parent = copy.copy_of().and_then(|parent| Guest::load(parent).ok());
-    // One that is not there any more has none.
+    // A parent that no longer exists has no link.
     if let Some(run) = parent.and_then(|parent| parent.root().ok()?.enter(RUN).ok()) {
         let _ = run.remove(&link_name(&copy.name));
     }
 }
 
-/// The second name of a socket, in the parent's jail; it goes with this.
+/// A link to a copy's socket in the parent's jail. Dropping this removes the link.
 struct SocketLink {
     run: Dir,
     name: String,
@@ -237,16 +234,16 @@ impl SocketLink {
         let (inside, outside) = (copy.root()?.enter(RUN)?, parent.root()?);
         let owner = outside.own_stat()?;
         let run = outside.enter(RUN)?;
-        // One that a fork which was killed has left.
+        // A killed fork may have left one.
         let _ = nix::unistd::unlinkat(&run, name, UnlinkatFlags::NoRemoveDir);
         let socket = inside.handle(FORK)?;
         if kind(&fstat(&socket)?) != SFlag::S_IFSOCK {
             return Err(io::Error::other(format!(
-                "{} is no socket",
+                "{} is not a socket",
                 by_descriptor(&socket).display()
             )));
         }
-        // By the descriptor: whoever has the directory may swap names.
+        // By the descriptor, because the jail's user may swap names.
         let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
         fchownat(&socket, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
         inside.link(FORK, &run, name)?;

@@ -1,10 +1,9 @@
-//! Copies in the making: how others see that somebody makes them yet, and how the processes that wait for their guest
-//! see it.
+//! Detects copies whose `bantamctl fork` was killed.
 //!
-//! Who makes copies holds the writing end of a FIFO, which has a name, `COPY.new`, beside what is written down of each,
-//! until all of them have their guest. Every process that is to become one of them has the reading end, locked. So who
-//! was killed leaves a FIFO that nobody writes to; its processes see that, and end; and when none of them
-//! holds the lock any more, what there is of the copy can be removed.
+//! `bantamctl fork` holds the write end of a FIFO until all copies have received their guest. The FIFO has the name
+//! `COPY.new` beside the record of each copy. Each waiting monitor has the read end, locked. If `bantamctl fork` is killed,
+//! the FIFO has no writer any more: the monitors notice that and exit, and when none of them holds the lock, the copies can
+//! be removed.
 
 use jailer::error::Error;
 use jailer::jail::copies::{self, fifo};
@@ -19,12 +18,12 @@ use std::io::{self, Read as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long processes may take to end whose maker was killed.
+/// How long the monitors may take to exit after `bantamctl fork` was killed.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two looks whether they have.
+/// Time between two checks that they have.
 pub const INTERVAL: Duration = Duration::from_millis(5);
 
-/// The copies of one call. They are being made until this is dropped.
+/// Marks the copies of one call as being made, until this is dropped.
 #[derive(Debug)]
 pub struct Making {
     directory: Dir,
@@ -33,7 +32,7 @@ pub struct Making {
 }
 
 impl Making {
-    /// Of `copies`, none of which is written down yet. No other copies begin to be made meanwhile.
+    /// Marks `copies`, which have no records yet. The caller holds the lock of definitions.
     pub fn new(copies: &[String], undo: &mut Undo) -> Result<Self, Error> {
         let directory = copies::directory()?;
         let failed = || format!("make a FIFO in {}", directory.path().display());
@@ -42,7 +41,7 @@ impl Making {
         mkfifoat(&directory, first.as_str(), mode).map_err(Error::step(failed()))?;
         directory.record(undo, &first, UnlinkatFlags::NoRemoveDir)?;
         let ends = || -> io::Result<(File, Flock<File>)> {
-            // A writing end alone can only be opened when there is a reading one.
+            // O_WRONLY would fail without a reader.
             let writer = open(&directory, &first, OFlag::O_RDWR)?;
             let reader = open(&directory, &first, OFlag::O_RDONLY)?;
             let locked = Flock::lock(reader, FlockArg::LockExclusiveNonblock);
@@ -61,12 +60,12 @@ impl Making {
         })
     }
 
-    /// The reading end, for a process that is to become a copy.
+    /// Returns the read end, for a future monitor of a copy.
     pub fn lifeline(&self) -> io::Result<Stdio> {
         Ok(self.reader.try_clone()?.into())
     }
 
-    /// `copy` has its guest.
+    /// Removes the mark of `copy`, which has received its guest.
     pub fn done(&self, copy: &str) -> Result<(), Error> {
         self.directory.remove_leftover(&fifo(copy))
     }
@@ -77,15 +76,16 @@ fn open(directory: &Dir, name: &str, mode: OFlag) -> io::Result<File> {
     Ok(openat(directory, name, flags, Mode::empty())?.into())
 }
 
-/// Whether `copy` is being made, or what is left of that is there yet.
+/// Returns whether `copy` is marked as being made.
 pub fn is_there(copy: &str) -> Result<bool, Error> {
     Ok(copies::directory()?.stat(&fifo(copy)).is_ok())
 }
 
-/// The copies whose maker was killed, and that no process is about to become any more. No copies begin to be made meanwhile.
+/// Returns the copies whose `bantamctl fork` was killed and whose monitors have exited. The caller holds the lock of
+/// definitions.
 ///
 /// # Errors
-/// What the host says, or such a process does not end.
+/// [`Error`], if a monitor does not exit.
 pub fn abandoned() -> Result<Vec<String>, Error> {
     let directory = copies::directory()?;
     let names = directory.names();
@@ -94,7 +94,7 @@ pub fn abandoned() -> Result<Vec<String>, Error> {
     for copy in names.iter().filter_map(|file| file.strip_suffix(".new")) {
         let left = is_abandoned(&directory, copy);
         if left.map_err(Error::step(format!(
-            "see who makes {copy}, after a `bantamctl fork` that was killed"
+            "find out whether {copy} is being made, after an interrupted `bantamctl fork`"
         )))? {
             abandoned.push(copy.to_owned());
         }
@@ -104,12 +104,12 @@ pub fn abandoned() -> Result<Vec<String>, Error> {
 
 fn is_abandoned(directory: &Dir, copy: &str) -> io::Result<bool> {
     let mut end = match open(directory, &fifo(copy), OFlag::O_RDONLY) {
-        // All is well with it by now.
+        // The copy was finished since its name was read.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         end => end?,
     };
     match end.read(&mut [0]) {
-        // Nobody writes, but somebody could.
+        // The FIFO is empty, but has a writer.
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
         read => read?,
     };
@@ -120,7 +120,7 @@ fn is_abandoned(directory: &Dir, copy: &str) -> io::Result<bool> {
             Err((_, e)) if e != Errno::EWOULDBLOCK => return Err(e.into()),
             Err(_) if started.elapsed() > PATIENCE => {
                 return Err(io::Error::other(
-                    "a process that it has started does not end",
+                    "a monitor that it has started does not exit",
                 ));
             }
             Err((back, _)) => end = back,

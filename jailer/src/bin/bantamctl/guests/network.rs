@@ -1,4 +1,4 @@
-//! `--network`, as virt-install's users write it.
+//! The option `--network`, in the words of virt-install.
 
 use crate::guests::pairs::Pairs;
 use resources::{HostNetwork, MacAddress, NetworkInterface};
@@ -8,8 +8,8 @@ const KEYS: &str =
 /// Longest name of a network device, in bytes.
 const MAX_NAME: usize = 15;
 
-/// The interface that `text` asks for: the `index`th of the guest `guest`. `taken` are addresses that other
-/// cards have.
+/// Returns the interface number `index` of the guest `guest`, which `text` describes. `taken` are MAC addresses of other
+/// interfaces.
 pub fn parse(
     text: &str,
     guest: &str,
@@ -53,7 +53,7 @@ pub fn parse(
     Ok(interface)
 }
 
-/// The tap's name: the guest's where it fits, else its beginning and what tells it from others.
+/// Returns the tap's name: the guest's if it fits, or else its beginning and a hash of it.
 fn tap(guest: &str, index: usize) -> String {
     let whole = format!("{guest}-{index}");
     if whole.len() <= MAX_NAME {
@@ -67,11 +67,12 @@ fn tap(guest: &str, index: usize) -> String {
     format!("{start}{end}")
 }
 
-/// An address of the range that KVM's guests have by custom, that no other guest has.
+/// Returns a random address with the prefix that KVM guests usually have, and that no other guest has.
 fn random(taken: &[MacAddress]) -> Result<MacAddress, String> {
     loop {
         let mut end = [0; 3];
-        getrandom::fill(&mut end).map_err(|e| format!("cannot draw a MAC address: {e}"))?;
+        getrandom::fill(&mut end)
+            .map_err(|e| format!("cannot get random bytes for a MAC address: {e}"))?;
         let [a, b, c] = end;
         let mac = MacAddress([0x52, 0x54, 0x00, a, b, c]);
         if !taken.contains(&mac) {

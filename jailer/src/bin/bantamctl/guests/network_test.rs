@@ -25,13 +25,13 @@ fn taps_of_long_names_differ() {
 }
 
 #[test]
-fn what_cannot_be_is_told() {
+fn invalid_interfaces_are_refused() {
     for (text, part) in [
         ("mac=52:54:00:12:34:56", "give bridge="),
         ("bridge=br0,mac=x", "mac=52:"),
         ("bridge=br0,address=10.0.0.1", "address=10"),
         ("bridge=br0,model=e1000", "virtio"),
-        ("bridge=br0,vlan=7", "no `vlan`"),
+        ("bridge=br0,vlan=7", "unknown key `vlan`"),
     ] {
         let message = parse(text, "g", 0, &[]).unwrap_err();
         assert!(message.contains(part), "{text}: {message}");

@@ -1,8 +1,8 @@
-//! Values of the form `key=value,key=value`, as virt-install's users write them.
+//! Values of the form `key=value,key=value`, as in virt-install.
 
 use std::str::FromStr;
 
-/// What was written.
+/// The pairs that have not been taken yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
     flag: &'static str,
@@ -11,9 +11,6 @@ pub struct Pairs {
 
 impl Pairs {
     /// Reads `text`, the value of `flag`.
-    ///
-    /// # Errors
-    /// What is no pair, or is there twice.
     pub fn parse(flag: &'static str, text: &str) -> Result<Self, String> {
         let mut left: Vec<(String, String)> = Vec::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -24,7 +21,7 @@ impl Pairs {
                 return Err(format!("{flag} {part:.60}: write KEY=VALUE,KEY=VALUE"));
             };
             if left.iter().any(|(known, _)| known == key) && !REPEATED.contains(&key) {
-                return Err(format!("{flag}: `{key:.60}` is there twice"));
+                return Err(format!("{flag}: `{key:.60}` is given twice"));
             }
             left.push((key.into(), value.into()));
         }
@@ -55,10 +52,7 @@ impl Pairs {
         Ok(all)
     }
 
-    /// Takes a switch: `on` or `off`, off if absent.
-    ///
-    /// # Errors
-    /// It is neither.
+    /// Takes a switch, `on` or `off`; the default is off.
     pub fn take_switch(&mut self, key: &str) -> Result<bool, String> {
         match self.take(key).as_deref() {
             None | Some("off" | "no") => Ok(false),
@@ -67,22 +61,19 @@ impl Pairs {
         }
     }
 
-    /// Refuses what nobody took; `known` is what there is.
-    ///
-    /// # Errors
-    /// What it is.
+    /// Refuses a pair that was not taken; `known` are all keys.
     pub fn end(self, known: &str) -> Result<(), String> {
         match self.left.first() {
             None => Ok(()),
             Some((key, _)) => Err(format!(
-                "{}: there is no `{key:.60}`; there are {known}",
+                "{}: unknown key `{key:.60}`; the keys are {known}",
                 self.flag
             )),
         }
     }
 }
 
-/// Keys that may be there several times.
+/// Keys that may be repeated.
 const REPEATED: [&str; 4] = ["address", "gateway", "dns", "bridge-address"];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn pairs_are_taken_once_and_what_is_left_is_told() {
+fn a_pair_is_taken_once_and_an_unknown_key_is_refused() {
     let mut pairs = Pairs::parse("--disk", "pool=web,size=20,readonly=on,x=y").unwrap();
     assert_eq!(pairs.take("pool").as_deref(), Some("web"));
     assert_eq!(pairs.take("pool"), None);
@@ -11,7 +11,7 @@ fn pairs_are_taken_once_and_what_is_left_is_told() {
 }
 
 #[test]
-fn what_is_no_pair_is_refused() {
+fn invalid_pairs_are_refused() {
     for wrong in ["pool", "=x", "pool=", "pool=a,pool=b"] {
         assert!(Pairs::parse("--disk", wrong).is_err(), "{wrong}");
     }
