@@ -138,7 +138,7 @@ fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
     let parent = parent();
     let body = r#"{"children": []}"#;
     let text = parent.client().put("/vm/fork", body).expect(400).body;
-    assert!(text.contains("names no process"), "{text}");
+    assert!(text.contains("children: is empty"), "{text}");
     let body = r#"{"children": [{"socket": "/nobody"}]}"#;
     let text = parent.client().put("/vm/fork", body).expect(400).body;
     assert!(text.contains("/nobody"), "{text}");

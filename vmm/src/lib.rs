@@ -1,9 +1,9 @@
-//! The microVM monitor as a library, which the binary `bantam`, its tests and embedders use.
+//! The microVM monitor as a library. The binary `bantam`, its tests and embedders use it.
 //!
-//! One process is one guest. [`run::run`] is the whole life of it: commands, from the configuration file
-//! or the [`api`], go to the [`control`], which builds a [`machine::Machine`]; that runs on one
-//! thread for each vCPU and one event loop for the devices, and ends with an
-//! [`process::exit_status::Outcome`]. KVM's ioctls are issued in [`machine`] and [`vcpu`] only.
+//! One process runs one guest, from [`run::run`] to its end. The configuration file, the command line and the [`api`] become
+//! commands for the controller in [`control`], which builds a [`machine::Machine`]. The machine has a thread for each vCPU
+//! and an event loop for its devices, and ends with a [`process::exit_status::Outcome`]. Only [`machine`] and [`vcpu`] call
+//! KVM.
 
 pub mod api;
 pub mod console;

@@ -1,4 +1,4 @@
-//! `bantam`: runs a guest and ends with what became of it.
+//! `bantam`: runs a guest and exits with the guest's outcome.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    // A reader that went away, as `head` does, is no failure of ours.
+    // A reader that closed the pipe, as `head` does, is not a failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
@@ -58,7 +58,7 @@ fn check(file: &Path) -> ExitCode {
     match problems.is_empty() {
         true => {
             messages::print(&format!(
-                "{}: a guest can be started from it\n",
+                "{}: a guest can be started from this file\n",
                 file.display()
             ));
             ExitCode::SUCCESS

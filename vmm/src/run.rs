@@ -1,4 +1,4 @@
-//! The life of the process, from its command line to its guest's end.
+//! The life of the process, from the command line to the end of the guest.
 
 use crate::api::{self, Api, ApiError, CommandQueue};
 use crate::control::controller::{AdoptError, Controller, Process};
@@ -24,74 +24,74 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Why there is no guest.
+/// Why the process ends without an outcome of a guest.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The API.
+    /// The API cannot be served.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// A file that the configuration names.
+    /// A file for messages or metrics cannot be used.
     #[error(transparent)]
     Adopt(#[from] AdoptError),
-    /// The configuration.
+    /// The configuration file cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The log file.
+    /// The log file cannot be used.
     #[error(transparent)]
     Log(#[from] LogFileError),
-    /// The machine that it asks for.
+    /// The machine cannot be built.
     #[error("{config}")]
     Machine {
-        /// The configuration file, or where else it came from.
+        /// The configuration file, the snapshot's directory, or `API`.
         config: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: MachineError,
     },
-    /// The socket at which a copy is waited for.
+    /// The socket for a fork cannot be used.
     #[error("--fork-socket {}", path.display())]
     Fork {
-        /// The socket.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The metadata to start with.
+    /// The file of `--metadata` cannot be used.
     #[error("--metadata {}: {why}", path.display())]
     Metadata {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The metrics.
+    /// The metrics file cannot be used.
     #[error(transparent)]
     Metrics(#[from] SinkError),
-    /// The lists of system calls.
+    /// The seccomp filters cannot be used.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
-    /// The snapshot.
+    /// The snapshot of `--restore` cannot be loaded.
     #[error("--restore {}: {why}", path.display())]
     Restore {
-        /// Its directory.
+        /// The snapshot's directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Something of the process itself.
+    /// The host refused a resource of the process.
     #[error("cannot use the {what}")]
     Host {
-        /// What.
+        /// The resource.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl RunError {
-    /// The process's exit status.
+    /// Returns the process's exit status.
     pub fn status(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Metadata { .. } | Self::Seccomp(_) => BAD_CONFIGURATION,
@@ -109,17 +109,17 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
     move |source| RunError::Host { what, source }
 }
 
-/// Runs the guest of `options`. `started` is when the process did.
+/// Runs the guest that `options` describe. The process started at `started`.
 ///
 /// # Errors
 /// [`RunError`]: the guest did not start, or the event loop failed.
 pub fn run(options: &Options, started: Instant) -> Result<Outcome, RunError> {
     if options.api_sock.is_some() {
-        // Clients look for the process by this name, wherever the program is. It fails for no name this short.
+        // Clients find the process by this name. The call fails only for longer names.
         let _ = nix::sys::prctl::set_name(c"firecracker");
     }
     allocator::keep_one_arena();
-    // First: clients wait for it.
+    // The socket comes first, because clients wait for it.
     let listener = options.api_sock.as_deref().map(api::bind).transpose()?;
     let metrics = Arc::new(Metrics::default());
     logging::init(&options.id, listener.is_some(), metrics.logger.clone());
@@ -243,7 +243,7 @@ fn serve(
     }
 }
 
-/// The guest of the snapshot in `directory` goes on. Who starts it so expects it to know what time it is.
+/// `--restore`: loads the snapshot in `directory`, sets the guest's clocks to the host's time, and resumes the guest.
 fn restore(controller: &mut Controller, directory: &Path, prefetch: bool) -> Result<(), RunError> {
     let (state, memory) = snapshot::files_in(directory);
     let mut load = SnapshotLoad::from_files(state, memory);
@@ -270,14 +270,14 @@ fn load_metadata(controller: &mut Controller, path: &Path) -> Result<(), RunErro
         .map_err(|e: StoreError| wrong(e.to_string()))
 }
 
-/// Time from `start_us`, which is CLOCK_MONOTONIC in microseconds, to `end`.
+/// Returns the time from `start_us`, a CLOCK_MONOTONIC value in microseconds, to `end`.
 fn time_since(start_us: u64, end: Instant) -> Option<Duration> {
     let now = devices::util::timer::now();
     let before_end = now.checked_sub(end.elapsed())?;
     before_end.checked_sub(Duration::from_micros(start_us))
 }
 
-/// How long it took until the API could be asked, if the jailer says when it began.
+/// Records the time from the jailer's start until the API could be used, if the jailer passed its start time.
 fn record_startup(metrics: &Metrics, options: &Options) {
     let record = |gauge: &Gauge, now: Duration, start: Option<u64>| {
         if let Some(time) = start.and_then(|us| now.checked_sub(Duration::from_micros(us))) {

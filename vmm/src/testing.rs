@@ -1,6 +1,6 @@
-//! How the property tests of this crate run.
+//! Settings of this crate's property tests.
 
-/// A runner with a fixed seed, so that a run can be repeated; the variable `BANTAM_CASES` says how many.
+/// Returns a runner with a fixed seed. The variable `BANTAM_CASES` sets the number of cases.
 pub fn properties() -> proptest::test_runner::TestRunner {
     let cases = std::env::var("BANTAM_CASES").map_or(150, |n| n.parse().unwrap());
     proptest::test_runner::TestRunner::new(proptest::test_runner::Config {

@@ -1,4 +1,4 @@
-//! One client: what it has sent, and what it has yet to take.
+//! A client's connection: its unparsed input and unsent output.
 
 use super::http::{self, Found, MAX_HEAD, Request};
 use super::response::{self, Response};
@@ -8,44 +8,44 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Bytes read at a time.
+/// Size of a read in bytes.
 const CHUNK: usize = 16 << 10;
-/// Most bytes kept for a client of the event stream that does not take them.
+/// Limit of unsent events for one client in bytes.
 const MAX_LAG: usize = 256 << 10;
 
-/// What a client waits for.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Requests and answers.
     Requests,
-    /// Events, until it goes.
+    /// A stream of events until the client disconnects.
     Events,
 }
 
-/// See the module.
+/// A connection.
 pub(super) struct Connection {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Bytes to come that belong to a request that was rejected.
+    /// Bytes still to come of a rejected request.
     skip: usize,
     mode: Mode,
-    /// The client sends no more.
+    /// Whether the client closed its sending side.
     ended: bool,
-    /// It ends with the last answer.
+    /// Whether the connection ends after the last answer.
     closing: bool,
-    gave_leave: bool,
-    /// When bytes last went one way or the other.
+    sent_continue: bool,
+    /// Time of the last transfer in either direction.
     active: Duration,
 }
 
-/// What a connection wants next.
+/// The next step of a connection.
 pub(super) enum Next {
-    /// More bytes, or room for its answers.
+    /// Wait for input, or for room for output.
     Wait,
-    /// An answer to this.
+    /// Answer this request.
     Answer(Request),
-    /// The end.
+    /// Close the connection.
     Close,
 }
 
@@ -59,12 +59,12 @@ impl Connection {
             mode: Mode::Requests,
             ended: false,
             closing: false,
-            gave_leave: false,
+            sent_continue: false,
             active: now(),
         }
     }
 
-    /// Whether to wait for bytes: not from a client that does not take its answers.
+    /// Returns whether to wait for input. A client that does not read its answers must do so first.
     pub(super) fn wants_input(&self) -> bool {
         !self.ended && !self.closing && (self.output.is_empty() || self.mode == Mode::Events)
     }
@@ -73,13 +73,13 @@ impl Connection {
         !self.output.is_empty()
     }
 
-    /// Since when nobody waits for anything: no request is under way, all answers are taken, and no events are listened to.
+    /// Returns when the connection became idle: no request is incomplete, all answers are sent, and no events are streamed.
     pub(super) fn idle_since(&self) -> Option<Duration> {
         let at_rest = self.input.is_empty() && self.output.is_empty() && self.skip == 0;
         (at_rest && self.mode == Mode::Requests).then_some(self.active)
     }
 
-    /// Takes what is there, up to a chunk.
+    /// Reads at most one chunk.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let mut chunk = [0; CHUNK];
         match self.stream.read(&mut chunk) {
@@ -98,7 +98,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what the client takes.
+    /// Writes as much output as the client takes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
@@ -115,7 +115,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What to do with what has come.
+    /// Parses the input and returns the next step.
     pub(super) fn next(&mut self, max_body: usize) -> Next {
         if self.mode == Mode::Events {
             return match self.ended {
@@ -123,13 +123,13 @@ impl Connection {
                 false => Next::Wait,
             };
         }
-        // One answer after the other: what a client does not take is not made.
+        // The next request is answered only after the client has read the last answer.
         while self.output.is_empty() && !self.closing && self.skip == 0 && !self.input.is_empty() {
             match http::find(&self.input, max_body) {
-                Found::Incomplete { expects_leave } => {
-                    if expects_leave && !self.gave_leave {
-                        self.gave_leave = true;
-                        self.output.extend(response::leave());
+                Found::Incomplete { expects_continue } => {
+                    if expects_continue && !self.sent_continue {
+                        self.sent_continue = true;
+                        self.output.extend(response::continue_100());
                     }
                     break;
                 }
@@ -153,8 +153,8 @@ impl Connection {
 
     fn consume(&mut self, len: usize) {
         self.input.drain(..len.min(self.input.len()));
-        self.gave_leave = false;
-        // A large request must not hold its memory for as long as the client stays.
+        self.sent_continue = false;
+        // Frees the memory of a large request, because clients keep connections open.
         if self.input.is_empty() && self.input.capacity() > MAX_HEAD {
             self.input = Vec::new();
         }
@@ -164,7 +164,7 @@ impl Connection {
         self.output.extend(response.bytes());
     }
 
-    /// From now on the client gets events.
+    /// Turns the connection into a stream of events.
     pub(super) fn stream_events(&mut self) {
         self.mode = Mode::Events;
         self.closing = false;
@@ -172,7 +172,7 @@ impl Connection {
         self.output.extend(response::stream());
     }
 
-    /// Gives a listening client `line`; returns false if it lags too far.
+    /// Queues `line` for a streaming client. Returns false if the client lags too far behind.
     pub(super) fn event(&mut self, line: &str) -> bool {
         if self.mode == Mode::Events {
             self.output.extend_from_slice(line.as_bytes());

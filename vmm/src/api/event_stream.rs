@@ -1,4 +1,4 @@
-//! Events on their way from the main thread to the API's.
+//! The channel of events from the main thread to the API's thread.
 
 use crate::control::lifecycle::{Event, Events};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -7,27 +7,27 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
-/// What the main thread tells the API's.
+/// A message to the API's thread.
 enum Message {
-    /// A line for those who listen.
+    /// A line for streaming clients.
     Line(String),
-    /// The process ends: what is under way is brought out.
+    /// The process ends: send the pending output.
     End,
 }
 
-/// The API's end.
+/// The receiving end, on the API's thread.
 pub(super) struct EventReceiver {
     messages: mpsc::Receiver<Message>,
     pub(super) ready: Arc<EventFd>,
 }
 
-/// The main thread's end.
+/// The sending end, on the main thread.
 pub(super) struct EventSender {
     messages: mpsc::Sender<Message>,
     ready: Arc<EventFd>,
 }
 
-/// What came.
+/// The messages that arrived.
 pub(super) struct Received {
     pub(super) lines: Vec<String>,
     pub(super) end: bool,
@@ -39,7 +39,7 @@ pub(super) fn channel(events: &Events) -> io::Result<(EventSender, EventReceiver
     let ready = Arc::new(EventFd::from_flags(flags)?);
     let (to, bell) = (tx.clone(), ready.clone());
     events.subscribe(move |event| {
-        // Nobody is there any more only when the process ends.
+        // The API's thread is gone only when the process ends.
         let _ = to.send(Message::Line(line(event)));
         let _ = bell.write(1);
     });
@@ -74,7 +74,7 @@ impl EventReceiver {
     }
 }
 
-/// `{"time":"…","event":"…",…}` and a line feed.
+/// Returns `{"time":"…","event":"…",…}` and a line feed.
 fn line(event: &Event) -> String {
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Value::Object(object) = &mut value {

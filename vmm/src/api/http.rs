@@ -1,30 +1,30 @@
-//! Requests out of bytes (RFC 9112), as much of it as clients of a monitor use.
+//! Parses HTTP requests (RFC 9112), as far as clients of a monitor use HTTP.
 //!
-//! A request is taken only when all of it is there. What cannot be parsed is answered in the form
-//! in which the compatible monitor's server answers it, which is not that of its API.
+//! Only complete requests are parsed. A parse error is answered in the form of Firecracker's HTTP server, which differs
+//! from that of its API.
 
 use httparse::{EMPTY_HEADER, Request as Head, Status};
 
-/// Most bytes of the request line and headers: ten times what any client sends.
+/// Limit of the request line and headers in bytes: ten times what any client sends.
 pub(super) const MAX_HEAD: usize = 8 << 10;
-/// Most headers.
+/// Limit of the number of headers.
 const MAX_HEADERS: usize = 64;
 
-/// A method that the API knows.
+/// A request method that the API knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// Asks.
+    /// GET.
     Get,
-    /// Puts in place.
+    /// PUT.
     Put,
-    /// Changes.
+    /// PATCH.
     Patch,
-    /// Takes away.
+    /// DELETE.
     Delete,
 }
 
 impl Method {
-    /// As it is written.
+    /// Returns the method's name in a request.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -35,40 +35,40 @@ impl Method {
     }
 }
 
-/// A whole request.
+/// A complete request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What to do.
+    /// The method.
     pub method: Method,
-    /// With what; an absolute URI is cut down to its path.
+    /// The path. An absolute URI is reduced to its path.
     pub path: String,
-    /// `None` without Content-Length.
+    /// The body; `None` without Content-Length.
     pub body: Option<Vec<u8>>,
 }
 
-/// A request that is answered without asking the API.
+/// A request that is answered without the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Why.
+    /// The reason.
     pub error: String,
-    /// Bytes that still belong to it and are thrown away as they come; none of a body that the client keeps
-    /// back until it has leave to send it.
+    /// Bytes of the request that are still to come and must be skipped. Zero for a body that the client sends only after
+    /// `100 Continue`.
     pub skip: usize,
-    /// What follows cannot be told from it: the connection ends.
+    /// Whether the start of the next request is unknown: the connection must end.
     pub fatal: bool,
 }
 
-/// What is at the start of the bytes.
+/// The parse result of the first bytes of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Not a whole request yet.
+    /// The request is incomplete.
     Incomplete {
-        /// The client waits for leave to send the body.
-        expects_leave: bool,
+        /// Whether the client waits for `100 Continue`.
+        expects_continue: bool,
     },
-    /// A request of so many bytes.
+    /// A request and its length in bytes.
     Request(Request, usize),
-    /// None, of so many bytes.
+    /// A rejected request and its length in bytes.
     Rejected(Rejected, usize),
 }
 
@@ -81,14 +81,14 @@ fn fatal(error: impl Into<String>, bytes: usize) -> Found {
     Found::Rejected(rejected, bytes)
 }
 
-/// What the headers say.
+/// The framing that the headers describe.
 #[derive(Default)]
 struct Framing {
     length: Option<usize>,
-    expects_leave: bool,
+    expects_continue: bool,
 }
 
-/// Looks at the start of `bytes`; a body has at most `max_body` bytes.
+/// Parses the start of `bytes`. A body may have at most `max_body` bytes.
 pub fn find(bytes: &[u8], max_body: usize) -> Found {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut head = Head::new(&mut headers);
@@ -96,7 +96,7 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
         Ok(Status::Complete(len)) if len <= MAX_HEAD => len,
         Ok(Status::Partial) if bytes.len() <= MAX_HEAD => {
             return Found::Incomplete {
-                expects_leave: false,
+                expects_continue: false,
             };
         }
         Ok(_) => return fatal("Request line and headers are too long.", bytes.len()),
@@ -115,7 +115,7 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
     let length = framing.length.unwrap_or(0);
     let there = bytes.len() - head_len;
     let reject = |error: String| {
-        let kept_back = framing.expects_leave && there == 0;
+        let kept_back = framing.expects_continue && there == 0;
         let rejected = Rejected {
             error,
             skip: if kept_back {
@@ -141,19 +141,19 @@ pub fn find(bytes: &[u8], max_body: usize) -> Found {
     }
     let Some(body) = bytes.get(head_len..head_len.saturating_add(length)) else {
         return Found::Incomplete {
-            expects_leave: framing.expects_leave && there == 0,
+            expects_continue: framing.expects_continue && there == 0,
         };
     };
     let request = Request {
         method,
         path: path(head.path.unwrap_or_default()).to_owned(),
-        // A length of 0 is as none.
+        // A body of length 0 counts as absent.
         body: framing.length.filter(|len| *len > 0).map(|_| body.to_vec()),
     };
     Found::Request(request, head_len + length)
 }
 
-/// The path of a request target (RFC 9112, 3.2).
+/// Returns the path of a request target (RFC 9112, 3.2). As in Firecracker, a URI without a path means `/`.
 fn path(target: &str) -> &str {
     let after_scheme = target.strip_prefix("http://");
     after_scheme.map_or(target, |rest| {
@@ -161,8 +161,8 @@ fn path(target: &str) -> &str {
     })
 }
 
-/// `Connection` says nothing here, nor does HTTP/1.0: the compatible server keeps every connection open, and has
-/// clients that go on using one which they asked it to close.
+/// Parses the headers that frame a request. `Connection` and HTTP/1.0 are ignored: Firecracker keeps every connection open,
+/// and some clients continue to use a connection that they asked to be closed.
 fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, String> {
     let mut framing = Framing::default();
     for header in headers {
@@ -177,7 +177,7 @@ fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, String> {
                 let length = length.ok_or_else(|| {
                     format!("Invalid header: Content-Length: {value} is not a number.")
                 })?;
-                // Two that differ smuggle a request past whoever believes the other.
+                // Two different lengths would let a request be smuggled past a proxy.
                 if framing.length.is_some_and(|before| before != length) {
                     return Err("Invalid header: Content-Length is there twice.".into());
                 }
@@ -186,7 +186,9 @@ fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, String> {
             "transfer-encoding" => {
                 return Err("Unsupported header: Transfer-Encoding: send Content-Length.".into());
             }
-            "expect" if value.eq_ignore_ascii_case("100-continue") => framing.expects_leave = true,
+            "expect" if value.eq_ignore_ascii_case("100-continue") => {
+                framing.expects_continue = true
+            }
             "expect" => return Err(format!("Unsupported header: Expect: {value}.")),
             "accept-encoding" if refuses_identity(value) => {
                 return Err(format!("Unsupported header: Accept-Encoding: {value}."));
@@ -197,7 +199,7 @@ fn framing(headers: &[httparse::Header<'_>]) -> Result<Framing, String> {
     Ok(framing)
 }
 
-/// Whether the answer may not be sent as it is (RFC 9110, 12.5.3).
+/// Returns whether the client refuses an unencoded answer (RFC 9110, 12.5.3).
 fn refuses_identity(value: &str) -> bool {
     value.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);

@@ -20,7 +20,7 @@ fn rejected(text: &str) -> Rejected {
 const PUT: &str = "PUT /actions HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd";
 
 #[test]
-fn a_request_is_taken_when_all_of_it_is_there() {
+fn a_request_is_parsed_once_it_is_complete() {
     for end in 0..PUT.len() {
         let found = find(&PUT.as_bytes()[..end], DEFAULT_MAX_BODY);
         assert!(matches!(found, Found::Incomplete { .. }), "{end}");
@@ -33,7 +33,7 @@ fn a_request_is_taken_when_all_of_it_is_there() {
 }
 
 #[test]
-fn paths_and_bodies_are_as_clients_write_them() {
+fn paths_and_bodies_are_kept_as_sent() {
     let path = |target: &str| whole(&format!("GET {target} HTTP/1.1\r\n\r\n")).0.path;
     assert_eq!(path("/version"), "/version");
     assert_eq!(path("//version"), "//version");
@@ -46,7 +46,7 @@ fn paths_and_bodies_are_as_clients_write_them() {
 }
 
 #[test]
-fn other_methods_are_rejected_with_their_bodies() {
+fn unknown_methods_are_rejected_with_their_bodies() {
     let text = "POST /actions HTTP/1.1\r\nContent-Length: 10\r\n\r\nabcd";
     let rejected = rejected(text);
     assert_eq!(
@@ -57,7 +57,7 @@ fn other_methods_are_rejected_with_their_bodies() {
 }
 
 #[test]
-fn a_body_at_the_limit_is_taken_and_one_over_it_thrown_away() {
+fn a_body_at_the_limit_is_accepted_and_a_larger_one_skipped() {
     let request = |len: usize| {
         let mut bytes = format!("PUT /mmds HTTP/1.1\r\nContent-Length: {len}\r\n\r\n").into_bytes();
         bytes.extend(vec![b'a'; len]);
@@ -75,7 +75,7 @@ fn a_body_at_the_limit_is_taken_and_one_over_it_thrown_away() {
 }
 
 #[test]
-fn what_cannot_be_told_apart_ends_the_connection() {
+fn requests_with_unclear_framing_end_the_connection() {
     for text in [
         "nonsense\r\n\r\n",
         "GET / HTTP/2.0\r\n\r\n",
@@ -96,10 +96,10 @@ fn what_cannot_be_told_apart_ends_the_connection() {
 }
 
 #[test]
-fn a_client_that_asks_for_leave_gets_it_once_its_head_is_there() {
+fn a_client_that_expects_continue_gets_it_after_its_headers() {
     let head = "PUT / HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n";
     let expects = |text: &str| match find(text.as_bytes(), 10) {
-        Found::Incomplete { expects_leave } => expects_leave,
+        Found::Incomplete { expects_continue } => expects_continue,
         other => panic!("{other:?}"),
     };
     assert!(expects(head));
@@ -108,7 +108,7 @@ fn a_client_that_asks_for_leave_gets_it_once_its_head_is_there() {
 }
 
 #[test]
-fn nothing_is_thrown_away_of_a_body_that_is_rejected_before_its_client_has_leave_to_send_it() {
+fn a_request_rejected_before_continue_skips_no_body() {
     for (line, length) in [
         ("POST / HTTP/1.1", 3),
         ("PUT / HTTP/1.1", DEFAULT_MAX_BODY + 1),
@@ -124,7 +124,7 @@ fn nothing_is_thrown_away_of_a_body_that_is_rejected_before_its_client_has_leave
 }
 
 #[test]
-fn any_bytes_are_answered_or_waited_for() {
+fn any_bytes_are_parsed_without_a_panic() {
     let tokens = prop_oneof![
         any::<Vec<u8>>(),
         Just(b"GET / HTTP/1.1\r\n".to_vec()),

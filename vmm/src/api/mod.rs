@@ -1,5 +1,7 @@
-//! The API: HTTP bytes on a Unix socket to commands and back. It knows no VM; commands go to the main
-//! thread one at a time, and it waits for each answer.
+//! The API: HTTP on a Unix socket, translated to commands and back.
+//!
+//! `run.rs` starts its thread. It passes commands to the main thread one at a time and waits for each answer. It knows
+//! neither machine nor guest.
 
 mod connection;
 mod event_stream;

@@ -1,4 +1,4 @@
-//! Answers as bytes, in the form that clients know: no reason phrase, and no length where there is no body.
+//! Answers in the form that Firecracker's clients expect: no reason phrase, and no length without a body.
 
 use super::http::Rejected;
 use super::routes::RouteError;
@@ -30,7 +30,7 @@ impl Response {
         Self::new(status, Some(json!({"fault_message": message}).to_string()))
     }
 
-    /// To what was carried out, or was not.
+    /// Returns the answer to a command.
     pub fn to(done: Result<Reply, CommandError>) -> Self {
         match done {
             Ok(Reply::Done) => Self::new(204, None),
@@ -44,14 +44,14 @@ impl Response {
         }
     }
 
-    /// To a request that no route takes.
+    /// Returns the answer to a request without a route.
     pub fn unrouted(error: &RouteError) -> Self {
         Self::fault(400, &error.to_string())
     }
 
-    /// To bytes that are no request.
+    /// Returns the answer to bytes that are not a valid request.
     pub fn rejected(rejected: &Rejected) -> Self {
-        // Written by hand there too: a line feed within a string, which is no JSON.
+        // Firecracker writes a line feed within the string, too, which is not valid JSON.
         let body = format!(
             "{{ \"error\": \"{}\nAll previous unanswered requests will be dropped.\" }}",
             rejected.error.replace(['"', '\\'], "'")
@@ -59,23 +59,23 @@ impl Response {
         Self::new(400, Some(body))
     }
 
-    /// Marks it as an answer to something that should not be used any more.
+    /// Marks the answer to a deprecated request.
     pub fn deprecated(mut self, deprecated: bool) -> Self {
         self.deprecation = deprecated;
         self
     }
 
-    /// Whether something failed.
+    /// Returns whether the request failed.
     pub fn failed(&self) -> bool {
         self.status >= 400
     }
 
-    /// The status.
+    /// Returns the status.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// As it is sent.
+    /// Returns the bytes to send.
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = head(self.status);
         if self.deprecation {
@@ -97,12 +97,12 @@ fn head(status: u16) -> String {
     format!("HTTP/1.1 {status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n")
 }
 
-/// Leave to send a body.
-pub(super) fn leave() -> Vec<u8> {
+/// Returns `100 Continue`, which lets the client send its body.
+pub(super) fn continue_100() -> Vec<u8> {
     format!("{}\r\n", head(100)).into_bytes()
 }
 
-/// The head of a stream of JSON lines, which ends with the connection.
+/// Returns the head of a stream of JSON lines, which ends with the connection.
 pub(super) fn stream() -> Vec<u8> {
     "HTTP/1.1 200 \r\nServer: Firecracker API\r\nConnection: close\r\nContent-Type: application/x-ndjson\r\n\r\n"
         .into()

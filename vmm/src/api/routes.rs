@@ -1,5 +1,4 @@
-//! One table: method and path to command. The path decides who parses the body, and nothing else
-//! happens here.
+//! The routes: method and path to command. The path decides how the body is parsed.
 
 use super::http::{Method, Request};
 use crate::control::command::{Command, Configure, Metadata, Operate, Pluggable, Query};
@@ -8,53 +7,53 @@ use resources::{
 };
 use serde::de::{DeserializeOwned, Error as _};
 
-/// Why no command can be made of a request. The texts are those of the compatible monitor.
+/// Why a request is not a command. The texts are Firecracker's.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    /// No such path, or not with this method.
+    /// No route has this method and path.
     #[error("Invalid request method and/or path: {method} {path}.")]
     Path {
-        /// As it is written.
+        /// The method.
         method: &'static str,
-        /// Its first part.
+        /// The first part of the path.
         path: String,
     },
-    /// A body where there must be none, or none where there must be one.
+    /// The body is missing, or there must be none.
     #[error("{0}")]
     Body(&'static str),
-    /// The path goes on where it should not, or does not.
+    /// The rest of the path is wrong or missing.
     #[error("{0}")]
     Tail(String),
-    /// No id in the path.
+    /// The path has no id.
     #[error("The ID cannot be empty.")]
     EmptyId,
-    /// An id of other characters.
+    /// The id has other characters.
     #[error("API Resource IDs can only contain alphanumeric characters and underscores.")]
     Id,
-    /// The body is not what the path wants.
+    /// The body does not have the type that the path needs.
     #[error("An error occurred when deserializing the json body of a request: {0}.")]
     Json(#[from] serde_json::Error),
 }
 
-/// What a request asks for.
+/// A parsed request.
 #[derive(Debug)]
 pub enum Parsed {
     /// A command.
     Command(Command),
-    /// The stream of events.
+    /// A request for the stream of events.
     Events,
 }
 
-/// A request, taken apart.
+/// The path and body of a request.
 struct Parts<'r> {
-    /// What follows the first part of the path.
+    /// The path after its first part.
     tail: Vec<&'r str>,
     body: &'r [u8],
 }
 
 type Handler = fn(&Parts<'_>) -> Result<Parsed, RouteError>;
 
-/// Whether a path wants a body.
+/// Whether a route has a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     None,
@@ -66,7 +65,7 @@ struct Route {
     method: Method,
     /// The first part of the path.
     first: &'static str,
-    /// The second, where it must be there: `/vm/config`.
+    /// The required second part, such as `config` in `/vm/config`.
     second: Option<&'static str>,
     body: Body,
     handler: Handler,
@@ -188,7 +187,7 @@ const ROUTES: &[Route] = &[
     delete("pmem", |p| unplug(p, Pluggable::Pmem)),
 ];
 
-/// The command that `request` is, with what is deprecated in it.
+/// Returns the command of `request`, and warnings about deprecated fields.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -279,7 +278,7 @@ fn id<'r>(parts: &Parts<'r>) -> Result<&'r str, RouteError> {
     }
 }
 
-/// A body that carries the id of its path.
+/// Parses a body whose id must equal the id in the path.
 fn identified<T: DeserializeOwned, C>(
     parts: &Parts<'_>,
     make: fn(T) -> C,

@@ -25,7 +25,7 @@ fn command(method: Method, path: &str, body: &str) -> Command {
 use Method::{Delete, Get, Patch, Put};
 
 #[test]
-fn paths_lead_to_their_commands() {
+fn paths_map_to_their_commands() {
     assert!(matches!(
         command(Get, "/", ""),
         Command::Query(Query::Instance)
@@ -60,7 +60,7 @@ fn paths_lead_to_their_commands() {
         command(Delete, "/drives/a", ""),
         Command::Operate(Operate::Unplug(Pluggable::Drive, id)) if id == "a"
     ));
-    // What follows is ignored, as clients rely on.
+    // The rest of the path is ignored, as clients expect.
     let vsock = r#"{"guest_cid":3,"uds_path":"v"}"#;
     assert!(matches!(
         command(Put, "/vsock/vsock0", vsock),
@@ -73,7 +73,7 @@ fn paths_lead_to_their_commands() {
 }
 
 #[test]
-fn what_no_route_takes_is_told_in_the_words_clients_know() {
+fn requests_without_a_route_get_firecracker_s_texts() {
     let path = |m: &str, p: &str| format!("Invalid request method and/or path: {m} {p}.");
     assert_eq!(refused(Get, "/nope", ""), path("GET", "nope"));
     assert_eq!(refused(Put, "/nope", "{}"), path("PUT", "nope"));
@@ -108,7 +108,7 @@ fn what_no_route_takes_is_told_in_the_words_clients_know() {
 }
 
 #[test]
-fn deprecated_fields_are_told_of() {
+fn deprecated_fields_are_reported() {
     for (method, path, body, count) in [
         (
             Put,
@@ -132,7 +132,7 @@ fn deprecated_fields_are_told_of() {
     }
 }
 
-/// The operations of resources/openapi.yaml, as method and path.
+/// Returns the operations of resources/openapi.yaml, as method and path.
 fn documented() -> Vec<(Method, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/openapi.yaml");
     let text = std::fs::read_to_string(path).unwrap();
@@ -154,7 +154,7 @@ fn documented() -> Vec<(Method, String)> {
 }
 
 #[test]
-fn every_route_is_documented_and_all_that_is_documented_has_a_route() {
+fn openapi_and_routes_name_the_same_operations() {
     let documented = documented();
     for route in SECTION_ROUTES.iter().chain(ROUTES) {
         let is_its = |(method, path): &(Method, String)| {

@@ -1,6 +1,5 @@
-//! The thread of the API: accepts clients, hands their requests to the main thread one by one, and
-//! brings the answers back. A client that is slow, or does not take its answers, holds up nobody but
-//! itself.
+//! The API's thread: accepts clients, passes their requests to the main thread one by one, and returns the answers. A slow
+//! client delays nobody but itself.
 
 use super::connection::{Connection, Next};
 use super::event_stream::{EventReceiver, EventSender, channel};
@@ -27,41 +26,41 @@ use std::time::Duration;
 
 /// Name of the API's thread, as Firecracker calls it.
 const THREAD: &str = "fc_api";
-/// Most clients at once. Another takes the place of one that is idle, or waits in the listener's queue.
+/// Limit of connections. Another client replaces an idle one, or waits in the listener's queue.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client is idle before another may take its place: longer than clients that keep their connection
-/// pause between two requests.
+/// Time after which an idle client may be replaced: longer than clients that keep their connection pause between two
+/// requests.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long nobody is accepted when one could not be: nothing tells when a descriptor is free again.
+/// Pause after a failed accept. Nothing reports when a descriptor becomes free.
 const PAUSE: Duration = Duration::from_millis(100);
 const LISTENER: u64 = 0;
 const MESSAGES: u64 = 1;
-/// The first client's token.
+/// Token of the first client.
 const FIRST: u64 = 2;
-/// Events taken in one turn.
+/// Limit of events in one turn.
 const EVENTS: usize = 32;
-/// How long the process waits at its end for the last answers to be sent.
+/// Time that the process waits at its end for the last answers to be sent.
 const FINAL_FLUSH: Duration = Duration::from_millis(200);
 
-/// Why there is no API.
+/// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Something is there already.
+    /// The path exists already.
     #[error(
         "cannot listen at {}: another process does, or a file is in the way; choose another path with \
          --api-sock", .0.display()
     )]
     InUse(PathBuf),
-    /// The host refused.
+    /// The host refused the socket.
     #[error("cannot listen at {}", path.display())]
     Bind {
-        /// Where.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// No more descriptors or threads, or no filter for the thread.
+    /// The host has no more descriptors or threads, or refused the thread's filter.
     #[error("cannot start the API")]
     Start(#[source] io::Error),
 }
@@ -87,7 +86,7 @@ struct PendingCommand {
     answer: mpsc::SyncSender<Answer>,
 }
 
-/// The main thread's side: commands that wait.
+/// The commands that wait for the main thread.
 pub struct CommandQueue {
     commands: mpsc::Receiver<PendingCommand>,
     sender: EventSender,
@@ -95,44 +94,44 @@ pub struct CommandQueue {
 }
 
 impl CommandQueue {
-    /// Carries out what waits, by `apply`.
+    /// Carries out all waiting commands with `apply`.
     pub fn serve(&self, mut apply: impl FnMut(Command) -> Answer) {
         for PendingCommand { command, answer } in self.commands.try_iter() {
-            // The API waits, unless it has failed.
+            // The API's thread waits for the answer, unless it has failed.
             let _ = answer.send(apply(command));
         }
     }
 
-    /// The process ends: waits, not long, until clients have their last answers and events.
+    /// Waits briefly until clients have their last answers and events. Called at the end of the process.
     pub fn end(self) {
-        // First: the thread may wait for the answer to a command, and reads no message as long as it does.
+        // The queue is closed first: a thread that waits for a command's answer reads no message.
         drop(self.commands);
         self.sender.end();
         let _ = self.ended.recv_timeout(FINAL_FLUSH);
     }
 }
 
-/// What the API is told at its start.
+/// The options of the API's thread.
 pub struct Options {
-    /// Most bytes of a body.
+    /// Limit of a body in bytes.
     pub max_body: usize,
     /// The loop of the main thread.
     pub event_loop: Loop,
-    /// Counters.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What confines the thread.
+    /// Seccomp filters.
     pub seccomp: Arc<Filters>,
 }
 
-/// See the module.
+/// The state of the API's thread.
 pub struct Api {
     listener: UnixListener,
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
     next_token: u64,
-    /// The listener is watched.
+    /// Whether the listener is watched.
     accepting: bool,
-    /// Nobody is accepted until then, or until a client has gone.
+    /// End of the pause in accepting. A client that disconnects ends it, too.
     paused: Option<Duration>,
     commands: mpsc::Sender<PendingCommand>,
     receiver: EventReceiver,
@@ -140,7 +139,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves `listener` on a thread of its own.
+    /// Starts a thread that serves `listener`.
     ///
     /// # Errors
     /// [`ApiError::Start`].
@@ -191,7 +190,7 @@ impl Api {
         self.accept_more()
     }
 
-    /// Waits for clients, but for a pause.
+    /// Watches the listener, unless accepting is paused.
     fn accept_more(&mut self) -> io::Result<()> {
         self.paused = self.paused.filter(|end| *end > now());
         let wanted = self.paused.is_none();
@@ -208,7 +207,7 @@ impl Api {
         Ok(())
     }
 
-    /// The one who waits stays in the queue, and would wake the thread again and again.
+    /// Pauses accepting. A client that cannot be accepted stays in the queue, and would wake the thread again and again.
     fn pause(&mut self) {
         self.paused = Some(now().saturating_add(PAUSE));
     }
@@ -248,7 +247,7 @@ impl Api {
             Ok((stream, _)) => stream,
             Err(e) => {
                 log::debug!("cannot accept a client of the API: {e}");
-                // Gone again, or else no more descriptors.
+                // Either the client is gone, or there are no more descriptors.
                 if !matches!(
                     e.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted
@@ -271,7 +270,7 @@ impl Api {
         }
     }
 
-    /// Lets go of the client that has been idle longest; returns whether there was one.
+    /// Closes the connection that has been idle longest. Returns whether there was one.
     fn make_room(&mut self) -> bool {
         let time = now();
         let idle = |connection: &Connection| {
@@ -284,14 +283,14 @@ impl Api {
             .collect();
         all.sort_unstable();
         for (_, token) in all {
-            // It may have sent a request in this very turn.
+            // The client may have sent a request in this turn.
             self.serve(token, EpollFlags::EPOLLIN);
             if self
                 .connections
                 .get(&token)
                 .is_none_or(|c| idle(c).is_some())
             {
-                log::debug!("a client of the API is idle: its place is another's");
+                log::debug!("closed the connection of an idle client of the API");
                 self.close(token);
                 return true;
             }
@@ -299,7 +298,7 @@ impl Api {
         false
     }
 
-    /// Returns whether the process ends.
+    /// Sends events to streaming clients. Returns whether the process ends.
     fn send_events(&mut self) -> bool {
         let messages = self.receiver.take();
         let tokens: Vec<u64> = self.connections.keys().copied().collect();
@@ -309,7 +308,7 @@ impl Api {
             };
             let keeps_up = messages.lines.iter().all(|line| connection.event(line));
             if !keeps_up {
-                log::warn!("a listener to events does not take them: let it go");
+                log::warn!("closed an event stream: its client does not read it");
                 self.close(token);
                 continue;
             }
@@ -333,7 +332,7 @@ impl Api {
         }
     }
 
-    /// Sends and answers as far as it goes without waiting for the client.
+    /// Answers requests and sends answers as far as possible without waiting for the client.
     fn proceed(&mut self, token: u64) {
         loop {
             let Some(connection) = self.connections.get_mut(&token) else {
@@ -345,7 +344,7 @@ impl Api {
             match connection.next(self.options.max_body) {
                 Next::Close => return self.close(token),
                 Next::Wait if !connection.wants_output() => break,
-                // What was rejected has an answer of its own; what comes after it waits for that to be taken.
+                // A rejected request was answered already. The next one waits until that answer is sent.
                 Next::Wait => match connection.flush() {
                     Err(_) => return self.close(token),
                     Ok(()) if connection.wants_output() => break,
@@ -368,7 +367,7 @@ impl Api {
         self.watch(token);
     }
 
-    /// `None` if the client wants events from now on.
+    /// Answers a request. Returns `None` if the client asked for events.
     fn answer(&self, request: &Request) -> Option<Response> {
         let started = now();
         let metrics = &self.options.metrics;
@@ -404,11 +403,11 @@ impl Api {
         Some(response)
     }
 
-    /// The main thread's answer.
+    /// Runs a command on the main thread and returns its answer.
     fn run_command(&self, command: Command) -> Answer {
         let (answer, answered) = mpsc::sync_channel(1);
         let gone = |_| CommandError::Unsupported("the guest has ended".into());
-        // It is gone only when the process ends.
+        // The main thread is gone only when the process ends.
         self.commands
             .send(PendingCommand { command, answer })
             .map_err(|_| CommandError::Unsupported("the guest has ended".into()))?;
@@ -431,7 +430,7 @@ impl Api {
 
     fn close(&mut self, token: u64) {
         if let Some(connection) = self.connections.remove(&token) {
-            // It fails only for a descriptor that is not watched.
+            // The call fails only for a descriptor that is not watched.
             let _ = self.epoll.delete(&connection);
             self.paused = None;
         }

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 #[test]
-fn a_client_whose_command_is_not_carried_out_any_more_is_told_before_the_end() {
+fn a_client_whose_command_is_dropped_at_the_end_gets_an_answer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
     let mut main_loop = MainLoop::new().unwrap();
@@ -18,10 +18,10 @@ fn a_client_whose_command_is_not_carried_out_any_more_is_told_before_the_end() {
     let queue = Api::start(bind(&path).unwrap(), &Events::default(), options).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    // The command waits, and the thread for its answer.
+    // The command waits in the queue, and the API's thread waits for its answer.
     main_loop.turn().unwrap();
     queue.end();
-    // Already: the process does not wait for the thread any more.
+    // The answer is there already, because the queue was closed first.
     client.set_nonblocking(true).unwrap();
     let mut answer = [0; 12];
     client.read_exact(&mut answer).unwrap();

@@ -1,41 +1,40 @@
-//! How soon a guest that rebooted may start again in place: at once, unless it does so over and over.
+//! Limits how fast a guest that reboots in place may start again: at once, unless it reboots over and over.
 //!
-//! Pure arithmetic on the times that the controller gives it; it waits for nothing itself.
+//! This is arithmetic on times that the controller passes in. Nothing waits here.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Restarts that are free: a guest that installs itself, or tries its own reboot a few times, is not held up.
+/// Restarts without a wait: a guest that installs itself, or tests its own reboot a few times, is not delayed.
 pub(super) const BURST: usize = 5;
-/// Time of running in which [`BURST`] restarts are too many. The quickest Linux needs seconds to come up and
-/// reboot on purpose, so that only one that never comes up is as quick as that.
+/// Running time in which [`BURST`] restarts are too many. The fastest Linux needs seconds to boot and reboot on purpose, so
+/// only a guest that never comes up is that fast.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
-/// What the first restart that waits does: enough to make a loop of a millisecond harmless, and not
-/// noticed by whoever looks after the guest.
+/// First wait: long enough to make a loop of a millisecond harmless, and short enough for an operator not to notice.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// The longest wait: a guest whose trouble is over comes back within a minute of it.
+/// Longest wait: a guest whose trouble is over comes back within a minute.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// The restarts of one guest. Times are of a clock that never goes back.
+/// The restarts of one guest. Times are of a monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Brake {
-    /// When the guest was last started.
+    /// Time of the last start.
     started: Duration,
-    /// How long it ran in all its lives so far: waiting does not count, or it would be its own excuse.
+    /// Running time since the first start. Waiting does not count, or each wait would excuse the next restart.
     ran: Duration,
-    /// How long it had run at each of the last restarts, at most [`BURST`].
+    /// Running time at each of the last restarts, at most [`BURST`].
     restarts: VecDeque<Duration>,
-    /// What was last waited; zero if nothing was.
+    /// The last wait; zero if there was none.
     waited: Duration,
 }
 
 impl Brake {
-    /// The guest runs from `now` on.
+    /// Records a start at `now`.
     pub(super) fn started(&mut self, now: Duration) {
         self.started = now;
     }
 
-    /// The guest reboots at `now`: how long its restart is to wait.
+    /// Records a reboot at `now`. Returns how long the restart must wait.
     pub(super) fn rebooted(&mut self, now: Duration) -> Duration {
         self.ran = self.ran.saturating_add(now.saturating_sub(self.started));
         let burst = self.restarts.len() >= BURST;

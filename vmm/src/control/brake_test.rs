@@ -17,25 +17,25 @@ fn waits(lives: &[Duration]) -> Vec<u64> {
 const QUICK: Duration = Duration::from_millis(1);
 
 #[test]
-fn a_tight_loop_waits_after_five_restarts_twice_as_long_each_time_up_to_a_minute() {
+fn after_five_fast_restarts_each_wait_doubles_up_to_a_minute() {
     let waits = waits(&[QUICK; 14]);
     assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
 }
 
 #[test]
-fn a_guest_that_takes_its_time_never_waits() {
+fn a_slow_guest_never_waits() {
     assert_eq!(waits(&[Duration::from_secs(2); 100]), [0; 100]);
     assert_eq!(waits(&[Duration::from_secs(86_400); 100]), [0; 100]);
 }
 
 #[test]
-fn a_guest_that_takes_a_little_less_waits() {
+fn a_guest_just_below_the_window_waits() {
     let waits = waits(&[Duration::from_millis(1999); 7]);
     assert_eq!(waits, [0, 0, 0, 0, 0, 1, 2]);
 }
 
 #[test]
-fn a_guest_that_came_up_begins_anew() {
+fn a_guest_that_ran_for_long_is_forgiven() {
     let mut lives = [QUICK; 14];
     // Five quick restarts are in a window again at the last of these.
     lives[7] = WINDOW;
@@ -43,13 +43,13 @@ fn a_guest_that_came_up_begins_anew() {
 }
 
 #[test]
-fn what_is_waited_does_not_count_as_running() {
+fn waiting_does_not_count_as_running() {
     // The last wait is six times the window.
     assert_eq!(waits(&[QUICK; 30]).last(), Some(&60));
 }
 
 #[test]
-fn a_clock_at_its_ends_overflows_nothing() {
+fn extreme_times_do_not_overflow() {
     let mut brake = Brake::default();
     for (start, end) in [
         (Duration::MAX, Duration::ZERO),

@@ -1,5 +1,4 @@
-//! What can be asked of a monitor, and what it answers: the only way in, for the API, the configuration
-//! file and embedders alike.
+//! The commands of a monitor and their answers. The API, the configuration file and embedders all use these.
 
 use crate::process::messages;
 use resources::{
@@ -19,11 +18,11 @@ pub enum Command {
     LoadSnapshot(Box<SnapshotLoad>),
     /// Starts the guest.
     Start,
-    /// Does something with a guest that was started.
+    /// Changes a guest that was started.
     Operate(Operate),
-    /// Asks.
+    /// Returns information.
     Query(Query),
-    /// Puts metadata in place, before the start and after.
+    /// Changes the metadata, before or after the start.
     Metadata(Metadata),
 }
 
@@ -70,61 +69,61 @@ pub enum Pluggable {
     Pmem,
 }
 
-/// Something to do with a guest that was started.
+/// A change of a guest that was started.
 #[derive(Clone, Debug)]
 pub enum Operate {
-    /// Changes the balloon's size.
+    /// Sets the balloon's target size.
     Balloon(BalloonUpdate),
-    /// Changes how often the balloon tells statistics.
+    /// Sets the interval of the balloon's statistics.
     BalloonStats(BalloonStatsUpdate),
     /// Saves the guest.
     CreateSnapshot(SnapshotCreate),
-    /// Changes a disk.
+    /// Changes a drive's file or rate limits.
     Drive(DriveUpdate),
-    /// Writes the metrics.
+    /// Writes a line of metrics.
     FlushMetrics,
-    /// Makes copies of the guest.
+    /// Copies the guest to waiting processes.
     Fork(Fork),
-    /// Asks the guest for hints of free pages.
+    /// Starts a run of free page hinting.
     HintingStart(HintingStart),
-    /// Gives it those pages back.
+    /// Ends the run and returns the hinted pages to the guest.
     HintingStop,
-    /// Changes the plugged memory.
+    /// Changes the size of the plugged memory.
     MemoryHotplug(MemoryHotplugUpdate),
-    /// Changes a card's limits.
+    /// Changes an interface's rate limits.
     Network(NetworkUpdate),
-    /// Holds the guest; nothing if it is held.
+    /// Pauses the guest. Does nothing if it is paused.
     Pause,
-    /// Changes the limits of persistent memory.
+    /// Changes the rate limits of persistent memory.
     Pmem(PmemUpdate),
     /// Presses the power button.
     PowerButton,
-    /// Lets the guest go on; nothing if it runs.
+    /// Resumes the guest. Does nothing if it runs.
     Resume,
-    /// Presses Ctrl, Alt and Del.
+    /// Presses Ctrl, Alt and Del on the keyboard.
     SendCtrlAltDel,
-    /// Takes a device away.
+    /// Unplugs the device with this id.
     Unplug(Pluggable, String),
 }
 
-/// A question.
+/// A request for information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
     /// The balloon's configuration.
     Balloon,
-    /// What the balloon tells of the guest's memory.
+    /// The balloon's statistics.
     BalloonStats,
-    /// How far hints of free pages are.
+    /// The progress of free page hinting.
     HintingStatus,
-    /// Who and in which state.
+    /// Id, state and version of the process.
     Instance,
     /// The `machine-config` section.
     Machine,
-    /// How much memory is plugged.
+    /// The size of the plugged memory.
     MemoryHotplug,
     /// The metadata.
     Metadata,
-    /// The metrics in the text format of Prometheus.
+    /// The metrics in Prometheus's text format.
     Prometheus,
     /// The version.
     Version,
@@ -135,56 +134,55 @@ pub enum Query {
 /// A change of the metadata.
 #[derive(Clone, Debug)]
 pub enum Metadata {
-    /// This and nothing else.
+    /// Replaces the metadata.
     Put(Value),
-    /// As RFC 7396 merges it.
+    /// Merges into the metadata (RFC 7396).
     Patch(Value),
 }
 
-/// An answer.
+/// An answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Done.
+    /// The command is done.
     Done,
-    /// What was asked for, as JSON.
+    /// JSON.
     Json(String),
-    /// Text.
+    /// Plain text.
     Text(String),
 }
 
-/// Why a command was not carried out. The texts are those of the compatible monitor where clients may read
-/// them.
+/// Why a command was refused. Texts that Firecracker's clients match are Firecracker's.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is no guest yet.
+    /// The guest is not started yet.
     #[error("The requested operation is not supported before starting the microVM.")]
     BeforeStart,
-    /// There is a guest already.
+    /// The guest is started already.
     #[error("The requested operation is not supported after starting the microVM.")]
     AfterStart,
-    /// A device that would have to be plugged in. Clients look for either part of the text.
+    /// The device would have to be plugged in. Clients match either part of the text.
     #[error(
         "The requested operation is not supported after starting the microVM: PCI is not enabled."
     )]
     NoHotplug,
-    /// This version cannot.
+    /// This version does not support the command.
     #[error("The requested operation is not supported: {0}")]
     Unsupported(String),
     /// A part of the command, or the host, is at fault.
     #[error("{subject} error: {why}")]
     Refused {
-        /// What it was about.
+        /// The part that is at fault.
         subject: &'static str,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The metadata would be larger than allowed.
+    /// The metadata would exceed its limit.
     #[error("MMDS limit exceeded error: {0}")]
     MetadataTooLarge(String),
 }
 
 impl CommandError {
-    /// For `map_err` of something about `subject`.
+    /// Returns a closure for `map_err` of an operation on `subject`.
     pub fn refused<E: std::error::Error>(subject: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Refused {
             subject,
@@ -193,7 +191,7 @@ impl CommandError {
     }
 }
 
-/// A command that cannot be carried out because of its `subject`.
+/// Returns the error of a command that was refused because of `subject`.
 pub(super) fn refused(subject: &'static str, why: impl Into<String>) -> CommandError {
     CommandError::Refused {
         subject,

@@ -1,4 +1,4 @@
-//! Describing the guest to be. Each part is checked when it comes, as far as it can be without the
+//! Configuring the guest before the start. Each section is checked when it is set, as far as it can be checked without the
 //! others.
 
 use super::command::{CommandError, Configure, PhaseRule, Reply, refused};
@@ -13,7 +13,7 @@ use resources::{
     Serial, Vsock, open_regular,
 };
 
-/// Puts `item` in the place of the one with the same key, or at the end.
+/// Replaces the item with the same key, or appends `item`.
 fn upsert<T>(list: &mut Vec<T>, item: T, key: impl Fn(&T) -> &str) {
     match list.iter_mut().find(|old| key(old) == key(&item)) {
         Some(old) => *old = item,
@@ -153,7 +153,7 @@ impl Controller {
 
     fn set_machine(&mut self, mut config: MachineConfig) -> Result<(), CommandError> {
         let refused = |why| Err(refused("Machine config", why));
-        // The texts are the compatible monitor's, to the letter.
+        // The texts are Firecracker's, to the letter.
         for fault in config.faults() {
             match fault {
                 MachineFault::Vcpus(_) | MachineFault::HalfCore => {
@@ -162,7 +162,7 @@ impl Controller {
                          number if SMT is enabled.",
                     );
                 }
-                // Any other size can be put, and is told of when the guest is to start.
+                // Any other size is accepted here and refused at the start.
                 MachineFault::Memory(1..) => {}
                 MachineFault::ForkableReserve => {
                     return Err(super::command::refused(
@@ -193,7 +193,7 @@ impl Controller {
     fn set_mmds(&mut self, config: MmdsConfig) -> Result<(), CommandError> {
         let ids = self.config.network_interfaces.iter();
         let ids: Vec<&str> = ids.map(|interface| interface.iface_id.as_str()).collect();
-        // The text is the compatible monitor's, to the letter.
+        // The text is Firecracker's, to the letter.
         let valid = config.validate(&ids);
         valid.map_err(CommandError::refused("MMMDS config"))?;
         self.process.mmds.configure(&config);
@@ -207,7 +207,7 @@ impl Controller {
         let others = others.filter(|other| other.iface_id != interface.iface_id);
         if let Some(fault) = interface.faults(others).first() {
             let no_tap = "Could not create the network device: Open tap device failed:";
-            // The first texts are the compatible monitor's.
+            // The first texts are Firecracker's.
             let why = match fault {
                 InterfaceFault::Tap(_) => format!("{no_tap} Invalid interface name"),
                 InterfaceFault::SharedMac { mac, .. } => {
@@ -238,7 +238,7 @@ impl Controller {
     }
 
     fn set_vsock(&mut self, vsock: Vsock) -> Result<(), CommandError> {
-        // At once, as clients expect the socket to be there.
+        // The socket is bound at once, because clients expect it to exist.
         let bound = self.lent.bind_vsock(&vsock.uds_path);
         bound.map_err(CommandError::refused("Vsock config"))?;
         self.config.vsock = Some(vsock);

@@ -1,7 +1,5 @@
-//! Carries out commands: the one owner of the guest's configuration and of its machine.
-//!
-//! Lives on the main thread, beside the event loop. What may be done when is decided here, by the phase, and
-//! nowhere else.
+//! The controller. It lives on the main thread, beside the event loop, and alone decides which command is allowed in which
+//! phase.
 
 use super::command::{Command, CommandError, Metadata, PhaseRule, Reply, refused};
 use super::lifecycle::{Event, Events};
@@ -41,76 +39,76 @@ pub enum AdoptError {
     Metrics(#[from] SinkError),
 }
 
-/// What the process is before it knows its guest.
+/// The process, independent of its guest.
 pub struct Process {
     /// The guest's name in messages and answers.
     pub id: String,
     /// The loop of the main thread.
     pub event_loop: Loop,
-    /// From where a boot is timed, if it is.
+    /// Start times, if the guest's boot is timed.
     pub timed_from: Option<StartTimes>,
-    /// Counters of the process.
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
     /// The metadata service.
     pub mmds: Mmds,
-    /// Who hears of what happens.
+    /// Subscribers of lifecycle events.
     pub events: Events,
-    /// What confines the threads.
+    /// Seccomp filters of the threads.
     pub seccomp: Arc<Filters>,
 }
 
-/// What there is of the guest.
+/// The phase of the guest, with its machine.
 pub(super) enum Phase {
     Configuring,
     Running(Machine),
     Paused(Machine),
 }
 
-/// See the module.
+/// The owner of configuration and machine.
 pub struct Controller {
     pub(super) process: Process,
     pub(super) config: VmConfig,
     pub(super) phase: Phase,
     pub(super) lent: Lent,
     pub(super) reporter: Reporter,
-    /// There once a guest was to be started.
+    /// The console's output. It is opened at the first start.
     pub(super) output: Option<Output>,
-    /// The console's socket, and the loop's hold of it.
+    /// The path of the console's socket, and its subscriber in the event loop.
     pub(super) console_socket: Option<(PathBuf, Added)>,
     pub(super) watches_input: bool,
-    /// The terminal in raw mode, if the console is on one.
+    /// The terminal in raw mode, if the console is on a terminal.
     pub(super) terminal: Option<RawTerminal>,
     pub(super) serial: CurrentSerial,
-    /// Something of the guest was configured: no snapshot can be loaded any more.
+    /// Whether a section that describes the guest was set. No snapshot can be loaded after that.
     pub(super) guest_is_configured: bool,
-    /// Some was put before the start.
+    /// Whether metadata was put before the start.
     pub(super) has_metadata: bool,
     pub(super) restart: Restart,
-    /// The snapshot that the guest came from or was saved to last: what a diff lies upon.
+    /// The snapshot that the guest was restored from or saved to last: the base of the next diff.
     pub(super) snapshot: Option<Saved>,
-    /// Who reads or records what the restored guest touches at first.
+    /// The thread that records or reads ahead the pages that a restored guest touches first.
     pub(super) prefetch: Option<Prefetch>,
-    /// Where a copy of another guest is waited for.
+    /// The socket for a parent that brings a copy of its guest.
     pub(super) fork_listener: Option<ForkListener>,
-    /// A snapshot could not be loaded: there is nothing more to do.
+    /// Whether a snapshot could not be loaded: the process must end.
     pub(super) load_failed: bool,
-    /// The console's user wants the end.
+    /// Whether the console's user quit.
     pub(super) quit: Arc<AtomicBool>,
 }
 
-/// What the guest is doing.
+/// The state of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It was not started.
+    /// The guest is not started.
     NotStarted,
-    /// It runs.
+    /// The guest runs.
     Running,
-    /// It stands still.
+    /// The guest is paused.
     Paused,
 }
 
 impl Controller {
-    /// No guest yet, with the defaults of the configuration.
+    /// Creates a controller with the default configuration and without a guest.
     pub fn new(process: Process) -> Self {
         let lent = Lent::new(process.mmds.clone());
         let reporter = Reporter::new(&process.id, process.metrics.clone());
@@ -139,7 +137,7 @@ impl Controller {
     /// Carries out `command`.
     ///
     /// # Errors
-    /// [`CommandError`]; nothing has changed then, unless it says so.
+    /// [`CommandError`]; nothing has changed, unless the text says so.
     pub fn apply(&mut self, command: Command) -> Result<Reply, CommandError> {
         match (command, &self.phase) {
             (Command::Configure(section), Phase::Configuring) => self.configure(*section),
@@ -161,7 +159,7 @@ impl Controller {
         }
     }
 
-    /// Takes a whole configuration, which was checked, in place of what there was.
+    /// Replaces the configuration by `config`, which was checked.
     ///
     /// # Errors
     /// [`AdoptError`]: a file for messages or metrics cannot be used.
@@ -181,7 +179,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Writes metrics to `path`.
+    /// Sets `path` as the metrics file.
     ///
     /// # Errors
     /// [`SinkError`].
@@ -190,7 +188,7 @@ impl Controller {
         self.reporter.set(sink, &self.process.event_loop)
     }
 
-    /// Puts `data` in place of the metadata.
+    /// Replaces the metadata.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -200,7 +198,7 @@ impl Controller {
         Ok(())
     }
 
-    /// What the guest is doing.
+    /// Returns the state of the guest.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Configuring => State::NotStarted,
@@ -254,13 +252,13 @@ impl Controller {
         Ok(Reply::Done)
     }
 
-    /// Builds the guest and lets it run.
+    /// Builds the guest and starts it.
     ///
     /// # Errors
-    /// [`MachineError`]: there is no guest then.
+    /// [`MachineError`]; there is no guest.
     pub fn boot(&mut self) -> Result<(), MachineError> {
         let machine = self.build(Origin::Boot)?;
-        // A guest that starts again is not timed.
+        // Only the first start is timed.
         self.process.timed_from = None;
         let held = self.restart.started();
         self.adopt_machine(machine, held);
@@ -270,7 +268,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Builds the machine of the configuration; it stands still.
+    /// Builds a machine from the configuration. It is paused.
     pub(super) fn build(&mut self, origin: Origin<'_>) -> Result<Machine, MachineError> {
         let output = self.open_console()?;
         let host = Host {
@@ -290,7 +288,7 @@ impl Controller {
         Ok(machine)
     }
 
-    /// `machine` is the guest from now on.
+    /// Makes `machine` the guest's, and resumes it unless it must be `held`.
     pub(super) fn adopt_machine(&mut self, mut machine: Machine, held: bool) {
         self.phase = match held {
             true => Phase::Paused(machine),
@@ -301,7 +299,7 @@ impl Controller {
         };
     }
 
-    /// The console's output, opened the first time.
+    /// Returns the console's output, which is opened at the first call.
     fn open_console(&mut self) -> Result<Output, MachineError> {
         if let Some(output) = &self.output {
             return Ok(output.clone());
@@ -334,12 +332,12 @@ impl Controller {
         self.output = None;
         if let Some((path, added)) = self.console_socket.take() {
             added.remove();
-            // If it cannot be removed it is in the way of the next, which says so.
+            // A socket that cannot be removed is reported by the next bind at its path.
             let _ = std::fs::remove_file(path);
         }
     }
 
-    /// The terminal, if there is one, is the guest's from now on.
+    /// Gives standard input to the guest: a terminal is set to raw mode.
     fn watch_input(&mut self) -> Result<(), MachineError> {
         if self.watches_input {
             return Ok(());
@@ -358,7 +356,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Nothing of the guest runs before. The main thread confines itself while the others do.
+    /// Confines all threads. The main thread confines itself at the same time as the others. The guest must not run before.
     fn confine(&self, machine: &mut Machine) -> Result<(), MachineError> {
         let confined = self.process.seccomp.confine_main(self.restarts_in_place());
         confined.map_err(MachineError::set_up(
@@ -367,7 +365,7 @@ impl Controller {
         machine.wait_until_confined()
     }
 
-    /// To be called after each turn of the event loop: how the process ends, if the guest has ended.
+    /// Does the controller's work after each turn of the event loop. Returns the outcome if the guest has ended.
     ///
     /// # Errors
     /// The guest could not be started again.
@@ -384,7 +382,7 @@ impl Controller {
         }
         if self.restart.is_due() {
             self.boot()?;
-            // Commands may have come meanwhile.
+            // Commands may have arrived during the start.
             event_loop::wake(&self.process.event_loop);
         }
         let Some(outcome) = self.machine().and_then(Machine::outcome) else {
@@ -395,12 +393,12 @@ impl Controller {
             return Ok(None);
         }
         self.process.events.publish_end(outcome);
-        // What another vCPU wrote last may still be on its way.
+        // The last output of another vCPU may still be collected by KVM.
         self.machine().inspect(|machine| machine.drain_console());
         Ok(Some(outcome))
     }
 
-    /// The process is about to end: puts the terminal back, and writes the metrics a last time.
+    /// Restores the terminal and writes the last line of metrics. Called at the end of the process.
     pub fn finish(&mut self) {
         self.terminal = None;
         if let Some(prefetch) = self.prefetch.take() {
@@ -425,7 +423,7 @@ impl Controller {
         done.map(|()| Reply::Done).map_err(mmds_error)
     }
 
-    /// A guest that was started without metadata has no service for it.
+    /// Refuses metadata for a guest that was started without it.
     pub(super) fn metadata_is_there(&self) -> Result<(), CommandError> {
         let there = self.has_metadata || self.config.mmds_config.is_some();
         match there || self.machine().is_none() {

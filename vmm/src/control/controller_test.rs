@@ -8,7 +8,7 @@ use resources::{
 };
 use serde_json::json;
 
-/// A controller without a guest, and the loop it would run on.
+/// A controller without a guest, and its event loop.
 struct Bench {
     controller: Controller,
     _main_loop: MainLoop,
@@ -52,7 +52,7 @@ impl Bench {
         }
     }
 
-    fn refused_part(&mut self, part: Configure) -> String {
+    fn refused_section(&mut self, part: Configure) -> String {
         self.refused(Command::Configure(Box::new(part)))
     }
 
@@ -73,7 +73,7 @@ fn drive(id: &str, path: &std::path::Path) -> Drive {
 }
 
 #[test]
-fn before_the_start_nothing_can_be_operated() {
+fn operations_before_the_start_are_refused() {
     let mut bench = Bench::new();
     for operation in [
         Operate::Pause,
@@ -111,7 +111,7 @@ fn before_the_start_nothing_can_be_operated() {
 }
 
 #[test]
-fn what_is_configured_is_shown() {
+fn the_configuration_is_shown_as_set() {
     let mut bench = Bench::new();
     let (kernel, image) = (bench.file("kernel"), bench.file("image"));
     bench.set(Configure::BootSource(BootSource {
@@ -148,20 +148,20 @@ fn what_is_configured_is_shown() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_changes_nothing() {
+fn invalid_sections_are_refused_and_change_nothing() {
     let mut bench = Bench::new();
     let image = bench.file("image");
     let pooled = Drive {
         pool: Some("web".into()),
         ..drive("a", "volume".as_ref())
     };
-    let text = bench.refused_part(Configure::Drive(pooled));
+    let text = bench.refused_section(Configure::Drive(pooled));
     assert!(text.contains("only the jailer"), "{text}");
-    let text = bench.refused_part(Configure::Drive(drive("a", "/nonexistent".as_ref())));
+    let text = bench.refused_section(Configure::Drive(drive("a", "/nonexistent".as_ref())));
     assert!(
         text.starts_with("Drive config error: Unable to create") && text.contains("/nonexistent")
     );
-    let text = bench.refused_part(Configure::Drive(Drive {
+    let text = bench.refused_section(Configure::Drive(Drive {
         drive_id: "a".into(),
         ..Drive::default()
     }));
@@ -171,7 +171,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         ..drive(id, &image)
     };
     bench.set(Configure::Drive(root("a")));
-    let text = bench.refused_part(Configure::Drive(root("b")));
+    let text = bench.refused_section(Configure::Drive(root("b")));
     assert!(text.contains("root block device already exists"), "{text}");
 
     for config in [
@@ -193,7 +193,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             ..MachineConfig::default()
         },
     ] {
-        let text = bench.refused_part(Configure::MachineConfig(config));
+        let text = bench.refused_section(Configure::MachineConfig(config));
         assert!(text.starts_with("Machine config error: The "), "{text}");
     }
     let balloon = |mib| Balloon {
@@ -201,7 +201,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         deflate_on_oom: true,
         ..Balloon::default()
     };
-    let text = bench.refused_part(Configure::Balloon(balloon(4096)));
+    let text = bench.refused_section(Configure::Balloon(balloon(4096)));
     assert!(
         text.contains("Amount of pages requested is too large"),
         "{text}"
@@ -215,12 +215,12 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(text.contains("balloon"), "{text}");
     assert_eq!(bench.ask(Query::Machine)["mem_size_mib"], 128);
 
-    let text = bench.refused_part(Configure::BootSource(BootSource {
+    let text = bench.refused_section(Configure::BootSource(BootSource {
         kernel_image_path: "/nonexistent".into(),
         ..BootSource::default()
     }));
     assert!(text.contains("kernel file cannot be opened"), "{text}");
-    let text = bench.refused_part(Configure::Logger(Logger {
+    let text = bench.refused_section(Configure::Logger(Logger {
         log_path: Some("/nonexistent/log".into()),
         ..Logger::default()
     }));
@@ -228,7 +228,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn interfaces_do_not_share_what_they_cannot() {
+fn interfaces_cannot_share_taps_or_addresses() {
     let mut bench = Bench::new();
     let interface = |id: &str, tap: &str, mac: Option<&str>| NetworkInterface {
         iface_id: id.into(),
@@ -266,20 +266,20 @@ fn interfaces_do_not_share_what_they_cannot() {
             "bridge: `b r` is not the name",
         ),
     ] {
-        let text = bench.refused_part(Configure::NetworkInterface(other));
+        let text = bench.refused_section(Configure::NetworkInterface(other));
         assert!(text.contains(part), "{text}");
     }
     let mmds = |id: &str| MmdsConfig {
         network_interfaces: vec![id.into()],
         ..serde_json::from_str(r#"{"network_interfaces":[]}"#).unwrap()
     };
-    let text = bench.refused_part(Configure::MmdsConfig(mmds("nope")));
+    let text = bench.refused_section(Configure::MmdsConfig(mmds("nope")));
     assert!(text.starts_with("MMMDS config error: The list"), "{text}");
     bench.set(Configure::MmdsConfig(mmds("a")));
 }
 
 #[test]
-fn a_vsock_is_bound_at_once_and_once() {
+fn a_vsock_is_bound_when_it_is_set_and_only_once() {
     let mut bench = Bench::new();
     let path = bench.dir.path().join("v.sock");
     let vsock = |path: &Path| Vsock {
@@ -297,13 +297,16 @@ fn a_vsock_is_bound_at_once_and_once() {
         "the one before is removed"
     );
     let in_the_way = bench.file("file");
-    let text = bench.refused_part(Configure::Vsock(vsock(&in_the_way)));
+    let text = bench.refused_section(Configure::Vsock(vsock(&in_the_way)));
     assert!(text.contains("in the way"), "{text}");
-    assert!(in_the_way.exists(), "what is not ours stays");
+    assert!(
+        in_the_way.exists(),
+        "a file that is not a socket of ours stays"
+    );
 }
 
 #[test]
-fn metadata_is_kept_patched_and_limited() {
+fn metadata_is_stored_merged_and_limited() {
     let mut bench = Bench::new();
     let put = |data| Command::Metadata(Metadata::Put(data));
     let patch = |data| Command::Metadata(Metadata::Patch(data));
@@ -326,7 +329,7 @@ fn metadata_is_kept_patched_and_limited() {
 }
 
 #[test]
-fn a_snapshot_is_loaded_into_nothing_else() {
+fn a_snapshot_cannot_be_loaded_after_the_guest_is_configured() {
     let mut bench = Bench::new();
     let load = || {
         let load = SnapshotLoad::from_files("/nonexistent/s".into(), "/nonexistent/m".into());
@@ -341,7 +344,7 @@ fn a_snapshot_is_loaded_into_nothing_else() {
 }
 
 #[test]
-fn a_start_needs_a_kernel_and_nothing_that_is_not_served() {
+fn a_start_needs_a_kernel_and_only_supported_sections() {
     let mut bench = Bench::new();
     let text = bench.refused(Command::Start);
     assert!(text.contains("without kernel configuration"), "{text}");
@@ -366,7 +369,7 @@ fn a_start_needs_a_kernel_and_nothing_that_is_not_served() {
 }
 
 #[test]
-fn a_kernel_or_initrd_that_would_be_waited_for_is_refused() {
+fn a_fifo_as_kernel_or_initrd_is_refused() {
     let mut bench = Bench::new();
     let fifo = bench.dir.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
@@ -377,7 +380,7 @@ fn a_kernel_or_initrd_that_would_be_waited_for_is_refused() {
             initrd_path,
             ..BootSource::default()
         };
-        let why = bench.refused_part(Configure::BootSource(source));
+        let why = bench.refused_section(Configure::BootSource(source));
         assert!(why.contains("is not a regular file"), "{why}");
     }
 }

@@ -28,7 +28,7 @@ impl Controller {
         let stream = match listener.accept() {
             Arrival::Connected(stream) => stream,
             Arrival::Abandoned if self.machine().is_none() => {
-                log::error!("--fork-lifeline: was closed, and no guest has come");
+                log::error!("--fork-lifeline was closed, and no guest has come");
                 let _ = std::fs::remove_file(&listener.options().socket);
                 self.load_failed = true;
                 return;
@@ -50,7 +50,7 @@ impl Controller {
 
     fn become_copy(&mut self, stream: UnixStream, options: ForkChild) -> Result<(), String> {
         if self.guest_is_configured || self.machine().is_some() {
-            return Err("a copy of another guest comes too late: there is one".into());
+            return Err("a copy of another guest comes too late: this process has a guest".into());
         }
         let mut images = Vec::new();
         for (id, path) in &options.images {
@@ -64,12 +64,12 @@ impl Controller {
             images.push((id.clone(), file));
         }
         let parent = ParentConnection::send_hello(stream, &images);
-        let parent = parent.map_err(|e| format!("the parent is gone: {e}"))?;
+        let parent = parent.map_err(|e| format!("the parent disconnected: {e}"))?;
         let started = Instant::now();
         let received = parent.receive_point();
-        let received = received.map_err(|e| format!("no guest came: {e}"))?;
+        let received = received.map_err(|e| format!("no copy was received: {e}"))?;
         let waited = started.elapsed();
-        // Their locks would be in the way of the guest's own.
+        // The guest's own locks on the images would conflict with these.
         drop(images);
         let mut config = received.snapshot.config;
         for (id, path) in options.images {
@@ -86,12 +86,12 @@ impl Controller {
             interface.tap_fd = Some(tap);
         }
         let memory = received.layers.map(&config.machine_config);
-        let memory = memory.map_err(|e| format!("its memory cannot be mapped: {e}"))?;
+        let memory = memory.map_err(|e| format!("the copy's memory cannot be mapped: {e}"))?;
         let state = &received.snapshot.machine;
         self.load_state(config, state, (memory, received.layers))?;
         let took = started.elapsed().saturating_sub(waited);
         let id = received.snapshot.id;
-        log::info!("the copy {id} was taken in within {} us", took.as_micros());
+        log::info!("became copy {id} within {} us", took.as_micros());
         self.process.events.publish(Event::Restored { id });
         self.resume();
         self.report();

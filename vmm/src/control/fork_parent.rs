@@ -1,4 +1,4 @@
-//! Copies of the running guest, and being one.
+//! The parent's side of a fork: copying the running guest.
 
 use super::command::{CommandError, Reply, refused};
 use super::controller::Controller;
@@ -21,13 +21,15 @@ fn failed(why: impl Into<String>) -> CommandError {
     refused("Fork", why)
 }
 
-/// The parent's side.
+/// Handling of `PUT /vm/fork`.
 impl Controller {
-    /// Makes the copies that `fork` names. The guest is held for as long as it takes to freeze its memory; if anything
-    /// fails it goes on as before.
+    /// Copies the guest to the children that `fork` names. The guest is paused only while its memory is frozen. If anything
+    /// fails, it resumes as before.
     pub(super) fn fork(&mut self, fork: &Fork) -> Result<Reply, CommandError> {
         if fork.children.is_empty() {
-            return Err(failed("children: names no process that waits for a copy"));
+            return Err(failed(
+                "children: is empty: name the sockets of waiting processes",
+            ));
         }
         let children = connect_to_children(&fork.children)?;
         let images = self.images(&children)?;
@@ -52,11 +54,13 @@ impl Controller {
         for (child, to) in fork.children.iter().zip(&children) {
             to.send_point(&point, &child.own).map_err(|e| {
                 let path = child.socket.display();
-                failed(format!("the process at {path} did not take its copy: {e}"))
+                failed(format!(
+                    "the process at {path} did not receive its copy: {e}"
+                ))
             })?;
         }
         let count = children.len();
-        log::info!("forked {count} times, held for {} us", held.as_micros());
+        log::info!("forked {count} times, paused for {} us", held.as_micros());
         self.process
             .events
             .publish(Event::Forked { children: count });
@@ -68,7 +72,7 @@ impl Controller {
         Ok(Reply::Json(answer.to_string()))
     }
 
-    /// The images of the drives that children want copied.
+    /// Opens the images of the drives that children want copied.
     fn images(&self, children: &[ChildConnection]) -> Result<BTreeMap<String, File>, CommandError> {
         let mut images = BTreeMap::new();
         for (id, _) in children.iter().flat_map(|child| &child.images) {
@@ -80,7 +84,7 @@ impl Controller {
             let path = path.ok_or_else(|| failed(format!("the guest has no drive `{id}`")))?;
             let open = || {
                 let file = File::open(path)?;
-                // What is written already need not be waited for while the guest is held.
+                // Dirty pages are written now, so that the clone does not wait for them while the guest is paused.
                 file.sync_data().map(|()| file)
             };
             let file = open().map_err(|e| failed(format!("{}: {e}", path.display())))?;
@@ -109,7 +113,7 @@ impl Controller {
     }
 }
 
-/// Connects to all of `children`, so that they come side by side, and hears what they want.
+/// Connects to all of `children` first, so that they start at the same time, and then receives each one's hello.
 fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, CommandError> {
     let nobody = |child: &ForkChild, e: &io::Error| {
         let path = child.socket.display();
@@ -126,7 +130,7 @@ fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, C
     heard.collect()
 }
 
-/// Makes the images that the children prepared copies of the guest's, which nobody writes to.
+/// Turns the children's image files into copies of the guest's images, which nobody writes to while the guest is paused.
 fn copy_drives(
     images: &BTreeMap<String, File>,
     children: &[ChildConnection],
@@ -137,7 +141,7 @@ fn copy_drives(
         };
         clone_file(from, to).map_err(|e| match e.kind() {
             io::ErrorKind::Unsupported => failed(format!(
-                "drive `{id}`: its file system cannot copy it at once: keep the images of both on one btrfs or XFS, \
+                "drive `{id}`: the file system cannot clone its image: keep both images on one btrfs or XFS file system, \
                  or make the drive read-only"
             )),
             _ => failed(format!("drive `{id}` cannot be copied: {e}")),

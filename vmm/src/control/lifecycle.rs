@@ -1,4 +1,4 @@
-//! What happens to the guest, told to whoever listens: the API's event stream.
+//! Lifecycle events of the guest, and their subscribers.
 
 use crate::process::exit_status::Outcome;
 use devices::lock;
@@ -6,66 +6,66 @@ use devices::platform::guest_event::GuestEvent;
 use serde::Serialize;
 use std::sync::{Arc, Mutex};
 
-/// Something that happened.
+/// A lifecycle event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The guest runs.
+    /// The guest was started.
     Started,
-    /// It was restored from a snapshot, and stands still.
+    /// The guest was restored from a snapshot or fork, and is paused.
     Restored {
-        /// The snapshot.
+        /// The snapshot's id.
         id: String,
     },
-    /// It was saved, and stands still.
+    /// The guest was saved, and is paused.
     Saved {
-        /// The snapshot.
+        /// The snapshot's id.
         id: String,
     },
-    /// Copies of it were made.
+    /// The guest was copied.
     Forked {
-        /// How many.
+        /// Number of copies.
         children: usize,
     },
-    /// It stands still.
+    /// The guest was paused.
     Paused,
-    /// It goes on.
+    /// The guest was resumed.
     Resumed,
-    /// It rebooted, and starts again in the same process.
+    /// The guest rebooted, and starts again in the same process.
     Rebooted,
-    /// It rebooted too often in too short a time: it waits before it starts again.
+    /// The guest rebooted too often, and waits before it starts again.
     RebootDelayed {
-        /// How long.
+        /// Length of the wait in seconds.
         seconds: u64,
     },
-    /// A drive has another file, or other limits.
+    /// A drive has another file or other rate limits.
     DriveChanged {
-        /// Which.
+        /// The drive's id.
         drive_id: String,
     },
-    /// An interface has other limits.
+    /// An interface has other rate limits.
     NetworkChanged {
-        /// Which.
+        /// The interface's id.
         iface_id: String,
     },
-    /// The balloon has another size to come to.
+    /// The balloon has another target size.
     BalloonChanged {
-        /// In MiB.
+        /// Target size in MiB.
         amount_mib: u32,
     },
     /// The guest's kernel panicked.
     Panicked,
-    /// The guest has ended; the process follows.
+    /// The guest has ended, and the process ends next.
     Stopped {
         /// The process's exit status.
         status: u8,
-        /// In words.
+        /// The outcome in words.
         reason: String,
     },
 }
 
 impl Event {
-    /// The guest's end.
+    /// Returns the event of the guest's end.
     pub fn ended(outcome: Outcome) -> Self {
         Self::Stopped {
             status: outcome.status(),
@@ -74,27 +74,27 @@ impl Event {
     }
 }
 
-/// Hears of events; called on the main thread, so it must not block.
+/// A function that receives events on the main thread. It must not block.
 type Subscriber = Box<dyn Fn(&Event) + Send>;
 
-/// Where events are told.
+/// Publishes lifecycle events to subscribers.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<Vec<Subscriber>>>);
 
 impl Events {
-    /// Tells `listener` from now on.
+    /// Adds a subscriber.
     pub fn subscribe(&self, listener: impl Fn(&Event) + Send + 'static) {
         lock(&self.0).push(Box::new(listener));
     }
 
-    /// Tells all.
+    /// Passes `event` to all subscribers.
     pub fn publish(&self, event: Event) {
         for listener in lock(&self.0).iter() {
             listener(&event);
         }
     }
 
-    /// Tells how the guest ended.
+    /// Publishes the guest's end.
     pub fn publish_end(&self, outcome: Outcome) {
         if outcome == Outcome::Guest(GuestEvent::Panicked) {
             self.publish(Event::Panicked);

@@ -1,4 +1,7 @@
-//! Carries out commands: the one owner of the guest's configuration and of its machine.
+//! The controller: the one owner of the guest's configuration and of its machine, and the commands it carries out.
+//!
+//! The API, the configuration file and the command line send it commands. It runs on the main thread, serves no device and
+//! parses no request.
 
 mod brake;
 pub mod command;

@@ -1,4 +1,4 @@
-//! What can be done with a guest that was started.
+//! Changing a guest that was started.
 
 use super::command::{CommandError, Operate, Reply, refused};
 use super::controller::{Controller, Phase};
@@ -15,7 +15,7 @@ use devices::virtio::update::{DeviceUpdate, Direction};
 use resources::{DriveUpdate, NetworkUpdate, RateLimiter, TokenBucket};
 use std::time::Instant;
 
-/// Devices are described to the guest when it starts.
+/// Returns the error of operations that need hot-plug: devices are described to the guest only when it starts.
 pub(super) fn no_pci() -> CommandError {
     CommandError::Unsupported("PCI is not enabled".into())
 }
@@ -24,7 +24,7 @@ fn internal(why: impl Into<String>) -> CommandError {
     refused("Internal VMM", why)
 }
 
-/// `config` as it is after `change`.
+/// Returns the rate limits `config` after `change`.
 fn limited(config: Option<RateLimiter>, change: &RateLimiter) -> Option<RateLimiter> {
     let on = |bucket: &TokenBucket| bucket.size != 0 && bucket.refill_time != 0;
     let before = config.unwrap_or_default();
@@ -117,7 +117,7 @@ impl Controller {
         });
     }
 
-    /// Holds the guest; whether it ran.
+    /// Pauses the machine. Returns whether it ran.
     pub(super) fn pause_machine(&mut self) -> bool {
         let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
         let ran = matches!(phase, Phase::Running(_));
@@ -131,7 +131,7 @@ impl Controller {
         ran
     }
 
-    /// Lets the guest go on; whether it was held.
+    /// Resumes the machine. Returns whether it was paused.
     pub(super) fn resume_machine(&mut self) -> bool {
         let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
         let held = matches!(phase, Phase::Paused(_));
@@ -145,7 +145,7 @@ impl Controller {
         held
     }
 
-    /// `change`, and what is told of it if there was one.
+    /// Runs `change`, measures it, and publishes `event` if the phase changed.
     fn change_phase(
         &mut self,
         change: impl FnOnce(&mut Self) -> bool,
@@ -171,7 +171,7 @@ impl Controller {
         })?;
         match lock(keyboard).ctrl_alt_del() {
             true => Ok(()),
-            false => Err(internal("the guest does not listen to its keyboard")),
+            false => Err(internal("the guest does not read its keyboard")),
         }
     }
 
@@ -195,7 +195,7 @@ impl Controller {
                 })
         };
         if update.path_on_host.is_none() && update.rate_limiter.is_none() {
-            // That is how a vhost-user drive is told to look again, of which there is none.
+            // Firecracker's clients send this to refresh a vhost-user drive, which this version does not have.
             return Err(CommandError::Refused {
                 subject: "Drive config",
                 why: format!(

@@ -1,4 +1,4 @@
-//! What can be asked.
+//! Answering requests for information.
 
 use super::command::{CommandError, Query, Reply, refused};
 use super::controller::{Controller, State};
@@ -10,7 +10,7 @@ use devices::virtio::report::{BalloonReport, Report};
 use serde::Serialize;
 use serde_json::json;
 
-/// Who answers. Names and order are those that clients know.
+/// The answer to `GET /`. Names and order are Firecracker's.
 #[derive(Serialize)]
 struct Instance<'a> {
     id: &'a str,
@@ -72,7 +72,7 @@ impl Controller {
         }
     }
 
-    /// The whole configuration. Where messages, metrics and the console go is not shown, as clients know it.
+    /// Returns the whole configuration, without the sections of the process, as Firecracker does.
     fn whole(&self) -> Result<Reply, CommandError> {
         let mut config = self.config.clone();
         (config.logger, config.metrics, config.serial) = (None, None, None);
@@ -105,7 +105,7 @@ impl Controller {
         }
     }
 
-    /// Counters of the devices, the metadata service among them.
+    /// Returns the metrics of the devices and of the metadata service.
     pub(super) fn device_metrics(&self) -> Vec<Source> {
         let mut sources = vec![Source {
             id: None,

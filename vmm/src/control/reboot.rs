@@ -1,4 +1,4 @@
-//! A guest that reboots and starts again in the same process.
+//! Reboots in place: a guest that resets gets a new machine in the same process.
 
 use super::brake::{BURST, WINDOW};
 use super::controller::{Controller, Phase};
@@ -15,15 +15,15 @@ impl Controller {
         self.config.machine_config.on_reboot == OnReboot::Restart
     }
 
-    /// Whether the guest is between two machines: no command is carried out then.
+    /// Returns whether the guest is between two machines. No command is carried out then.
     pub fn is_restarting(&self) -> bool {
         self.restart.due
     }
 
-    /// The guest reset, or did before and waits: it starts again when its time has come.
+    /// Restarts the guest after a reset, at once or when its wait is over.
     ///
     /// # Errors
-    /// No more descriptors for an alarm.
+    /// The host has no more descriptors for an alarm.
     pub(super) fn rebooted(&mut self) -> Result<(), MachineError> {
         let now = now();
         let Some((until, alarm)) = self.restart.waits.take() else {
@@ -45,8 +45,8 @@ impl Controller {
         Ok(())
     }
 
-    /// Until then the machine stays as it is, so that the API goes on to answer and to change it; none of its
-    /// vCPUs enters the guest again, for its guest has ended.
+    /// Keeps the machine until the wait is over, so that the API can still query and change it. Its vCPUs do not enter the
+    /// guest again, because its guest has ended.
     fn wait_for_restart(&mut self, now: Duration, wait: Duration) -> Result<(), MachineError> {
         let seconds = wait.as_secs();
         log::warn!(
@@ -66,17 +66,17 @@ impl Controller {
         Ok(())
     }
 
-    /// Takes the machine apart. The next turn of the loop forgets its devices, and so closes what they had of
-    /// the host; then they can be made anew.
+    /// Takes the machine apart. The next turn of the loop drops its devices and closes their host resources. After that they
+    /// can be created again.
     fn take_apart(&mut self) {
         log::info!("the guest reboots: it starts again");
         self.process.events.publish(Event::Rebooted);
-        // Its devices' last counts go with it, and the next machine's begin at zero.
+        // The last counts of the devices go with them. The next machine's begin at zero.
         self.report();
         self.reporter.forget_devices();
         self.restart.stays_paused = matches!(self.phase, Phase::Paused(_));
         *lock(&self.serial) = None;
-        // The next machine's memory has nothing of what this one had when it was saved.
+        // The memory of the next machine has nothing in common with the saved one.
         self.snapshot = None;
         if let Phase::Running(machine) | Phase::Paused(machine) =
             std::mem::replace(&mut self.phase, Phase::Configuring)

@@ -1,29 +1,29 @@
-//! Where a guest that reboots is between its two machines.
+//! The state of a restart in place.
 
 use super::brake::Brake;
 use crate::event_loop::Alarm;
 use devices::util::timer::now;
 use std::time::Duration;
 
-/// Where the guest is on its way from one machine to the next.
+/// The guest's way from one machine to the next.
 #[derive(Default)]
 pub(super) struct Restart {
     pub(super) brake: Brake,
-    /// Its machine stands still until then.
+    /// End of the wait and its alarm, while the old machine is kept.
     pub(super) waits: Option<(Duration, Alarm)>,
-    /// Its machine is gone, and the next is to be built.
+    /// Whether the old machine is gone and the next must be built.
     pub(super) due: bool,
-    /// The next is to be held, as the one before was.
+    /// Whether the next machine must stay paused, as the old one was.
     pub(super) stays_paused: bool,
 }
 
 impl Restart {
-    /// Whether the next machine is to be built; asked once.
+    /// Returns whether the next machine must be built, once.
     pub(super) fn is_due(&mut self) -> bool {
         std::mem::take(&mut self.due)
     }
 
-    /// There is a machine that can run; returns whether it is to be held.
+    /// Records a start. Returns whether the machine must stay paused.
     pub(super) fn started(&mut self) -> bool {
         self.brake.started(now());
         std::mem::take(&mut self.stays_paused)

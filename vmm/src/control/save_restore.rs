@@ -1,4 +1,4 @@
-//! Saving the guest, and having one from a snapshot.
+//! Saving the guest to a snapshot, and restoring it from one.
 
 use super::command::{CommandError, Reply, refused};
 use super::controller::{Controller, Phase};
@@ -56,10 +56,10 @@ impl Controller {
         Ok(())
     }
 
-    /// The guest of a snapshot. If it cannot be had the process ends, as that of the compatible monitor.
+    /// Restores the guest from a snapshot. If that fails the process ends, as Firecracker does.
     ///
     /// # Errors
-    /// What is wrong, naming the file or the key.
+    /// The reason, naming the file or the key.
     pub fn load_snapshot(&mut self, load: &SnapshotLoad) -> Result<Reply, CommandError> {
         let refused = |why: String| refused("Load snapshot", why);
         if self.guest_is_configured {
@@ -124,14 +124,14 @@ impl Controller {
         Ok(())
     }
 
-    /// Has the guest of `state`, which `config` describes, in place of none. It is held.
+    /// Builds a paused machine from `config` and loads `state` into it.
     pub(super) fn load_state(
         &mut self,
         mut config: VmConfig,
         state: &MachineState,
         (memory, layers): (GuestMemory, Layers),
     ) -> Result<(), String> {
-        // These are the process's, not the guest's.
+        // These sections belong to the process, not to the guest.
         config.logger = self.config.logger.take();
         config.metrics = self.config.metrics.take();
         config.serial = self.config.serial.take();

@@ -1,4 +1,4 @@
-//! Makes the main thread's loop come round at a time that the controller waits for.
+//! Wakes the event loop of the main thread at a given time.
 
 use super::handle::{Added, add};
 use devices::util::timer::Timer;
@@ -8,14 +8,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// An alarm that was set; it costs descriptors until it is removed.
+/// An alarm. It holds descriptors until it is removed.
 pub struct Alarm(Added);
 
 impl Alarm {
-    /// Goes off at `time` of [`devices::util::timer::now`].
+    /// Sets an alarm for `time`, a value of [`devices::util::timer::now`].
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The host has no more descriptors.
     pub fn at(time: Duration, event_loop: &Loop) -> io::Result<Self> {
         let timer = Timer::new()?;
         timer.set(time);
@@ -24,7 +24,7 @@ impl Alarm {
         Ok(Self(add(event_loop, bell)))
     }
 
-    /// Takes it off the loop.
+    /// Removes the alarm from the loop.
     pub fn remove(self) {
         self.0.remove();
     }
@@ -42,7 +42,7 @@ impl MutEventSubscriber for Bell {
         }
     }
 
-    /// That the loop turned is all there is to it.
+    /// Does nothing but acknowledge the timer: the loop's turn is the effect.
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
         self.timer.acknowledge();
     }

@@ -2,18 +2,18 @@
 
 use std::io;
 
-/// The loop cannot be made or cannot go on.
+/// Why an event loop failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EventLoopError {
     /// epoll failed.
     #[error("the event loop failed: {0}")]
     Epoll(String),
-    /// No more threads.
+    /// The host has no more threads, or refused the thread's filter.
     #[error("cannot start the thread {name}")]
     Thread {
-        /// Its name.
+        /// The thread's name.
         name: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },

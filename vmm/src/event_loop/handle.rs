@@ -1,10 +1,10 @@
-//! Handles to an event loop: how other threads and the loop's own subscribers reach it.
+//! Access to an event loop from other threads and from the loop's own subscribers.
 
 use devices::virtio::worker::{Loop, Subscriber};
 use event_manager::{SubscriberId, SubscriberOps};
 use std::sync::{Arc, Mutex};
 
-/// Makes the loop behind `endpoint` come round once more.
+/// Makes the loop behind `endpoint` take another turn.
 pub fn wake(endpoint: &Loop) {
     if let Err(e) = endpoint.kick() {
         log::error!("cannot wake the event loop: {e}");
@@ -17,7 +17,7 @@ pub struct Added {
     id: Arc<Mutex<Option<SubscriberId>>>,
 }
 
-/// Adds `subscriber`, which owns what it watches, to the loop behind `endpoint`, from any thread.
+/// Adds `subscriber` to the loop behind `endpoint`, from any thread. The subscriber owns the descriptors that it watches.
 pub fn add(endpoint: &Loop, subscriber: Subscriber) -> Added {
     let id = Arc::new(Mutex::new(None));
     let told = id.clone();
@@ -31,13 +31,13 @@ pub fn add(endpoint: &Loop, subscriber: Subscriber) -> Added {
 }
 
 impl Added {
-    /// Takes the subscriber off the loop and drops it, a turn later.
+    /// Removes the subscriber from the loop, which drops it in its next turn.
     pub fn remove(self) {
         let id = self.id;
         fire(&self.endpoint, move |ops| {
             let id = devices::lock(&id).take();
             if let Some(Err(e)) = id.map(|id| ops.remove_subscriber(id)) {
-                log::error!("cannot leave the event loop: {e}");
+                log::error!("cannot remove a subscriber from the event loop: {e}");
             }
         });
     }

@@ -4,13 +4,13 @@ use super::error::EventLoopError;
 use devices::virtio::worker::{Loop, Subscriber};
 use event_manager::EventManager;
 
-/// The loop of the main thread.
+/// The event loop of the main thread.
 pub struct MainLoop {
     manager: EventManager<Subscriber>,
 }
 
 impl MainLoop {
-    /// An empty loop.
+    /// Creates an empty loop.
     ///
     /// # Errors
     /// [`EventLoopError::Epoll`].
@@ -20,12 +20,12 @@ impl MainLoop {
         })
     }
 
-    /// A handle for devices.
+    /// Returns a handle to the loop.
     pub fn endpoint(&self) -> Loop {
         self.manager.remote_endpoint()
     }
 
-    /// Waits for events and serves them, [`wake`] among them.
+    /// Waits for events and serves them. [`wake`](super::wake) ends the wait.
     ///
     /// # Errors
     /// [`EventLoopError::Epoll`].
@@ -34,7 +34,7 @@ impl MainLoop {
     }
 }
 
-/// Waits for events and serves them; a signal in between is none.
+/// Waits for events and serves them. A signal ends the wait without an error.
 pub(super) fn turn(manager: &mut EventManager<Subscriber>) -> event_manager::Result<()> {
     match manager.run() {
         Err(event_manager::Error::Epoll(e)) if e.errno() == libc::EINTR => Ok(()),

@@ -1,5 +1,7 @@
-//! Event loops: the one of the main thread, and one for each disk, whose blocking operations must
-//! stall neither the network nor the console.
+//! Event loops: the main thread's, and one for each device whose operations block, so that they stall neither the network
+//! nor the console.
+//!
+//! `control`, `machine`, `api` and `metrics` add subscribers. The loops know neither devices nor commands.
 
 mod alarm;
 mod error;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// A loop on a thread of its own, which ends when this is dropped, after what it does then.
+/// An event loop on a thread of its own. The thread ends after this handle is dropped.
 pub struct SpawnedLoop {
     endpoint: Loop,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// Until it was waited for.
+    /// The thread's pending confinement, until it was waited for.
     confinement: Option<Confinement>,
 }
 
@@ -28,15 +28,15 @@ impl Drop for SpawnedLoop {
 }
 
 impl SpawnedLoop {
-    /// Starts the thread `name`, which calls `confine` before it serves anything. See [`Self::wait_until_confined`].
+    /// Starts the thread `name`, which calls `confine` first. [`Self::wait_until_confined`] returns its result.
     ///
     /// # Errors
-    /// No more threads or descriptors.
+    /// The host has no more threads or descriptors.
     pub fn start(
         name: &str,
         confine: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, EventLoopError> {
-        // Made here, so that nobody waits for the thread to come up.
+        // The loop is created here, so that nobody waits for the thread to start.
         let manager = EventManager::<Subscriber>::new()?;
         let endpoint = manager.remote_endpoint();
         let ended = Arc::new(AtomicBool::new(false));
@@ -61,7 +61,7 @@ impl SpawnedLoop {
     /// Waits until the thread is confined.
     ///
     /// # Errors
-    /// What its `confine` says: nothing of the guest must run.
+    /// The kernel refused the filter: the guest must not run.
     pub fn wait_until_confined(&mut self) -> Result<(), EventLoopError> {
         let confined = self.confinement.take().map_or(Ok(()), Confinement::wait);
         confined.map_err(|source| EventLoopError::Thread {
@@ -76,7 +76,7 @@ impl SpawnedLoop {
         name.unwrap_or_default().to_owned()
     }
 
-    /// A handle for the device.
+    /// Returns a handle to the loop.
     pub fn endpoint(&self) -> Loop {
         self.endpoint.clone()
     }
@@ -85,7 +85,7 @@ impl SpawnedLoop {
     pub fn end(mut self) {
         let thread = self.thread.take();
         drop(self);
-        // A panic aborts the process, so there is no other end.
+        // The thread cannot have panicked: a panic aborts the process.
         let _ = thread.map(JoinHandle::join);
     }
 }

@@ -1,5 +1,5 @@
-//! `--check`: everything wrong with a configuration file, with what it names, and with the places where
-//! something is to be made, at once. It makes nothing.
+//! `--check`: reports everything wrong with a configuration file, with the files it names, and with the paths where the
+//! monitor creates files and sockets. It creates nothing.
 
 use super::messages::chain;
 use devices::block::backing::Backing;
@@ -11,8 +11,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// What is wrong with `file`; nothing if a guest can be started from it, as far as can be told without
-/// starting it. The second part is what would be ignored.
+/// Returns the problems of `file`, and the warnings about ignored keys. Without problems a guest can be started, as far as
+/// that can be told without starting it.
 pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
     let (config, mut problems, warnings) = match VmConfig::read_from_file(file) {
         Err(e) => return (vec![chain(&e)], Vec::new()),
@@ -42,7 +42,7 @@ pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
     }
     for (i, drive) in config.drives.iter().enumerate() {
         let path = drive.path_on_host.as_deref();
-        // The jailer finds volumes, and makes an image that is not there yet.
+        // The jailer finds volumes and creates missing images.
         if drive.pool.is_some() {
             continue;
         }
@@ -64,8 +64,7 @@ pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
     (problems, warnings)
 }
 
-/// Whether there is something that the jailer makes: then what the guest's monitor makes is in its jail, of
-/// which there is nothing to see yet.
+/// Returns whether the jailer prepares this guest. Its monitor then creates files in a jail that does not exist yet.
 fn is_for_jailer(config: &VmConfig) -> bool {
     let mut drives = config.drives.iter();
     let mut interfaces = config.network_interfaces.iter();
@@ -73,17 +72,17 @@ fn is_for_jailer(config: &VmConfig) -> bool {
         || interfaces.any(|interface| interface.bridge.is_some())
 }
 
-/// A path at which something is to be made, unless it is there.
+/// A path where the monitor creates something that may exist already.
 enum Place<'a> {
     /// A file or FIFO that is appended to.
     Output(&'a Path),
-    /// A file that is replaced each time, by one beside it.
+    /// A file that is replaced by rename.
     Replaced(&'a Path),
-    /// A socket to listen at.
+    /// A listening socket.
     Socket(&'a Path),
 }
 
-/// Why a place cannot be used.
+/// Why a path cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum PlaceError {
     #[error("the directory {} does not exist: make it first", .0.display())]
@@ -98,7 +97,7 @@ enum PlaceError {
     Refused { path: PathBuf, source: io::Error },
 }
 
-/// All such places, with the keys that name them.
+/// Returns all such paths with the keys that name them.
 fn places(config: &VmConfig) -> Vec<(&'static str, Place<'_>)> {
     let logger = config.logger.as_ref();
     let metrics = config.metrics.as_ref();
@@ -134,17 +133,17 @@ fn places(config: &VmConfig) -> Vec<(&'static str, Place<'_>)> {
 }
 
 impl Place<'_> {
-    /// Makes nothing.
+    /// Checks the path without creating anything.
     fn look(&self) -> Result<(), PlaceError> {
         match self {
-            // Anything that takes bytes: a FIFO or a terminal too, and whatever a link leads to.
+            // Any existing file that can be written is accepted: a FIFO or a terminal too, and the target of a link.
             Self::Output(path) => match path.exists() {
                 true => take_output(path),
                 false => look_at_directory(path),
             },
             Self::Replaced(path) => {
                 look_at_directory(path)?;
-                // A directory is the one thing that a file cannot be renamed over.
+                // A file can be renamed over everything but a directory.
                 match path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
                     true => Err(PlaceError::InTheWay(path.into())),
                     false => Ok(()),
@@ -164,7 +163,7 @@ impl Place<'_> {
     }
 }
 
-/// Opens the output that is there as it will be opened, and writes nothing.
+/// Opens an existing output as the monitor will open it, and writes nothing.
 fn take_output(path: &Path) -> Result<(), PlaceError> {
     let opened = OpenOptions::new()
         .read(true)
@@ -181,7 +180,7 @@ fn take_output(path: &Path) -> Result<(), PlaceError> {
     }
 }
 
-/// Whether a file could be made at `path`.
+/// Checks that a file could be created at `path`.
 fn look_at_directory(path: &Path) -> Result<(), PlaceError> {
     let directory = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
@@ -204,11 +203,11 @@ fn look_at_directory(path: &Path) -> Result<(), PlaceError> {
     })
 }
 
-/// Exit text of the check: all problems, a line each.
+/// Returns the text of all problems, one line each.
 pub fn report(file: &Path, problems: &[String]) -> String {
     problems.iter().fold(String::new(), |text, problem| {
         let name = file.display().to_string();
-        // What the parser says names the file already.
+        // A parse error names the file already.
         match problem.starts_with(&name) {
             true => format!("{text}{problem}\n"),
             false => format!("{text}{name}: {problem}\n"),

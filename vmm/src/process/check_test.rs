@@ -10,7 +10,7 @@ fn found(config: &str, dir: &Path) -> String {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once_with_the_file_and_the_key() {
+fn all_problems_are_reported_at_once_with_file_and_key() {
     let dir = tempfile::tempdir().unwrap();
     let text = found(
         r#"{"boot-source":{"kernel_image_path":"DIR/nokernel","initrd_path":"DIR/noinitrd"},
@@ -40,11 +40,14 @@ fn everything_wrong_is_told_at_once_with_the_file_and_the_key() {
             "`{key}` is not in\n{text}"
         );
     }
-    assert!(!text.contains("drives[1]"), "the jailer makes it:\n{text}");
+    assert!(
+        !text.contains("drives[1]"),
+        "the jailer creates it:\n{text}"
+    );
 }
 
 #[test]
-fn a_file_without_faults_has_none() {
+fn a_correct_file_has_no_problems() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["kernel", "image"] {
         fs::write(dir.path().join(name), [0; 512]).unwrap();
@@ -64,7 +67,7 @@ fn a_file_without_faults_has_none() {
 }
 
 #[test]
-fn a_kernel_that_would_be_waited_for_is_refused() {
+fn a_fifo_as_kernel_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(
         &dir.path().join("fifo"),
@@ -78,8 +81,8 @@ fn a_kernel_that_would_be_waited_for_is_refused() {
     assert!(text.contains("is not a regular file"), "{text}");
 }
 
-/// A file that names six places in DIR.
-fn with_places(places: [&str; 6]) -> String {
+/// Returns a configuration that names six paths in DIR.
+fn with_paths(places: [&str; 6]) -> String {
     let [log, metrics, prometheus, out, console, vsock] = places;
     format!(
         r#"{{"boot-source":{{"kernel_image_path":"DIR/kernel"}},"drives":[],
@@ -100,14 +103,14 @@ const KEYS: [&str; 6] = [
 ];
 
 #[test]
-fn a_place_whose_directory_is_missing_or_none_is_told() {
+fn a_path_in_a_missing_directory_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
     for (place, why) in [
         ("none/x", "/none does not exist"),
         ("kernel/x", "/kernel is not a directory"),
     ] {
-        let text = found(&with_places([place; 6]), dir.path());
+        let text = found(&with_paths([place; 6]), dir.path());
         for (line, key) in text.lines().zip(KEYS) {
             let good = line.contains(&format!("{key}: ")) && line.contains(why);
             assert!(good, "{key}: {why}: {line}");
@@ -117,13 +120,13 @@ fn a_place_whose_directory_is_missing_or_none_is_told() {
 }
 
 #[test]
-fn what_is_in_the_way_is_told() {
+fn a_path_that_is_in_use_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
     fs::create_dir(dir.path().join("d")).unwrap();
     let _alive = unix_socket::listen(&dir.path().join("alive")).unwrap();
     let text = found(
-        &with_places(["d", "d", "d", "d", "kernel", "alive"]),
+        &with_paths(["d", "d", "d", "d", "kernel", "alive"]),
         dir.path(),
     );
     for (line, key) in text.lines().zip(KEYS) {
@@ -135,12 +138,12 @@ fn what_is_in_the_way_is_told() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_to_is_told() {
+fn a_read_only_directory_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let path = dir.path().join("x");
     let told = look_at_directory(&path).map_err(|e| e.to_string());
-    // The superuser can.
+    // The superuser may write anywhere.
     match fs::write(&path, "") {
         Ok(()) => assert_eq!(told, Ok(())),
         Err(_) => assert!(told.unwrap_err().contains("cannot write to the directory")),
@@ -148,7 +151,7 @@ fn a_directory_that_cannot_be_written_to_is_told() {
 }
 
 #[test]
-fn what_is_there_and_can_be_used_is_no_problem_and_nothing_is_made() {
+fn usable_paths_are_accepted_and_nothing_is_created() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     fs::write(path("kernel"), [0; 512]).unwrap();
@@ -156,7 +159,7 @@ fn what_is_there_and_can_be_used_is_no_problem_and_nothing_is_made() {
     nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     drop(unix_socket::listen(&path("dead")).unwrap());
     let text = found(
-        &with_places(["log", "fifo", "log", "new1", "dead", "new2"]),
+        &with_paths(["log", "fifo", "log", "new1", "dead", "new2"]),
         dir.path(),
     );
     assert_eq!(text, "");
@@ -165,11 +168,11 @@ fn what_is_there_and_can_be_used_is_no_problem_and_nothing_is_made() {
 }
 
 #[test]
-fn places_in_a_jail_that_is_to_be_made_are_not_looked_for() {
+fn paths_in_a_future_jail_are_not_checked() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("kernel"), [0; 512]).unwrap();
     let drive =
         r#""drives":[{"drive_id":"a","is_root_device":false,"path_on_host":"DIR/a","size_mib":5}]"#;
-    let config = with_places(["none/x"; 6]).replace(r#""drives":[]"#, drive);
+    let config = with_paths(["none/x"; 6]).replace(r#""drives":[]"#, drive);
     assert_eq!(found(&config, dir.path()), "");
 }

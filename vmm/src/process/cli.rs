@@ -1,4 +1,4 @@
-//! The command line of `bantam`: that of the compatible monitor, and what Bantam adds.
+//! The command line of `bantam`: Firecracker's flags and Bantam's own.
 
 use super::options::{COMPATIBLE_VERSION, DEFAULT_MAX_BODY, ForkChild, Options, SeccompMode};
 use super::snapshot_cli::{self, SnapshotCommand};
@@ -7,45 +7,45 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-/// The API's socket, unless another is named.
+/// Default path of the API socket.
 const DEFAULT_SOCKET: &str = "/run/firecracker.socket";
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Run a guest.
     Run(Box<Options>),
-    /// Say all that is wrong with a configuration file, and with what it names.
+    /// Report everything wrong with this configuration file.
     Check(PathBuf),
-    /// Do something with snapshots.
+    /// Inspect, verify or merge snapshots.
     Snapshot(SnapshotCommand),
     /// Print the snapshot format's version of this state file.
     DescribeSnapshot(PathBuf),
     /// Print the snapshot format's version that this program writes.
     PrintSnapshotVersion,
-    /// Print the built-in lists of system calls.
+    /// Print the built-in seccomp filter.
     PrintSeccompFilter,
-    /// Print this and end with status 0.
+    /// Print this text and exit with status 0.
     Print(String),
 }
 
-/// Runs a guest on Linux KVM: from its JSON file, with its console on this terminal (Ctrl-A x quits), or as
-/// Firecracker's clients describe it through an API on a Unix socket.
+/// Runs a guest on Linux KVM: from a JSON file, with its console on this terminal (Ctrl-A x quits), or through an API
+/// on a Unix socket, with Firecracker's clients.
 #[derive(FromArgs)]
 #[argh(
     example = "bantam --no-api --config-file vm.json\n\nvm.json:\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"root.ext4\",\n              \"cache_type\": \"Writeback\"}}],\n  \"machine-config\": {{\"vcpu_count\": 2, \"mem_size_mib\": 512}},\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"tap0\"}}]\n}}",
     example = "bantam --api-sock /tmp/api.sock &\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/boot-source -d '{{\"kernel_image_path\": \"vmlinux\"}}'\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/actions -d '{{\"action_type\": \"InstanceStart\"}}'\ncurl --unix-socket /tmp/api.sock http://localhost/events",
-    note = "Disks are raw images or block devices; taps are made with `ip tuntap`, or by `jailer`, which\ncreates image, bridge and tap from the same file and takes every privilege away.\n`bantam snapshot --help` tells what can be done with snapshots.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
+    note = "Disks are raw images or block devices. `ip tuntap` creates taps, or `jailer`, which creates image,\nbridge and tap from the same file and drops all privileges.\n`bantam snapshot --help` shows how to inspect, verify and merge snapshots.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
     error_code(0, "the guest powered off or reset"),
     error_code(1, "the host refused something, e.g. /dev/kvm"),
     error_code(2, "the monitor failed"),
-    error_code(3, "to 127: the payload's own, written to port 0xf4"),
-    error_code(148, "a system call that the seccomp filter refuses"),
+    error_code(3, "to 127: the status that the payload wrote to port 0xf4"),
+    error_code(148, "the seccomp filter refused a system call"),
     error_code(
         149,
         "to 151, 154, 156, 157: SIGBUS, SIGSEGV, SIGXFSZ, SIGXCPU, SIGHUP, SIGILL"
     ),
-    error_code(152, "the configuration or a file it names cannot be used"),
+    error_code(152, "the configuration, or a file it names, cannot be used"),
     error_code(153, "bad arguments"),
     error_code(160, "the guest's kernel panicked"),
     error_code(161, "KVM could not enter the guest"),
@@ -55,93 +55,91 @@ struct Arguments {
     /// the guest's JSON file
     #[argh(option)]
     config_file: Option<PathBuf>,
-    /// go on with the guest of the snapshot in this directory, which has the files `state` and `memory`
+    /// restore the snapshot in this directory (files `state` and `memory`)
     #[argh(option)]
     restore: Option<PathBuf>,
-    /// bring in what the restored guest touches at first before it asks; the first time that is recorded,
-    /// beside the memory
+    /// read ahead the pages that the restored guest touches first; the first restore records them beside the memory
     #[argh(switch)]
     prefetch: bool,
-    /// serve no API socket; needs --config-file or --restore
+    /// serve no API socket; needs --config-file, --restore or --fork-socket
     #[argh(switch)]
     no_api: bool,
-    /// wait at this socket for a copy of a guest that is forked (PUT /vm/fork)
+    /// wait at this socket for a copy of another guest (PUT /vm/fork)
     #[argh(option, arg_name = "path")]
     fork_socket: Option<PathBuf>,
-    /// of that guest's drive ID, keep a copy in this file, on the same btrfs or XFS; ID=PATH, may be repeated
+    /// file for the copy of the other guest's drive ID, on the same btrfs or XFS; ID=PATH, may be repeated
     #[argh(option, arg_name = "id=path")]
     fork_drive: Vec<String>,
-    /// of that guest's interface ID, use this open tap; ID=DESCRIPTOR, may be repeated
+    /// open tap for the other guest's interface ID; ID=DESCRIPTOR, may be repeated
     #[argh(option, arg_name = "id=descriptor")]
     fork_tap: Vec<String>,
-    /// end if the other end of this open pipe is closed before that guest has come
+    /// exit if the other end of this open pipe is closed before the copy arrives
     #[argh(option, arg_name = "descriptor")]
     fork_lifeline: Option<RawFd>,
     /// path of the API socket (/run/firecracker.socket)
     #[argh(option)]
     api_sock: Option<PathBuf>,
-    /// name of the guest in messages and answers, letters, digits and `-` (anonymous-instance)
+    /// guest's name in messages and answers: letters, digits and `-` (anonymous-instance)
     #[argh(option, default = "\"anonymous-instance\".into()")]
     id: String,
-    /// say everything that is wrong with --config-file and what it names, and end
+    /// report everything wrong with --config-file and the files it names, and exit
     #[argh(switch)]
     check: bool,
     /// JSON file with metadata for the guest
     #[argh(option)]
     metadata: Option<PathBuf>,
-    /// file that says which system calls are let through, in place of the built-in list
+    /// file with the allowed system calls, instead of the built-in list
     #[argh(option)]
     seccomp_filter: Option<PathBuf>,
-    /// let all system calls through; not recommended
+    /// allow all system calls; not recommended
     #[argh(switch)]
     no_seccomp: bool,
-    /// print the built-in list of system calls, to start a --seccomp-filter from
+    /// print the built-in list of system calls, as a start for --seccomp-filter
     #[argh(switch)]
     print_seccomp_filter: bool,
     /// time the guest's boot: its init writes 123 to the byte at 0xc0000000
     #[argh(switch)]
     boot_timer: bool,
-    /// file or FIFO for messages, in place of standard output
+    /// file or FIFO for messages, instead of standard output
     #[argh(option)]
     log_path: Option<PathBuf>,
-    /// messages to print: off, error, warning, info, debug or trace (info; without API and log file
-    /// warning)
+    /// lowest level to print: off, error, warning, info, debug or trace (info; warning without API and log file)
     #[argh(option)]
     level: Option<String>,
-    /// only messages of this part of the program, e.g. devices::net
+    /// print only messages of this module, e.g. devices::net
     #[argh(option)]
     module: Option<String>,
-    /// tell the level of each message
+    /// print the level of each message
     #[argh(switch)]
     show_level: bool,
-    /// tell the place in the source of each message
+    /// print the source file and line of each message
     #[argh(switch)]
     show_log_origin: bool,
     /// file or FIFO for metrics
     #[argh(option)]
     metrics_path: Option<PathBuf>,
-    /// most bytes of a request's body (51200)
+    /// limit of a request's body in bytes (51200)
     #[argh(option, default = "DEFAULT_MAX_BODY")]
     http_api_max_payload_size: usize,
-    /// most bytes of metadata (as --http-api-max-payload-size)
+    /// limit of the metadata in bytes (as --http-api-max-payload-size)
     #[argh(option)]
     mmds_size_limit: Option<usize>,
-    /// accepted for compatibility: devices are on virtio-mmio in this version
+    /// accepted for compatibility: this version has its devices on virtio-mmio
     #[argh(switch)]
     enable_pci: bool,
     /// print the version of the snapshot format
     #[argh(switch)]
     snapshot_version: bool,
-    /// print the version of the format that this file with a snapshot's state has
+    /// print the snapshot format's version of this state file
     #[argh(option)]
     describe_snapshot: Option<PathBuf>,
-    /// CLOCK_MONOTONIC in microseconds at the jailer's start
+    /// CLOCK_MONOTONIC in microseconds when the jailer started
     #[argh(option)]
     start_time_us: Option<u64>,
-    /// CPU time in microseconds at the process's start
+    /// CPU time in microseconds when the process started
     #[argh(option, arg_name = "us")]
     start_time_cpu_us: Option<u64>,
-    /// CPU time in microseconds of the jailer
+    /// CPU time in microseconds that the jailer used
     #[argh(option, arg_name = "us")]
     parent_cpu_time_us: Option<u64>,
     /// print the version
@@ -149,10 +147,10 @@ struct Arguments {
     version: bool,
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, which begins with the program's name.
 ///
 /// # Errors
-/// What to print for the user, who gets status 153.
+/// The message for the user. The exit status is 153.
 pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String> {
     let mut words = Vec::new();
     for argument in arguments {
@@ -185,7 +183,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
 impl Arguments {
     fn check(self) -> Result<Action, String> {
         if self.version {
-            // Clients read the first line.
+            // Clients parse the first line.
             return Ok(Action::Print(format!(
                 "Firecracker v{COMPATIBLE_VERSION}\nBantam v{}\n",
                 env!("CARGO_PKG_VERSION")
@@ -215,10 +213,10 @@ impl Arguments {
             return Err("--no-api and --api-sock exclude each other".into());
         }
         if self.restore.is_some() && self.config_file.is_some() {
-            return Err("--restore and --config-file exclude each other: a snapshot has its guest's configuration".into());
+            return Err("--restore and --config-file exclude each other: a snapshot contains its guest's configuration".into());
         }
         if self.prefetch && self.restore.is_none() {
-            return Err("--prefetch is for --restore".into());
+            return Err("--prefetch needs --restore".into());
         }
         if self.no_api
             && self.config_file.is_none()

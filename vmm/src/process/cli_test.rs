@@ -18,7 +18,7 @@ fn options(words: &[&str]) -> Options {
 }
 
 #[test]
-fn without_arguments_an_api_is_served_where_clients_expect_it() {
+fn without_arguments_the_api_is_served_at_the_default_path() {
     let options = options(&[]);
     assert_eq!(
         options.api_sock.as_deref(),
@@ -30,7 +30,7 @@ fn without_arguments_an_api_is_served_where_clients_expect_it() {
 }
 
 #[test]
-fn the_jailer_s_and_the_clients_arguments_are_taken() {
+fn all_arguments_of_jailer_and_clients_are_accepted() {
     let options = options(&[
         "--id",
         "vm-1",
@@ -75,7 +75,7 @@ fn the_jailer_s_and_the_clients_arguments_are_taken() {
 }
 
 #[test]
-fn what_is_wrong_is_told() {
+fn errors_name_the_wrong_argument() {
     for (words, part) in [
         (&["--no-api"][..], "--config-file"),
         (&["--check"], "--config-file"),
@@ -104,7 +104,7 @@ fn what_is_wrong_is_told() {
 }
 
 #[test]
-fn help_teaches_and_the_version_s_first_line_is_the_compatible_one() {
+fn help_has_examples_and_version_begins_with_firecracker_s() {
     for word in ["--help", "-h"] {
         let Action::Print(help) = parse_words(&[word]).unwrap() else {
             panic!("no help");
@@ -122,14 +122,14 @@ fn help_teaches_and_the_version_s_first_line_is_the_compatible_one() {
 }
 
 #[test]
-fn a_snapshot_is_gone_on_with_without_an_api() {
+fn a_snapshot_can_be_restored_without_an_api() {
     let options = options(&["--no-api", "--restore", "web1"]);
     assert_eq!(options.restore.as_deref(), Some(Path::new("web1")));
     assert_eq!(options.api_sock, None);
 }
 
 #[test]
-fn the_first_word_chooses_what_is_done_with_snapshots() {
+fn the_first_word_selects_the_snapshot_action() {
     for words in [
         &["snapshot", "info", "web1", "--json"][..],
         &["snapshot", "verify", "web1.state", "web1.memory"],
@@ -155,7 +155,7 @@ fn the_first_word_chooses_what_is_done_with_snapshots() {
 }
 
 #[test]
-fn a_copy_is_waited_for_with_images_and_taps_of_its_own() {
+fn fork_options_name_images_taps_and_lifeline() {
     let words =
         "--fork-socket /s --fork-drive root=/drives/root --fork-tap eth0=7 --fork-lifeline 8";
     let words: Vec<_> = words.split(' ').collect();

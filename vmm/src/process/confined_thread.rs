@@ -1,4 +1,4 @@
-//! Threads that confine themselves before they do anything else.
+//! Threads that apply their seccomp filter before they do anything else.
 
 use std::io;
 use std::sync::mpsc;
@@ -33,7 +33,7 @@ pub fn spawn(
     let thread = thread.spawn(move || {
         let result = confine();
         let is_confined = result.is_ok();
-        // Nobody receives it if the start has failed elsewhere.
+        // Nobody receives the result if the start failed elsewhere.
         let _ = sender.send(result);
         drop(sender);
         body(is_confined);

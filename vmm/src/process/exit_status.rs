@@ -1,60 +1,59 @@
-//! How a guest's life ended, and the exit status that tells of it.
+//! The outcome of a guest, and the exit status that reports it.
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 0 | the guest powered off or reset, or its console was told to quit |
+//! | 0 | the guest powered off or reset, or the console's user quit |
 //! | 1 | the host refused something: KVM, memory, a tap |
 //! | 2 | the monitor itself failed |
-//! | 3 to 127 | the payload's own, written to the exit port 0xf4 |
-//! | 148 | a thread made a system call that its seccomp filter refuses |
+//! | 3 to 127 | the status that the payload wrote to the exit port 0xf4 |
+//! | 148 | a seccomp filter refused a system call |
 //! | 152 | the configuration, or a file it names, cannot be used |
 //! | 153 | bad arguments |
 //! | 160 | the guest's kernel panicked |
 //! | 161 | KVM could not enter the guest |
 //! | 162 | KVM met an internal error |
 //!
-//! 148 to 157 are those of the compatible command line. A process that a signal ended shows as
-//! 128 and the signal's number in the shell.
+//! 148 to 157 are Firecracker's. A shell reports a process that died of a signal as 128 plus the signal's number.
 
 use devices::platform::guest_event::GuestEvent;
 use std::fmt;
 
-/// Status when the host refused something.
+/// The host refused something.
 pub const HOST_FAILURE: u8 = 1;
-/// Status when the monitor itself failed.
+/// The monitor itself failed.
 pub const UNEXPECTED: u8 = 2;
-/// Status when a thread made a system call that its filter refuses.
+/// A seccomp filter refused a system call.
 pub const BAD_SYSTEM_CALL: u8 = 148;
-/// Status when the configuration, or a file it names, cannot be used.
+/// The configuration, or a file it names, cannot be used.
 pub const BAD_CONFIGURATION: u8 = 152;
-/// Status when the command line cannot be used.
+/// The command line cannot be used.
 pub const BAD_ARGUMENTS: u8 = 153;
-/// Status when the guest's kernel panicked.
+/// The guest's kernel panicked.
 pub const GUEST_PANIC: u8 = 160;
-/// Status when KVM could not enter the guest.
+/// KVM could not enter the guest.
 pub const FAILED_ENTRY: u8 = 161;
-/// Status when KVM met an internal error.
+/// KVM met an internal error.
 pub const KVM_INTERNAL_ERROR: u8 = 162;
 
 /// How the guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// By its own doing.
+    /// The guest ended itself.
     Guest(GuestEvent),
-    /// Its console was told to quit.
+    /// The console's user quit.
     Quit,
     /// KVM could not enter the guest, for this hardware-specific reason.
     FailedEntry(u64),
-    /// KVM met an internal error, e.g. an instruction it cannot emulate.
+    /// KVM met an internal error, such as an instruction that it cannot emulate.
     KvmInternalError,
-    /// A vCPU's thread cannot go on.
+    /// A vCPU's thread failed.
     VcpuFailed,
-    /// There is no guest: the snapshot it was to come from could not be loaded.
+    /// The guest does not exist, because its snapshot could not be loaded.
     NotRestored,
 }
 
 impl Outcome {
-    /// The process's exit status.
+    /// Returns the process's exit status.
     pub fn status(self) -> u8 {
         match self {
             Self::Guest(GuestEvent::PowerOff | GuestEvent::Reset) | Self::Quit => 0,
@@ -87,7 +86,7 @@ impl fmt::Display for Outcome {
                 "KVM met an internal error, mostly an instruction it cannot emulate: does this \
                  host have hardware virtualization (svm or vmx in /proc/cpuinfo)?",
             ),
-            Self::VcpuFailed => f.write_str("a vCPU cannot go on"),
+            Self::VcpuFailed => f.write_str("a vCPU failed"),
             Self::NotRestored => f.write_str("the snapshot could not be loaded"),
         }
     }

@@ -1,9 +1,8 @@
 //! Messages to the operator.
 //!
-//! A person who starts a guest on a terminal gets them on standard error, in plain words, from warnings up:
-//! the guest's console has standard output. Where an API is served, and in a log file, they have the
-//! form that the compatible monitor's clients know, from information up, and go to standard output if
-//! there is no file.
+//! Without an API and a log file, warnings and errors go to standard error in plain words, because the guest's console has
+//! standard output. With an API or a log file, messages have Firecracker's format, begin at the level info, and go to the
+//! log file or else to standard output.
 
 use super::messages::{chain, print};
 use super::output_file::{open_nonblocking, write_unless_full};
@@ -18,30 +17,29 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Messages printed in one [`WINDOW`]: a guest that breaks its rings in a loop cannot fill the
-/// operator's disk.
+/// Limit of messages in one [`WINDOW`]. A guest that breaks its rings in a loop must not fill the operator's disk.
 const BURST: u32 = 50;
-/// Time in which [`BURST`] messages are printed.
+/// Time in which at most [`BURST`] messages are printed.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Whose messages a guest can cause as often as it likes.
+/// Modules whose messages a guest can cause as often as it likes.
 const GUEST_MODULES: [&str; 3] = ["devices", "vmm::vcpu", "vmm::mmds"];
 
 metric_set! {
-    /// The writing of messages and metrics itself.
+    /// Metrics of messages and of metrics themselves.
     pub struct LoggerMetrics = "logger" {
         /// Lines of metrics that were not written.
         missed_metrics_count: Counter,
-        /// Failures to write one.
+        /// Failures to write a line of metrics.
         metrics_fails: Counter,
-        /// Messages that were not written.
+        /// Messages that could not be written.
         missed_log_count: Counter,
-        /// Messages left out because there were too many.
+        /// Messages suppressed by the rate limit.
         rate_limited_log_count: Counter,
     }
 }
 
-/// A log file that cannot be used.
+/// A log file that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the log file {}", path.display())]
 pub struct LogFileError {
@@ -50,9 +48,9 @@ pub struct LogFileError {
     source: io::Error,
 }
 
-/// How messages look.
+/// Format and destination of messages.
 struct Form {
-    /// The form that clients know; plain words if not.
+    /// Firecracker's format instead of plain words.
     compatible: bool,
     id: String,
     file: Option<File>,
@@ -86,12 +84,12 @@ static LOGGER: Logger = Logger {
     counts: OnceLock::new(),
 };
 
-/// Messages of the guest `id` from now on, in the `compatible` form or in plain words.
+/// Installs the logger for the guest `id`, in Firecracker's format if `compatible`.
 pub fn init(id: &str, compatible: bool, counts: Arc<LoggerMetrics>) {
     let mut form = LOGGER.form.write().unwrap_or_else(PoisonError::into_inner);
     id.clone_into(&mut form.id);
     form.compatible = compatible;
-    // Both fail only if they were set before, and then messages have a place.
+    // Both calls fail only if the logger is installed already.
     let _ = LOGGER.counts.set(counts);
     if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(match compatible {
@@ -101,10 +99,10 @@ pub fn init(id: &str, compatible: bool, counts: Arc<LoggerMetrics>) {
     }
 }
 
-/// Changes what `config` says.
+/// Applies the keys that `config` sets.
 ///
 /// # Errors
-/// The file cannot be opened; all is as before then.
+/// The log file cannot be opened; the logger is unchanged.
 pub fn configure(config: &resources::Logger) -> Result<(), LogFileError> {
     let open = |path: &PathBuf| {
         open_nonblocking(path).map_err(|source| LogFileError {
@@ -135,7 +133,7 @@ pub fn configure(config: &resources::Logger) -> Result<(), LogFileError> {
     Ok(())
 }
 
-/// Prints `error` with all its causes, once, and logs it if there is a log file.
+/// Prints `error` with its causes to standard error, and logs it if there is a log file.
 pub fn print_error(error: &dyn Error) {
     let text = chain(error);
     print(&format!("bantam: error: {text}\n"));
@@ -146,15 +144,15 @@ pub fn print_error(error: &dyn Error) {
     }
 }
 
-/// The log file's descriptor, if there is one and nobody changes it just now. Async-signal-safe: a lock that is
-/// taken is not waited for.
+/// Returns the descriptor of the log file, if there is one. Async-signal-safe: returns `None` instead of waiting for a
+/// lock.
 pub(crate) fn file_for_signals() -> Option<RawFd> {
     let form = LOGGER.form.try_read().ok()?;
     form.file.as_ref().map(|file| file.as_raw_fd())
 }
 
 impl Logger {
-    /// Whether to print, and how many messages were left out before.
+    /// Returns `None` if the message must be suppressed, or else how many messages were suppressed before it.
     fn admit(&self) -> Option<u32> {
         let mut window = devices::lock(&self.window);
         let now = Instant::now();
@@ -193,7 +191,7 @@ impl Form {
                 Level::Debug => "debug",
                 Level::Trace => "trace",
             };
-            // The terminal is raw, so that a line feed alone does not return.
+            // The terminal is raw: a line feed alone does not return to the start of the line.
             return format!("bantam: {level}: {text}\r\n");
         }
         let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
@@ -214,7 +212,7 @@ impl Form {
         )
     }
 
-    /// One write, so that lines of several threads stay whole.
+    /// Writes `line` in one call, so that lines of several threads do not mix.
     fn write(&self, line: &str) -> io::Result<()> {
         match &self.file {
             Some(file) => (&*file).write_all(line.as_bytes()),
@@ -226,7 +224,7 @@ impl Form {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The queue library logs each mistake of a guest as an error; devices tell of them once.
+        // The queue library logs each of a guest's mistakes as an error. The devices log them once.
         metadata.level() <= log::max_level() && !metadata.target().starts_with("virtio_queue")
     }
 
@@ -245,7 +243,7 @@ impl Log for Logger {
         };
         let mut line = form.line(record, record.args());
         if suppressed > 0 {
-            let before = format!("{suppressed} messages left out");
+            let before = format!("{suppressed} messages suppressed");
             line = format!("{}{line}", form.line(record, &before));
         }
         if form.write(&line).is_err()

@@ -1,4 +1,7 @@
-//! The process: its command line, checks, signals, messages and exit status.
+//! The process: command line, `--check`, signals, messages and exit status.
+//!
+//! `main.rs` and `run.rs` use it first; every other room uses its messages and exit status. It dispatches no command and
+//! knows no guest.
 
 pub mod allocator;
 pub mod check;

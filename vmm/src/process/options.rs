@@ -1,73 +1,73 @@
-//! The options of one run: a guest and how to run it. The command line makes them; nothing else is parsed here.
+//! The options of one run: the guest, and how to run it. The command line makes them.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-/// The version of the interface that is served, as clients ask for it.
+/// Version of Firecracker whose interface this program serves.
 pub const COMPATIBLE_VERSION: &str = "1.17.0";
 
-/// Default limit of a request's body, in bytes.
+/// Default limit of a request's body in bytes.
 pub const DEFAULT_MAX_BODY: usize = 51_200;
 
-/// Which system calls the process may make once the guest runs.
+/// The system calls that the process may make once the guest runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeccompMode {
-    /// Those it needs.
+    /// The built-in list.
     Default,
-    /// Those a file names.
+    /// The list in this file.
     File(PathBuf),
-    /// All.
+    /// All system calls.
     Off,
 }
 
-/// A copy of another guest that is to come.
+/// Options of a process that becomes a copy of another guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForkChild {
-    /// Where it is waited for.
+    /// Path of the socket that the parent connects to.
     pub socket: PathBuf,
-    /// Images that become copies of its drives.
+    /// Paths of images that become copies of the parent's drives, by drive id.
     pub images: Vec<(String, PathBuf)>,
-    /// Open taps of this process, which take the place of its own.
+    /// Open taps of this process for the guest's interfaces, by interface id.
     pub taps: Vec<(String, RawFd)>,
-    /// An open end of a pipe: whoever has the other is to bring the copy, and is gone when that is closed.
+    /// An open end of a pipe. The process that arranges the fork holds the other end and closes it if it gives up.
     pub lifeline: Option<RawFd>,
 }
 
-/// A guest to run, and how.
+/// Options of a guest's run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The API's socket; `None` for no API.
+    /// Path of the API socket; `None` for no API.
     pub api_sock: Option<PathBuf>,
-    /// The guest's JSON file; without it the API describes the guest.
+    /// Path of the guest's JSON file; without it, the API configures the guest.
     pub config_file: Option<PathBuf>,
-    /// Where a copy of another guest is waited for.
+    /// Options of a process that becomes a copy of another guest.
     pub fork: Option<ForkChild>,
-    /// The directory of the snapshot that it goes on from.
+    /// Directory of the snapshot to restore.
     pub restore: Option<PathBuf>,
-    /// Whether what it touches at first is brought in before it asks.
+    /// Whether to read ahead the pages that the restored guest touches first.
     pub prefetch: bool,
     /// The guest's name.
     pub id: String,
-    /// Metadata to start with.
+    /// Path of a JSON file with metadata.
     pub metadata: Option<PathBuf>,
-    /// What the filter lets through.
+    /// The allowed system calls.
     pub seccomp: SeccompMode,
-    /// Whether the guest's boot is timed.
+    /// Whether to time the guest's boot.
     pub boot_timer: bool,
-    /// CLOCK_MONOTONIC in microseconds when the jailer started, if it said.
+    /// CLOCK_MONOTONIC in microseconds when the jailer started.
     pub start_time_us: Option<u64>,
-    /// CPU time in microseconds when the process started, if the jailer said.
+    /// CPU time in microseconds when the process started.
     pub start_time_cpu_us: Option<u64>,
-    /// CPU time in microseconds of the jailer, if it said.
+    /// CPU time in microseconds that the jailer used.
     pub parent_cpu_time_us: Option<u64>,
-    /// Whether a PCI bus was asked for, which this version has not.
+    /// Whether the client asked for a PCI bus, which this version does not have.
     pub enable_pci: bool,
-    /// Where messages go, and which.
+    /// Destination, level and format of messages.
     pub logger: resources::Logger,
-    /// Where metrics go.
+    /// Path of the metrics file.
     pub metrics_path: Option<PathBuf>,
-    /// Most bytes of a request's body.
+    /// Limit of a request's body in bytes.
     pub max_body: usize,
-    /// Most bytes of metadata.
+    /// Limit of the metadata in bytes.
     pub metadata_limit: usize,
 }

@@ -8,17 +8,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Whether `output` takes output, within `patience`.
-pub(crate) fn is_ready(output: BorrowedFd<'_>, patience: PollTimeout) -> bool {
+/// Waits until `output` can be written, for at most `timeout`. Returns whether it can.
+pub(crate) fn is_ready(output: BorrowedFd<'_>, timeout: PollTimeout) -> bool {
     let mut ready = [PollFd::new(output, PollFlags::POLLOUT)];
-    !matches!(poll(&mut ready, patience), Ok(0) | Err(Errno::EINTR))
+    !matches!(poll(&mut ready, timeout), Ok(0) | Err(Errno::EINTR))
 }
 
-/// Writes `line` to a descriptor that others read, unless it is full: whoever tells of something must not be held
-/// up by somebody who does not listen.
+/// Writes `line` to a descriptor that others read, unless it is full: a reader that does not read must not block the
+/// writer.
 ///
 /// # Errors
-/// What the host says; `WouldBlock` if it is full.
+/// An error of the descriptor; `WouldBlock` if it is full.
 pub fn write_unless_full(mut to: impl Write + AsFd, line: &str) -> io::Result<()> {
     match is_ready(to.as_fd(), PollTimeout::ZERO) {
         true => to.write_all(line.as_bytes()),
@@ -26,16 +26,15 @@ pub fn write_unless_full(mut to: impl Write + AsFd, line: &str) -> io::Result<()
     }
 }
 
-/// Opens a file or FIFO for appending, creating the file if there is none, so that neither a FIFO without a
-/// reader nor a full one blocks.
+/// Opens a file or FIFO for appending, and creates a missing file. Neither a FIFO without a reader nor a full FIFO blocks.
 ///
 /// # Errors
-/// What the host says.
+/// The file cannot be opened.
 pub fn open_nonblocking(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .custom_flags(libc::O_NONBLOCK)
         .create(true)
-        // A FIFO that is open for reading too needs no reader to be there.
+        // Opened for reading too, a FIFO needs no other reader.
         .read(true)
         .append(true)
         .open(path)

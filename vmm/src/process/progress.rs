@@ -1,18 +1,18 @@
-//! How far something long has come, on a terminal; others are not told. What is done within a second is not worth a word.
+//! The progress of a long operation, shown on a terminal only, and only after a second.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// What is done before this says nothing.
+/// Time before the first line.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often it is told.
+/// Time between two lines.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Something long.
+/// A long operation.
 #[derive(Debug)]
 pub struct Progress {
     what: &'static str,
-    /// Bytes in all.
+    /// Bytes of the whole operation.
     total: u64,
     done: u64,
     started: Instant,
@@ -21,7 +21,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet.
+    /// Starts an operation.
     pub fn new() -> Self {
         Self {
             what: "",
@@ -33,12 +33,12 @@ impl Progress {
         }
     }
 
-    /// From now on it is `what`, of `total` bytes.
+    /// Starts the step `what`, which has `total` bytes.
     pub fn begin(&mut self, what: &'static str, total: u64) {
         (self.what, self.total, self.done) = (what, total, 0);
     }
 
-    /// `bytes` more are done.
+    /// Adds `bytes` that are done.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
         let due = match self.told {

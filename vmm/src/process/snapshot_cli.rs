@@ -3,13 +3,13 @@
 use argh::FromArgs;
 use std::path::PathBuf;
 
-/// Tells of snapshots, checks them, and makes one of several.
+/// Inspects, verifies and merges snapshots.
 #[derive(Debug, FromArgs)]
 #[argh(
     name = "snapshot",
     example = "bantam snapshot info web1.state\nbantam snapshot verify web1.state web1.memory\nbantam snapshot merge web1-diff.state web1-diff.memory --output web1\nbantam --no-api --restore web1",
-    note = "A snapshot is two files, as PUT /snapshot/create writes them; a directory is one if it has the\nfiles `state` and `memory`. Those that a diff lies upon are found where they were written,\nor beside it.",
-    error_code(0, "done, and nothing is wrong"),
+    note = "A snapshot has two files, as PUT /snapshot/create writes them. A directory with the files `state` and\n`memory` is a snapshot, too. The bases of a diff are found where they were written, or beside the diff.",
+    error_code(0, "success, and nothing is wrong"),
     error_code(1, "the snapshot cannot be used, or the host refused something"),
     error_code(153, "bad arguments")
 )]
@@ -18,19 +18,19 @@ struct Arguments {
     command: SnapshotCommand,
 }
 
-/// What to do.
+/// An action on snapshots.
 #[derive(Debug, FromArgs)]
 #[argh(subcommand)]
 pub enum SnapshotCommand {
-    /// Tell.
+    /// Print a snapshot's metadata.
     Info(InfoArguments),
-    /// Check.
+    /// Verify checksums.
     Verify(VerifyArguments),
-    /// Make one.
+    /// Merge a chain of diffs.
     Merge(MergeArguments),
 }
 
-/// Tells which snapshot it is, of when and of what guest, and what it lies upon.
+/// Prints a snapshot's id, time, guest and bases.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
@@ -38,73 +38,73 @@ pub enum SnapshotCommand {
     example = "bantam snapshot info web1 --json"
 )]
 pub struct InfoArguments {
-    /// the file with the state, or the directory of both files
+    /// state file, or directory of both files
     #[argh(positional)]
     pub state: PathBuf,
-    /// for programs
+    /// print JSON
     #[argh(switch)]
     pub json: bool,
 }
 
-/// Reads all of a snapshot, and of those it lies upon, and says everything that is not as it was written.
+/// Reads a snapshot and its bases completely, and reports everything that differs from what was written.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "verify",
     example = "bantam snapshot verify web1\nbantam snapshot verify web1.state web1.memory",
-    note = "Checksums find what a disk lost or a copy cut off; who can write the files can make them right."
+    note = "Checksums detect what a disk lost or a copy cut off. They do not detect an attacker who can write the files."
 )]
 pub struct VerifyArguments {
-    /// the file with the state, or the directory of both files
+    /// state file, or directory of both files
     #[argh(positional)]
     pub state: PathBuf,
-    /// the file with the memory
+    /// memory file
     #[argh(positional)]
     pub memory: Option<PathBuf>,
 }
 
-/// Makes one full snapshot of a diff and those it lies upon, which stay as they are. It is the same snapshot as
-/// the diff: later diffs upon that lie on this one, too. Blocks are shared where the file system can.
+/// Merges a diff and its bases into one full snapshot, which has the id of the diff: later diffs on that diff load on the
+/// merged snapshot, too. Blocks are shared where the file system can.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "merge",
     example = "bantam snapshot merge diff3.state diff3.memory --output web1\nbantam snapshot merge diff3 --to-state web1.state --to-memory web1.memory",
-    note = "The files merged stay as they are. The result is the same snapshot as the last of them: a diff that was\nwritten upon that one loads upon the result, once the result's files have the places of that one's (or\nlie beside the diff, under the same names). Another snapshot there is refused, by name."
+    note = "The merged files stay as they are. The result has the id of the last diff. A diff on that diff loads on the\nresult once the result's files have the paths of that diff's files, or lie beside the later diff under the\nsame names. Another snapshot at these paths is refused."
 )]
 pub struct MergeArguments {
-    /// the file with the state of the last diff, or the directory of both files
+    /// state file of the last diff, or directory of both files
     #[argh(positional)]
     pub state: PathBuf,
-    /// the file with its memory
+    /// memory file of the last diff
     #[argh(positional)]
     pub memory: Option<PathBuf>,
-    /// directory for the two files, made if it is not there
+    /// directory for the merged files; it is created if it does not exist
     #[argh(option)]
     pub output: Option<PathBuf>,
-    /// file for the state, in place of --output
+    /// file for the merged state, instead of --output
     #[argh(option)]
     pub to_state: Option<PathBuf>,
-    /// file for the memory
+    /// file for the merged memory, instead of --output
     #[argh(option)]
     pub to_memory: Option<PathBuf>,
 }
 
-/// What the words after `bantam snapshot` are.
+/// The parsed words after `bantam snapshot`.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Something to do.
+    /// An action to run.
     Run(SnapshotCommand),
-    /// Something to print.
+    /// A text to print.
     Print(String),
 }
 
-/// Reads the words after `bantam snapshot`.
+/// Parses the words after `bantam snapshot`.
 ///
 /// # Errors
-/// What to tell the user.
+/// The message for the user.
 pub fn parse(words: &[&str]) -> Result<Parsed, String> {
-    // Without any, the help tells more than what is missing.
+    // Without words, print the help instead of an error.
     let words = match words {
         [] => &["--help"],
         words => words,
@@ -127,7 +127,7 @@ impl SnapshotCommand {
         {
             match (output, to_state, to_memory) {
                 (Some(_), None, None) | (None, Some(_), Some(_)) => {}
-                _ => return Err("merge: say where to, by --output DIRECTORY".into()),
+                _ => return Err("merge: name the target by --output DIRECTORY, or by --to-state and --to-memory".into()),
             }
         }
         Ok(self)

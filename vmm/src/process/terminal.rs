@@ -1,7 +1,7 @@
-//! The terminal in raw mode, put back on every way out that a process can see.
+//! The terminal in raw mode, restored on every way out that a process can see.
 //!
-//! The signals that end a process are caught only to put the terminal back; then the process
-//! dies of the signal, so that its parent sees the truth.
+//! Handlers of fatal signals restore the terminal. The process then dies of the signal, so that its parent sees the true
+//! reason.
 
 use super::signal_handler::handle;
 use nix::sys::signal::{Signal, raise};
@@ -10,11 +10,11 @@ use std::io::{self, IsTerminal as _, Stdin};
 use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
 
-/// What the terminal was before: set once, read by the signal handler.
+/// The terminal's settings before raw mode. Set once, read by signal handlers.
 static BEFORE: OnceLock<libc::termios> = OnceLock::new();
 
-/// Signals whose default is to end the process, and which have no status of their own
-/// ([`super::signals`]). SIGKILL cannot be seen, SIGPIPE is ignored in Rust.
+/// Signals that end a process by default and have no exit status of their own ([`super::signals`]). SIGKILL cannot be
+/// caught, and Rust ignores SIGPIPE.
 const FATAL: [Signal; 13] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -31,18 +31,18 @@ const FATAL: [Signal; 13] = [
     Signal::SIGPWR,
 ];
 
-/// Raw mode for as long as this lives.
+/// A guard that keeps the terminal in raw mode.
 #[derive(Debug)]
 pub struct RawTerminal {
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Makes the terminal of `stdin` raw. `None` if it is no terminal, or not this process's to
-    /// change: a background job that changed it would be stopped.
+    /// Sets the terminal of `stdin` to raw mode. Returns `None` if `stdin` is not a terminal, or if this process is a
+    /// background job, which the kernel would stop.
     ///
     /// # Errors
-    /// What the terminal says.
+    /// The terminal refused.
     pub fn enter(stdin: &Stdin) -> io::Result<Option<Self>> {
         if !stdin.is_terminal() || !in_foreground(stdin) {
             return Ok(None);
@@ -51,7 +51,7 @@ impl RawTerminal {
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         if BEFORE.set(before.clone().into()).is_err() {
-            // Entered before in this process: the handlers know the first state.
+            // This process set raw mode before: the handlers know the first settings.
             tcsetattr(stdin, SetArg::TCSANOW, &raw)?;
             return Ok(Some(Self { before }));
         }
@@ -65,24 +65,24 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // Input typed ahead stays for the shell. If the terminal is gone there is nothing to put back.
+        // Input typed ahead stays for the shell. The call fails only if the terminal is gone.
         let _ = tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &self.before);
     }
 }
 
 fn in_foreground(stdin: &Stdin) -> bool {
-    // It fails for a terminal that is not the session's own, which stops nobody.
+    // The call fails for a terminal of another session, which stops no background job.
     nix::unistd::tcgetpgrp(stdin).map_or(true, |group| group == nix::unistd::getpgrp())
 }
 
-/// Puts the terminal back, if it was raw. Async-signal-safe.
+/// Restores the terminal if it is in raw mode. Async-signal-safe.
 #[expect(
     unsafe_code,
     reason = "the safe wrapper of tcsetattr is not async-signal-safe by contract"
 )]
 pub(crate) fn restore() {
     if let Some(before) = BEFORE.get() {
-        // SAFETY: `before` is a termios that lives for ever, and the call only reads it.
+        // SAFETY: `before` is static, and the call only reads it.
         unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, before) };
     }
 }
@@ -90,7 +90,7 @@ pub(crate) fn restore() {
 extern "C" fn restore_and_die(signal: libc::c_int) {
     restore();
     if let Ok(signal) = Signal::try_from(signal) {
-        // Its disposition is the default again.
+        // The signal has its default effect again.
         let _ = raise(signal);
     }
 }
