@@ -25,7 +25,6 @@ const DEVICES: &[Device] = &[
             "devices/src/lib.rs",
             "devices/src/rng.rs",
             "jailer/src/bin/bantamctl/commands/create.rs",
-            "jailer/src/jail/config.rs",
             "resources/openapi.yaml",
             "resources/src/sections/entropy.rs",
             "resources/src/sections/mod.rs",
@@ -40,7 +39,6 @@ const DEVICES: &[Device] = &[
             "devices/src/lib.rs",
             "devices/src/virtio/report.rs",
             "devices/src/virtio/update.rs",
-            "jailer/src/jail/config.rs",
             "resources/openapi.yaml",
             "resources/src/config_file.rs",
             "resources/src/lib.rs",
@@ -62,7 +60,6 @@ const DEVICES: &[Device] = &[
         files: &[
             "devices/src/lib.rs",
             "devices/src/vsock/",
-            "jailer/src/jail/config.rs",
             "resources/openapi.yaml",
             "resources/src/config_file.rs",
             "resources/src/lib.rs",

@@ -11,32 +11,14 @@ use std::path::PathBuf;
 /// Rewrites `config` for the jail. `taps` are the descriptors of its interfaces, in order, and `found` was found in its
 /// image.
 pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConfig {
-    // Named one by one, so that a new section fails to compile until it is handled here.
-    let VmConfig {
-        balloon,
-        drives,
-        boot_source,
-        cpu_config,
-        logger,
-        machine_config,
-        metrics,
-        mmds_config,
-        network_interfaces,
-        vsock,
-        entropy,
-        pmem,
-        memory_hotplug,
-        serial,
-        host,
-    } = config;
     let BootSource {
         kernel_image_path: _,
         initrd_path,
         boot_args,
         image_drive: _,
-    } = boot_source;
+    } = config.boot_source;
     let initrd = found.map_or(initrd_path.is_some(), |found| found.initrd);
-    let mut drives: Vec<_> = drives.into_iter().map(drive).collect();
+    let mut drives: Vec<_> = config.drives.into_iter().map(drive).collect();
     if found.is_some_and(Found::names_root) {
         // The image's command line names its root. A root device stays the first of the disks.
         drives.sort_by_key(|drive| !drive.is_root_device);
@@ -44,7 +26,7 @@ pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConf
             (drive.is_root_device, drive.partuuid) = (false, None);
         }
     }
-    if host.is_some_and(|host| host.seed.is_some()) {
+    if config.host.is_some_and(|host| host.seed.is_some()) {
         drives.push(Drive {
             drive_id: seed::DRIVE.into(),
             path_on_host: Some(in_root(DRIVES).join(seed::DRIVE)),
@@ -63,8 +45,8 @@ pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConf
             image_drive: None,
         },
         drives,
-        machine_config,
-        network_interfaces: network_interfaces
+        network_interfaces: config
+            .network_interfaces
             .into_iter()
             .zip(taps)
             .map(|(interface, tap)| NetworkInterface {
@@ -74,18 +56,9 @@ pub fn jailed(config: VmConfig, taps: &[RawFd], found: Option<&Found>) -> VmConf
                 ..interface
             })
             .collect(),
-        entropy,
-        balloon,
-        mmds_config,
-        cpu_config,
-        pmem,
-        memory_hotplug,
-        // The monitor makes these files itself, so their paths are the jail's already.
-        logger,
-        metrics,
-        vsock,
-        serial,
         host: None,
+        // Files of other sections, such as logs and sockets, are created by the monitor: their paths are the jail's already.
+        ..config
     }
 }
 
