@@ -1,7 +1,8 @@
 //! Guests and pools under systemd, on a host that reboots: those with autostart start with the host, with their data;
 //! running guests are shut down in order; all definitions stay.
 //!
-//! The host is Debian's disk image, booted in a software host on any machine, because a test cannot reboot a hardware host.
+//! The host is Debian's disk image, booted in a software host on any machine, because a test cannot reboot a hardware
+//! host.
 
 #![allow(
     clippy::unwrap_used,
