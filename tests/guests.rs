@@ -1,5 +1,5 @@
-//! Guests by name with a real kernel: created by one command, reached by TCP, stopped by the power button, started again with
-//! their data, and copied while they run.
+//! Guests by name with a real kernel: created by one command, reached by TCP, stopped by the power button, started
+//! again with their data, and copied while they run.
 
 #![allow(
     clippy::expect_used,
@@ -99,7 +99,8 @@ impl Drop for Ended {
     }
 }
 
-/// Defines the pool `vms` in the directory `pool`, and creates web1 with a volume there and a network, with `more` words.
+/// Defines the pool `vms` in the directory `pool`, and creates web1 with a volume there and a network, with `more`
+/// words.
 fn create(world: &World, pool: &Path, more: &[&str]) {
     sh("ip link set lo up");
     let target = pool.to_str().unwrap();

@@ -1,6 +1,6 @@
-//! Debian's own disk image, with its kernel, GRUB configuration, systemd and cloud-init: created as a guest by one command,
-//! configured by the seed, reached by SSH, stopped by its power button, and started again with its data and its changed
-//! configuration.
+//! Debian's own disk image, with its kernel, GRUB configuration, systemd and cloud-init: created as a guest by one
+//! command, configured by the seed, reached by SSH, stopped by its power button, and started again with its data and
+//! its changed configuration.
 
 #![allow(
     clippy::expect_used,
@@ -133,7 +133,7 @@ impl Drop for Host {
 }
 
 #[test]
-fn debian_s_own_disk_becomes_a_guest_by_one_command() {
+fn debians_own_disk_becomes_a_guest_by_one_command() {
     needs_kvm();
     announce("a disk image of Debian");
     let host = Host::new();

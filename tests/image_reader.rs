@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 const GROUP: u32 = 31235;
 
-/// Held by each test: a reader inherits all descriptors until it closes them, and threads open others meanwhile.
+/// Held by each test: a reader inherits all descriptors until it closes them, and other threads open more.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Puts the reader beside this program, where the library looks for it.

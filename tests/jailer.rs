@@ -1,5 +1,5 @@
-//! The jailer with the real monitor: the jail's contents, the dropped privileges, and the absence of leftovers after a failed
-//! start. Run as root, on any `/dev/kvm`, also an emulated one.
+//! The jailer with the real monitor: the jail's contents, the dropped privileges, and the absence of leftovers after a
+//! failed start. Run as root, on any `/dev/kvm`, also an emulated one.
 //!
 //! Each test has a network, mounts and a file system of its own, which end with its thread.
 

@@ -1,5 +1,5 @@
-//! Pools and volumes on real file systems, volume groups, partition tables and an NFS server. Run as root. Each test has
-//! mounts and a network of its own; most need no real KVM.
+//! Pools and volumes on real file systems, volume groups, partition tables and an NFS server. Run as root. Each test
+//! has mounts and a network of its own; most need no real KVM.
 
 #![allow(
     clippy::expect_used,

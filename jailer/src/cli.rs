@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 #[derive(Debug)]
 pub enum Action {
     /// Start a guest.

@@ -1,8 +1,8 @@
 /*
- * A program that a jailer executes in the monitor's place, and that tries to get out: a line for each attempt,
+ * A program that a jailer executes in the monitor's place, and that tries to escape. It prints a line for each attempt,
  * "NAME refused ERROR", "NAME through RESULT" or "NAME skipped REASON". escape.rs compiles and judges it.
  *
- * It is told of the host by words KEY=VALUE: processes to touch, a port and a socket to reach.
+ * Its arguments KEY=VALUE describe the host: processes to touch, a port and a socket to reach.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -51,8 +51,8 @@ enum { DESCRIPTORS = 4096, HEADER = 0x20080522 };
 
 static char **words;
 
-/* Refused if `result` is -1. */
-static void told(const char *name, long result) {
+/* Prints the result of an attempt, which was refused if `result` is -1. */
+static void report(const char *name, long result) {
     if (result == -1)
         printf("%s refused %s\n", name, strerrorname_np(errno));
     else
@@ -63,7 +63,7 @@ static void judged(const char *name, int refused, const char *detail) {
     printf("%s %s %s\n", name, refused ? "refused" : "through", detail);
 }
 
-#define TRY(name, call) (errno = 0, told(name, (long)(call)))
+#define TRY(name, call) (errno = 0, report(name, (long)(call)))
 
 static const char *word(const char *key) {
     size_t len = strlen(key);
@@ -74,7 +74,7 @@ static const char *word(const char *key) {
 
 static int number(const char *key) { return atoi(word(key)); }
 
-/* The status of a child that does `act`; -1 as of a call that fails, with the child's errno. */
+/* Runs `act` in a child; returns the child's status, or -1 with its errno. */
 static long in_child(long (*act)(void)) {
     fflush(stdout);
     pid_t child = fork();
@@ -105,7 +105,7 @@ static int is_root(const char *path) {
 }
 
 static void the_root(void) {
-    told("chroot", in_child(chroot_out));
+    report("chroot", in_child(chroot_out));
     chdir("/");
     for (int i = 0; i < 64; i++) chdir("..");
     judged("chdir-up", is_root("."), "");
@@ -178,7 +178,7 @@ static void node(const char *name, mode_t kind, int major, int minor) {
 static long write_self(void) {
     char self[256];
     snprintf(self, sizeof self, "/%s", word("self"));
-    /* A file that is executed cannot be written; one that another process may execute can be made so. */
+    /* A running program cannot be written to, but a file that another process may execute later can. */
     if (chmod(self, 0777) == 0) return 0;
     return open(self, O_WRONLY);
 }
@@ -260,9 +260,9 @@ static long clone3_user(void) {
 }
 
 static void namespaces(void) {
-    told("unshare-user", in_child(new_user));
-    told("clone-user", in_child(clone_user));
-    told("clone3-user", in_child(clone3_user));
+    report("unshare-user", in_child(new_user));
+    report("clone-user", in_child(clone_user));
+    report("clone3-user", in_child(clone3_user));
     struct { const char *name; int flag; } all[] = {
         {"unshare-mounts", CLONE_NEWNS},  {"unshare-network", CLONE_NEWNET}, {"unshare-processes", CLONE_NEWPID},
         {"unshare-names", CLONE_NEWUTS},  {"unshare-ipc", CLONE_NEWIPC},     {"unshare-cgroup", CLONE_NEWCGROUP},
@@ -313,7 +313,7 @@ static long execute(void) {
 static void programs(void) {
     program = "/suid";
     long ended = in_child(execute);
-    /* Its status tells whether it was root. */
+    /* Its exit status says whether it was root. */
     judged("exec-set-uid", ended == -1, strerrorname_np(errno) ? strerrorname_np(errno) : "?");
     char self[256], buffer[4096];
     snprintf(self, sizeof self, "/%s", word("self"));
@@ -322,7 +322,7 @@ static void programs(void) {
     fchmod(to, 0755);
     close(to);
     close(from);
-    /* Any status of its own means that it ran. */
+    /* An exit status of its own means that it ran. */
     program = "/copy";
     ended = in_child(execute);
     judged("exec-copy", ended == -1 && errno == EACCES, "");
@@ -384,15 +384,15 @@ static void kernel(void) {
     TRY("fifo-scheduling", sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){1}));
     TRY("nice", setpriority(PRIO_PROCESS, 0, -20));
     TRY("limit", setrlimit(RLIMIT_NOFILE, &(struct rlimit){1 << 19, 1 << 19}));
-    /* A key that the one who started the jailer has in its session. */
+    /* A key in the session keyring of the process that started the jailer. */
     long key = syscall(SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", word("key"), 0);
-    told("key-of-session", key);
+    report("key-of-session", key);
 }
 
-/* --- the terminal that the jailer was started at --- */
+/* --- the terminal at which the jailer was started --- */
 
 static long inject_as_32_bits(void) {
-    /* A pointer of 32 bits, for the call of a 32-bit program. */
+    /* A 32-bit pointer, for a 32-bit system call. */
     char *byte = mmap((void *)0x10000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     *byte = 'x';
     long result;
@@ -405,10 +405,10 @@ static long inject_as_32_bits(void) {
 static void terminal(void) {
     if (!isatty(0)) return;
     TRY("terminal-input", ioctl(0, TIOCSTI, "x"));
-    /* The upper half of a request does not count. */
+    /* The kernel ignores the upper half of a request. */
     TRY("terminal-input-wide", syscall(SYS_ioctl, 0, TIOCSTI | 1UL << 32, "x"));
     TRY("terminal-input-x32", syscall(SYS_ioctl | 0x40000000, 0, TIOCSTI, "x"));
-    told("terminal-input-32", in_child(inject_as_32_bits));
+    report("terminal-input-32", in_child(inject_as_32_bits));
     TRY("terminal-paste", ioctl(0, TIOCLINUX, "\3"));
     int discipline = 21; /* N_GSM0710, the one with a history */
     TRY("terminal-discipline", ioctl(0, TIOCSETD, &discipline));

@@ -1,5 +1,5 @@
-//! Escapes from a jail, attempted by a program in the monitor's place (escape.c): as an ordinary user and as root, with and
-//! without a user namespace, at a terminal and without Landlock.
+//! Escapes from a jail, attempted by a program in the monitor's place (escape.c): as an ordinary user and as root, with
+//! and without a user namespace, at a terminal and without Landlock.
 
 use crate::harness::sh;
 use crate::world::{GID, PATIENCE, UID, World, contains, expect, jailer, output};
@@ -49,8 +49,8 @@ impl Way {
         self.uid == 0
     }
 
-    /// Returns whether `attempt` may succeed: it reaches only the guest's own things, or only a newer Landlock than version
-    /// `landlock` prevents it.
+    /// Returns whether `attempt` may succeed: it reaches only the guest's own things, or only a newer Landlock than
+    /// version `landlock` prevents it.
     fn is_harmless(&self, attempt: &str, landlock: i64) -> bool {
         let (what, whom) = attempt.rsplit_once('-').unwrap_or((attempt, ""));
         // Processes of the same user; with `--uid auto` no two guests have the same.

@@ -1,4 +1,5 @@
-//! Boots from a guest's image, the seed, hostile images, and killed starts; with payloads as kernels, on any `/dev/kvm`.
+//! Boots from a guest's image, the seed, hostile images, and killed starts; with payloads as kernels, on any
+//! `/dev/kvm`.
 
 use crate::harness::{payload, sh};
 use crate::world::{GID, MIB, Running, UID, World, contains, expect, jailer, output, tree};

@@ -1,5 +1,5 @@
-//! A guest's user swaps names in its jail for links to other files as fast as it can (swap.c), while jailers start guests
-//! there and clean it: no other file is touched, whether a start succeeds or not.
+//! A guest's user swaps names in its jail for links to other files as fast as it can (swap.c), while jailers start
+//! guests there and clean it: no other file is touched, whether a start succeeds or not.
 
 use crate::harness::sh;
 use crate::world::{GID, UID, World, jailer, output, tree};

@@ -1,10 +1,10 @@
 /*
- * A guest's user who swaps names while a jailer works: in the jail's root, which is his between two starts, in the
- * directories of it that he made or holds open, and beside his images. races.rs compiles and starts it:
+ * Acts as a guest's user and swaps names while a jailer works: in the jail's root, which belongs to that user between two
+ * starts, in its directories that the user made or holds open, and beside the user's images. races.rs compiles and runs it:
  *
  *     swap ROOT VICTIMS HOME
  *
- * Called as a monitor is, it ends at once.
+ * Called like a monitor, it exits at once.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -21,7 +21,7 @@ enum { KEPT = 256 };
 static int kept[KEPT], next_kept;
 static char victims[3000];
 
-/* Holds a directory open, also when its name leads elsewhere and to where he may not look any more. */
+/* Holds a directory open, even when its name leads elsewhere or its mode forbids access. */
 static void keep(int at, const char *name) {
     int fd = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW);
     if (fd == -1) return;
@@ -39,7 +39,7 @@ static void move_away(int at, const char *name) {
     renameat2(at, name, at, other, RENAME_EXCHANGE);
 }
 
-/* Puts one of all kinds of things in the place of `name`, whose namesake among the victims is `victim`. */
+/* Replaces `name` by one of many kinds of files; `victim` is the file with the same name among the victims. */
 static void swap(int at, const char *name, const char *victim) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", victims, victim);
@@ -51,7 +51,7 @@ static void swap(int at, const char *name, const char *victim) {
     case 3: mknodat(at, name, S_IFIFO | 0666, 0); break;
     case 4: mknodat(at, name, S_IFSOCK | 0666, 0); break;
     case 5: close(openat(at, name, O_CREAT | O_WRONLY, 0666)); break;
-    /* What was there comes back. */
+    /* Restores the former file. */
     default: snprintf(path, sizeof path, ".%d", rand() % 8); renameat2(at, path, at, name, RENAME_NOREPLACE);
     }
 }

@@ -1,4 +1,5 @@
-//! A test's host: a network, mounts and a file system of its own, and its state, in which leftovers of a start would show.
+//! A test's host: a network, mounts and a file system of its own, and its state, in which leftovers of a start would
+//! show.
 
 #![allow(dead_code, reason = "each suite uses a part of it")]
 
@@ -113,7 +114,7 @@ impl World {
         output(command.args(["--", "--no-api"]))
     }
 
-    /// Has the jailer clean up after the guest `id`.
+    /// Runs `jailer clean` for the guest `id`.
     pub fn clean(&self, id: &str) -> Output {
         let mut command = Command::new(jailer());
         command.args(["clean", "--id", id, "--chroot-base-dir"]);

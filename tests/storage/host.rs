@@ -1,5 +1,5 @@
-//! A test's host for pools: a [`World`] with definitions, markers, default targets and units of its own, and devices for file
-//! systems and volume groups.
+//! A test's host for pools: a [`World`] with definitions, markers, default targets and units of its own, and devices
+//! for file systems and volume groups.
 
 use crate::harness::sh;
 use crate::world::{World, bantamctl, expect, install_units, output};

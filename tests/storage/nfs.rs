@@ -17,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(150);
 struct Server(Vec<Child>);
 
 impl Server {
-    /// Starts the server in this test's network, with `exported` as its root, for this host. Its leases and its grace period
-    /// are as short as possible.
+    /// Starts the server in this test's network, with `exported` as its root, for this host. Its leases and its grace
+    /// period are as short as possible.
     fn start(host: &mut Host, exported: &Path) -> Self {
         sh("modprobe -a nfsd nfsv4
             ip link set lo up

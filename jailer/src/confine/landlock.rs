@@ -1,5 +1,5 @@
-//! Landlock (landlock(7)), where the kernel has it: a second wall behind the jail and the dropped capabilities, which also
-//! holds outside the jail.
+//! Landlock (landlock(7)), where the kernel has it: a second wall behind the jail and the dropped capabilities, which
+//! also holds outside the jail.
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath,
@@ -13,8 +13,8 @@ use std::os::fd::OwnedFd;
 /// The newest ABI that is requested; an older kernel applies the rules that it knows.
 const NEWEST: ABI = ABI::V6;
 
-/// Restricts this thread to files below its root. It can execute `program` alone, make no device node, use no TCP, and not
-/// signal, trace or connect to processes outside. A kernel without Landlock is no error.
+/// Restricts this thread to files below its root. It can execute `program` alone, make no device node, use no TCP, and
+/// not signal, trace or connect to processes outside. A kernel without Landlock is no error.
 pub fn restrict(program: &str) -> io::Result<()> {
     let (root, program) = (open("/")?, open(program)?);
     apply(root, program).map_err(io::Error::other)

@@ -108,8 +108,8 @@ pub fn restrict(mounted: &impl AsFd, read_only: bool, device: bool) -> io::Resul
     Ok(mount(NONE, &by_descriptor(mounted), NONE, flags, NONE)?)
 }
 
-/// Makes `above`, a mount, this process's `/`, unmounts everything that is not below it, and makes `root`, which is below
-/// it, the working directory.
+/// Makes `above`, a mount, this process's `/`, unmounts everything that is not below it, and makes `root`, which is
+/// below it, the working directory.
 pub fn pivot(above: &Dir, root: &Dir) -> io::Result<()> {
     fchdir(above)?;
     // The old root is mounted over the new one, and unmounted from there (pivot_root(2)).
@@ -118,9 +118,9 @@ pub fn pivot(above: &Dir, root: &Dir) -> io::Result<()> {
     Ok(fchdir(root)?)
 }
 
-/// Makes the working directory this process's `/`. As that differs from the root of its mount namespace, the kernel refuses
-/// the process a user namespace (user_namespaces(7), EPERM), in which it would have every capability over new namespaces,
-/// and could attack much of the kernel's code.
+/// Makes the working directory this process's `/`. As that differs from the root of its mount namespace, the kernel
+/// refuses the process a user namespace (user_namespaces(7), EPERM), in which it would have every capability over new
+/// namespaces, and could attack much of the kernel's code.
 pub fn close_root() -> io::Result<()> {
     Ok(nix::unistd::chroot(".")?)
 }

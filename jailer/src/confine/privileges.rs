@@ -1,7 +1,7 @@
 //! Drops every privilege of this thread for good, and checks beforehand what the unprivileged user may open.
 //!
-//! System calls are made directly: the C library's functions change all threads of the process, but the thread that undoes
-//! a failed start keeps its privileges (see `jail/guardian.rs`).
+//! System calls are made directly: the C library's functions change all threads of the process, but the thread that
+//! undoes a failed start keeps its privileges (see `jail/guardian.rs`).
 
 use crate::confine::namespaces;
 use crate::sys::dir::{Dir, Owner, ROOT};
@@ -182,8 +182,8 @@ fn capabilities() -> io::Result<Capabilities> {
         pid: 0,
     };
     let mut words = NO_CAPABILITIES;
-    // SAFETY: header and words live until the call returns, and have the layout and the number of words that this version
-    // of the call writes.
+    // SAFETY: header and words live until the call returns, and have the layout and the number of words that this
+    // version of the call writes.
     checked(unsafe { libc::syscall(libc::SYS_capget, &mut header, words.as_mut_ptr()) })?;
     Ok(words)
 }

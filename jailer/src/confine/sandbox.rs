@@ -1,5 +1,5 @@
-//! A sandbox for a program that reads untrusted files: the user nobody, no privilege, no network, a PID namespace of its
-//! own, and of the host's files only `/usr`, read-only. The program gets the files it works on as open descriptors.
+//! A sandbox for a program that reads untrusted files: the user nobody, no privilege, no network, a PID namespace of
+//! its own, and of the host's files only `/usr`, read-only. The program gets the files it works on as open descriptors.
 //!
 //! Everything here runs between fork and exec of [`crate::sys::tool::Tool`], in a process with one thread.
 
@@ -30,8 +30,8 @@ const NONE: Option<&str> = None;
 pub const MAX_MEMORY: u64 = 4 << 30;
 const MAX_FILES: u64 = 256;
 
-/// Enters the sandbox. `root` is an empty directory of the host to mount on; other processes do not see the mounts. No file
-/// can become longer than `max_file` bytes. After an error the process must end.
+/// Enters the sandbox. `root` is an empty directory of the host to mount on; other processes do not see the mounts. No
+/// file can become longer than `max_file` bytes. After an error the process must end.
 pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<()> {
     let own = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
@@ -49,8 +49,8 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
     ])
 }
 
-/// Becomes the user nobody without any privilege, and limits the process's resources. It writes no core dump. After an error
-/// the process must end.
+/// Becomes the user nobody without any privilege, and limits the process's resources. It writes no core dump. After an
+/// error the process must end.
 pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
     for (resource, limit) in [(Resource::RLIMIT_CORE, 0)].iter().chain(limits) {
         setrlimit(*resource, *limit, *limit)?;
@@ -58,7 +58,8 @@ pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
     privileges::drop_all(NOBODY, None)
 }
 
-/// Continues in a child, because only a child is in the new PID namespace. The parent waits for it, and ends with its status.
+/// Continues in a child, because only a child is in the new PID namespace. The parent waits for it, and ends with its
+/// status.
 #[expect(unsafe_code, reason = "fork")]
 fn continue_in_child() -> io::Result<()> {
     // SAFETY: this process has one thread, so no lock is held that the child could wait for.

@@ -1,9 +1,9 @@
 //! Protects the terminal at which the jailer was started, and which becomes the guest's console.
 //!
 //! A process that has the terminal open can insert input there, which the shell reads when the guest has ended
-//! (ioctl_tty(2), TIOCSTI). The monitor cannot get a session of its own, in which the kernel would refuse that: a process
-//! group's leader gets none, and the monitor has the jailer's process id. So a seccomp filter refuses these requests; the
-//! monitor's own filter is added to it.
+//! (ioctl_tty(2), TIOCSTI). The monitor cannot get a session of its own, in which the kernel would refuse that: a
+//! process group's leader gets none, and the monitor has the jailer's process id. So a seccomp filter refuses these
+//! requests; the monitor's own filter is added to it.
 
 use nix::errno::Errno;
 use std::io::{self, IsTerminal as _};
@@ -14,8 +14,8 @@ const REFUSED: [libc::c_ulong; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCS
 const ARCHITECTURE: u32 = 0xc000_003e;
 /// Bit of the system call numbers of the x32 interface, which 64-bit programs can use.
 const X32: u32 = 0x4000_0000;
-/// Offsets in `struct seccomp_data`: the call's number, its architecture, and the lower half of its second argument, which
-/// is all that the kernel reads of an ioctl's request.
+/// Offsets in `struct seccomp_data`: the call's number, its architecture, and the lower half of its second argument,
+/// which is all that the kernel reads of an ioctl's request.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const REQUEST: u32 = 24;

@@ -1,5 +1,5 @@
-//! The frames that the reader writes to its pipe: a mark, a length and as many bytes, in a fixed order. The receiver trusts
-//! nothing: it checks lengths, order and sums.
+//! The frames that the reader writes to its pipe: a mark, a length and as many bytes, in a fixed order. The receiver
+//! trusts nothing: it checks lengths, order and sums.
 
 use std::io::{self, Write};
 

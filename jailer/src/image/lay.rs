@@ -1,4 +1,5 @@
-//! What a guest's image boots, copied into its jail at each start, so that a guest that installs a new kernel boots it.
+//! Copies the kernel and the initrd from a guest's image into its jail at each start, so that a guest that installs a
+//! new kernel boots it.
 
 use crate::error::Error;
 use crate::image::frames::{self, HEADER, Mark, Order};
@@ -13,7 +14,7 @@ use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 
-/// Where the kernel and the initrd go.
+/// The destination of the kernel and the initrd.
 #[derive(Debug)]
 pub struct Destination<'a> {
     /// The jail's root.
@@ -26,18 +27,18 @@ pub struct Destination<'a> {
     pub initrd: &'static str,
 }
 
-/// What an image boots, besides its kernel.
+/// The result of a search in an image, besides the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The kernel command line of the boot loader.
     pub command_line: String,
-    /// Whether there is an initrd.
+    /// Whether an initrd was found.
     pub initrd: bool,
 }
 
 impl Found {
-    /// Returns the command line with `more` after it. If neither names a console, the serial port is added: distributions'
-    /// kernels have no other here.
+    /// Returns the command line with `more` after it. If neither names a console, the serial port is added:
+    /// distributions' kernels have no other here.
     pub fn with(&self, more: Option<&str>) -> String {
         let mut words = vec![self.command_line.as_str(), more.unwrap_or_default()];
         let console = |line: &&str| line.split(' ').any(|word| word.starts_with("console="));

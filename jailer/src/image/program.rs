@@ -1,4 +1,4 @@
-//! Where `bantam-image-reader` is installed.
+//! Finds the installed `bantam-image-reader`.
 
 use crate::error::Error;
 use nix::fcntl::{OFlag, openat};

@@ -1,7 +1,8 @@
 //! Control groups: `HIERARCHY/PARENT/ID` is made for the monitor, and entered before it runs.
 //!
-//! Version 2 has one hierarchy, and version 1 (Linux, Documentation/admin-guide/cgroup-v1) one for each set of controllers.
-//! Without --cgroup-version, version 1 is used for a controller that it has, as Firecracker's jailer does, else version 2.
+//! Version 2 has one hierarchy, and version 1 (Linux, Documentation/admin-guide/cgroup-v1) one for each set of
+//! controllers. Without --cgroup-version, version 1 is used for a controller that it has, as Firecracker's jailer does,
+//! else version 2.
 
 use crate::error::Error;
 use crate::sys::dir::Dir;
@@ -238,8 +239,8 @@ impl Plan {
         self.0.iter().try_for_each(|group| group.enter(undo))
     }
 
-    /// As [`Self::enter`], for a future child of this process. The child can be made in the group of version 2, which is
-    /// returned.
+    /// As [`Self::enter`], for a future child of this process. The child can be made in the group of version 2, which
+    /// is returned.
     pub fn enter_for_child(&self, undo: &mut Undo) -> Result<Option<ForChild>, Error> {
         let mut for_child = None;
         for group in &self.0 {
@@ -255,8 +256,8 @@ impl Plan {
     }
 }
 
-/// A group of version 2 for a future child. To move an existing process, the kernel waits until no process of the host is
-/// forking or ending, for some 15 ms; a process that is made in its group does not wait.
+/// A group of version 2 for a future child. To move an existing process, the kernel waits until no process of the host
+/// is forking or ending, for some 15 ms; a process that is made in its group does not wait.
 #[derive(Debug)]
 pub struct ForChild {
     /// Opened before the jail, in which it has no name.
@@ -459,8 +460,8 @@ fn remove(directory: &Path, own: bool) -> io::Result<()> {
     }
 }
 
-/// Removes a group when the last process in it has ended. An ending process closes its files, and so releases its jail's
-/// lock, before it leaves its groups.
+/// Removes a group when the last process in it has ended. An ending process closes its files, and so releases its
+/// jail's lock, before it leaves its groups.
 fn remove_own(directory: &Path) -> io::Result<()> {
     let started = Instant::now();
     loop {

@@ -1,8 +1,8 @@
 //! The jail: `BASE/MONITOR/ID/root` is made here, and becomes the process's `/`.
 //!
-//! During the preparation the jail's root belongs to root, so that the guest's user cannot change names in it. The guest's
-//! files are not copied but mounted over placeholders, in this process's mount namespace. Only a kernel found in an image,
-//! its initrd, and the seed are files in the jail.
+//! During the preparation the jail's root belongs to root, so that the guest's user cannot change names in it. The
+//! guest's files are not copied but mounted over placeholders, in this process's mount namespace. Only a kernel found
+//! in an image, its initrd, and the seed are files in the jail.
 
 use crate::confine::namespaces::{self, Home};
 use crate::error::Error;
@@ -200,7 +200,7 @@ impl Jail {
         home: Home,
         undo: &mut Undo,
     ) -> Result<Lock, Error> {
-        // Recorded first: the undo list removes everything else from the former mount namespace.
+        // Undone before all earlier steps, whose files are then removed in the former mount namespace.
         undo.made("the mount namespace", move || home.enter())?;
         let path = self.root.path().display();
         let mounted = namespaces::mount_on_itself(&self.jails, &self.id).and_then(|directory| {

@@ -1,7 +1,7 @@
-//! Removes what an ended guest left on the host: control groups, packet filter rules and bridges, an image that it never
-//! used, a copy's own disks and network, and the jailer's files in the jail.
+//! Removes what an ended guest left on the host: control groups, packet filter rules and bridges, an image that it
+//! never used, a copy's own disks and network, and the jailer's files in the jail.
 //!
-//! Files that a client or the monitor put into the jail stay: logs, images, sockets' peers.
+//! Files that a client or the monitor put into the jail stay: logs, images, a client's files.
 
 use crate::error::{Error, warn};
 use crate::jail::layout::{CONFIG, DRIVES, INITRD, KERNEL, LOCK, PROCESS, RUN};
@@ -48,7 +48,7 @@ fn placeholder(stat: &FileStat) -> bool {
 /// # Errors
 /// [`Error`], if the guest runs, or something cannot be removed.
 pub fn clean(base: &Path, exec_name: &str, id: &str) -> Result<(), Error> {
-    let mut undo = Undo::new(|| Ok(()));
+    let mut undo = Undo::uninterrupted();
     let jails = absent_is_none(Dir::open(&base.join(exec_name)));
     let jails = jails.map_err(Error::step(format!(
         "open {}",

@@ -1,5 +1,5 @@
-//! The configuration that the monitor reads in its jail: paths are the jail's, taps are descriptors, and the host's part is
-//! left out.
+//! The configuration that the monitor reads in its jail: paths are the jail's, taps are descriptors, and the host's
+//! part is left out.
 
 use crate::image::Found;
 use crate::jail::layout::{DRIVES, INITRD, KERNEL};

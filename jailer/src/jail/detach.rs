@@ -1,6 +1,6 @@
-//! Becomes the monitor in another process. With `--daemonize` and `--new-pid-ns` the jailer exits when the monitor runs. With
-//! `--new-user-ns`, which only a process with one thread can enter, a process and not a thread (`guardian.rs`) keeps the
-//! privileges to undo a failed start.
+//! Becomes the monitor in another process. With `--daemonize` and `--new-pid-ns` the jailer exits when the monitor
+//! runs. With `--new-user-ns`, which only a process with one thread can enter, a process and not a thread
+//! (`guardian.rs`) keeps the privileges to undo a failed start.
 //!
 //! That process waits at a pipe, which closes by itself when the other process executes the monitor.
 
@@ -242,7 +242,7 @@ pub fn run_guarded(
 /// Sends the error to the parent, and exits.
 fn report(to: File, error: Error) -> ! {
     let mut to = to;
-    // If the parent has ended, no one can be told.
+    // If the parent has ended, no one reads this.
     let _ = to.write_all(crate::error::chain(&error).as_bytes());
     std::process::exit(1)
 }
@@ -271,8 +271,9 @@ fn duplicate_into(group: &ForChild) -> io::Result<Option<Pid>> {
         0,
         descriptor,
     ];
-    // SAFETY: without CLONE_VM the child has memory of its own, as after fork(2). This process has one thread, so the child
-    // finds no lock held. It needs nothing else that fork(3) does: the C library asks the kernel for the thread's id.
+    // SAFETY: without CLONE_VM the child has memory of its own, as after fork(2). This process has one thread, so the
+    // child finds no lock held. It needs nothing else that fork(3) does: the C library asks the kernel for the thread's
+    // id.
     let child = unsafe {
         libc::syscall(
             libc::SYS_clone3,

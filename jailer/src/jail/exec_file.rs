@@ -74,8 +74,8 @@ impl ExecFile {
         })
     }
 
-    /// Returns whether a link will do. It shares owner and mode with the original, so these must be right for the jail, and
-    /// the owner must not be the guest's user, who could write to it.
+    /// Returns whether a link will do. It shares owner and mode with the original, so these must be right for the jail,
+    /// and the owner must not be the guest's user, who could write to it.
     fn may_be_linked(&self, owner: Owner) -> bool {
         self.file.metadata().is_ok_and(|m| {
             let mode = m.mode();

@@ -35,7 +35,7 @@ fn a_program_that_cannot_run_in_a_jail_is_refused_with_a_remedy() {
         (elf(62, 1)[..100].to_vec(), 0o755, ""),
         (elf(62, 1)[..66].to_vec(), 0o755, "truncated"),
         (b"#!/bin/sh\n".to_vec(), 0o755, "shorter"),
-        ([b'#'; 100].to_vec(), 0o755, "no 64-bit ELF"),
+        ([b'#'; 100].to_vec(), 0o755, "not a 64-bit ELF"),
         (Vec::new(), 0o755, "shorter"),
     ] {
         match open(&content, mode) {

@@ -1,6 +1,6 @@
-//! Becomes the monitor in this process. The last steps drop the privileges of the thread that runs them, so another thread
-//! keeps its own until the monitor runs. execve(2) ends that thread with the jailer; if execve fails, that thread undoes the
-//! start.
+//! Becomes the monitor in this process. The last steps drop the privileges of the thread that runs them, so another
+//! thread keeps its own until the monitor runs. execve(2) ends that thread with the jailer; if execve fails, that
+//! thread undoes the start.
 
 use crate::error::Error;
 use crate::undo::Undo;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// A lock that the monitor inherits; it ends with the process.
 pub type Lock = Arc<Flock<File>>;
 
-/// Locks `directory` for this process and the monitor that it becomes, which inherits the open file. The lock is on a plain
-/// file, because a process could leave the jail through an open directory.
+/// Locks `directory` for this process and the monitor that it becomes, which inherits the open file. The lock is on a
+/// plain file, because a process could leave the jail through an open directory.
 ///
 /// # Errors
 /// [`Error`], if a guest runs there.

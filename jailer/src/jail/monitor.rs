@@ -106,7 +106,8 @@ impl Monitor {
         execute().map_err(failed)
     }
 
-    /// Returns the command line, of which the first word is the monitor itself. Firecracker's jailer passes the same times.
+    /// Returns the command line, of which the first word is the monitor itself. Firecracker's jailer passes the same
+    /// times.
     fn words(&self) -> Vec<OsString> {
         let used = Started::now().cpu.saturating_sub(self.started.cpu);
         let mut words: Vec<OsString> = vec![self.path().into()];
@@ -129,8 +130,9 @@ pub fn configured() -> Vec<OsString> {
     vec!["--config-file".into(), path.into()]
 }
 
-/// Returns the arguments of a monitor that waits for a copy of the guest that `config` describes. `taps` are the descriptors
-/// of its interfaces, in order. The monitor exits if the other end of `lifeline` closes before the guest arrives.
+/// Returns the arguments of a monitor that waits for a copy of the guest that `config` describes. `taps` are the
+/// descriptors of its interfaces, in order. The monitor exits if the other end of `lifeline` closes before the guest
+/// arrives.
 pub fn waiting(config: &VmConfig, taps: &[RawFd], lifeline: Option<&OwnedFd>) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["--fork-socket".into()];
     words.push(format!("/{}/{}", RUN, FORK).into());
@@ -170,8 +172,8 @@ pub fn lifeline() -> Result<OwnedFd, Error> {
     kept.map_err(Error::step("duplicate standard input"))
 }
 
-/// Closes all inherited descriptors except the standard streams, so that none enters the jail by accident, and makes new
-/// files private by the umask.
+/// Closes all inherited descriptors except the standard streams, so that none enters the jail by accident, and makes
+/// new files private by the umask.
 #[expect(unsafe_code, reason = "descriptors that no value here owns")]
 pub fn close_inherited() -> Result<(), Error> {
     umask(Mode::from_bits_truncate(0o077));

@@ -1,5 +1,5 @@
-//! The seed: a small FAT volume with the label `CIDATA`, on which cloud-init finds the guest's name, keys and addresses (its
-//! data source NoCloud). The same configuration gives the same bytes.
+//! The seed: a small FAT volume with the label `CIDATA`, on which cloud-init finds the guest's name, keys and addresses
+//! (its data source NoCloud). The same configuration gives the same bytes.
 //!
 //! Its files are YAML. They are written as JSON, which is YAML except for the characters that [`yaml`] escapes.
 
@@ -208,8 +208,8 @@ fn route(via: IpAddr) -> Route {
     Route { to, via }
 }
 
-/// Returns `value` as YAML 1.1. Some readers take certain characters for line ends or refuse others unless they are escaped.
-/// Unlike JSON, YAML does not join two escapes to one character.
+/// Returns `value` as YAML 1.1. Some readers take certain characters for line ends or refuse others unless they are
+/// escaped. Unlike JSON, YAML does not join two escapes to one character.
 fn yaml(value: &impl Serialize) -> Result<String, serde_json::Error> {
     let mut text = String::new();
     for c in serde_json::to_string(value)?.chars() {

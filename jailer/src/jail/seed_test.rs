@@ -119,14 +119,14 @@ fn further_gateways_become_routes() {
 #[test]
 fn a_guarded_ipv4_guest_ignores_ipv6_routers() {
     let mut config = full();
-    let mut told = |change: fn(&mut resources::HostNetwork)| {
+    let mut accept_ra = |change: fn(&mut resources::HostNetwork)| {
         change(config.network_interfaces[0].host.as_mut().unwrap());
         let network = serde_json::to_value(network(&config.network_interfaces)).unwrap();
         network["ethernets"]["eth0"]["accept-ra"].clone()
     };
-    assert_eq!(told(|host| host.spoof_guard = true), Value::Null);
-    assert_eq!(told(|host| host.addresses.truncate(1)), json!(false));
-    assert_eq!(told(|host| host.spoof_guard = false), Value::Null);
+    assert_eq!(accept_ra(|host| host.spoof_guard = true), Value::Null);
+    assert_eq!(accept_ra(|host| host.addresses.truncate(1)), json!(false));
+    assert_eq!(accept_ra(|host| host.spoof_guard = false), Value::Null);
 }
 
 #[test]

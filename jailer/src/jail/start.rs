@@ -1,6 +1,6 @@
-//! A start in three phases. [`check`] reports all problems before anything is made. [`make`] makes everything, and records
-//! each step in [`Undo`], so that a failed start leaves nothing behind. [`become_monitor`] drops the privileges and executes the
-//! monitor.
+//! A start in three phases. [`check`] reports all problems before anything is made. [`make`] makes everything, and
+//! records each step in [`Undo`], so that a failed start leaves nothing behind. [`become_monitor`] drops the privileges
+//! and executes the monitor.
 
 use crate::confine::{landlock, namespaces, privileges, terminal};
 use crate::error::Error;

@@ -1,5 +1,5 @@
-//! A start that fails after any of its steps leaves nothing behind. Run as root: each attempt makes the real things in a
-//! network of its own.
+//! A start that fails after any of its steps leaves nothing behind. Run as root: each attempt makes the real things in
+//! a network of its own.
 
 use super::*;
 use crate::jail::lock;

@@ -1,5 +1,5 @@
-//! Users for guests that share theirs with no other guest: a range of uids, and a lock for each, which ends with the guest
-//! that holds it.
+//! Users for guests that share theirs with no other guest: a range of uids, and a lock for each, which ends with the
+//! guest that holds it.
 
 use crate::error::Error;
 use crate::sys::dir::{Dir, Owner};
@@ -16,8 +16,8 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Default range: above the uids that Debian gives to people and services, and below the ranges of container managers and
-/// systemd (systemd's UIDS-GIDS.md).
+/// Default range: above the uids that Debian gives to people and services, and below the ranges of container managers
+/// and systemd (systemd's UIDS-GIDS.md).
 const DEFAULT: Range = Range {
     first: 64_200,
     last: 65_199,
@@ -49,9 +49,9 @@ impl Range {
         range.ok_or_else(|| format!("--uid-range {text}: write FIRST-LAST, from 1 up"))
     }
 
-    /// Claims a number that no other guest has for the guest `id`; user and group have the same number. The search begins
-    /// at a number that depends on `id`: so of hundreds of guests none tries hundreds of numbers, and a guest that starts
-    /// again is likely to get the number it had.
+    /// Claims a number that no other guest has for the guest `id`; user and group have the same number. The search
+    /// begins at a number that depends on `id`: so of hundreds of guests none tries hundreds of numbers, and a guest
+    /// that starts again is likely to get the number it had.
     ///
     /// # Errors
     /// [`Error`], if no number is free, or the host refuses a lock.
@@ -69,8 +69,8 @@ impl Range {
         Err(Error::step(step)(io::Error::from(Errno::EAGAIN)))
     }
 
-    /// Returns the first `count` numbers that no running guest has and for which `taken` is false, or fewer if there are
-    /// not as many. They are not claimed: the caller writes them down before another looks.
+    /// Returns the first `count` numbers that no running guest has and for which `taken` is false, or fewer if there
+    /// are not as many. They are not claimed: the caller writes them down before another looks.
     pub fn first_free(self, count: usize, taken: impl Fn(u32) -> bool) -> Result<Vec<u32>, Error> {
         let mut search = Search::new()?;
         let mut free = Vec::new();
@@ -110,7 +110,7 @@ pub fn owner(number: u32) -> Owner {
 /// A search for numbers that no guest has.
 struct Search {
     directory: Dir,
-    /// Users with living processes; read when the first lock was free.
+    /// Users with living processes; read if a user without a lock has processes.
     living: Option<HashSet<u32>>,
 }
 
@@ -128,6 +128,9 @@ impl Search {
             return Ok(None);
         };
         // A monitor may release its lock, or leave a child behind.
+        if !has_processes(number).map_err(Error::step("look for processes of a user"))? {
+            return Ok(Some(claim));
+        }
         let living = match &mut self.living {
             Some(living) => living,
             none => {
@@ -138,8 +141,8 @@ impl Search {
     }
 }
 
-/// Locks the uid `number`, which the operator named, against `--uid auto`. Several guests for which the operator names the
-/// same uid share the lock.
+/// Locks the uid `number`, which the operator named, against `--uid auto`. Several guests for which the operator names
+/// the same uid share the lock.
 ///
 /// # Errors
 /// [`Error::Problems`], if a guest has it by `--uid auto`.
@@ -157,6 +160,20 @@ pub fn share(number: u32) -> Result<Claim, Error> {
             return Err(Error::Problems(vec![Problem::new("--uid", message)]));
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Returns whether the user `number` has processes; a dead one that no process has waited for yet counts as well.
+#[expect(unsafe_code, reason = "getpriority has no safe wrapper")]
+fn has_processes(number: u32) -> io::Result<bool> {
+    // The call returns the highest priority of the user's processes (getpriority(2)).
+    // SAFETY: the arguments are numbers.
+    match unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_USER, number) } {
+        -1 => match Errno::last() {
+            Errno::ESRCH => Ok(false),
+            e => Err(e.into()),
+        },
+        _ => Ok(true),
     }
 }
 

@@ -48,6 +48,10 @@ fn a_user_with_processes_is_given_to_no_guest() {
     let mut sleeping = sleeping.arg("60").uid(61877).spawn().unwrap();
     assert!(living_users().unwrap().contains(&61877));
     assert!(!living_users().unwrap().contains(&61878));
+    assert_eq!(
+        [61877, 61878].map(|uid| has_processes(uid).unwrap()),
+        [true, false]
+    );
     let first = range.allot("a").unwrap().0;
     let second = range.allot("b").unwrap().0;
     let free = range.first_free(2, |_| false).unwrap();
@@ -55,7 +59,11 @@ fn a_user_with_processes_is_given_to_no_guest() {
     sleeping.kill().unwrap();
     // Dead, but not waited for yet.
     while living_users().unwrap().contains(&61877) {}
+    assert!(has_processes(61877).unwrap());
+    let dead = range.first_free(2, |_| false).unwrap();
     sleeping.wait().unwrap();
+    assert!(!has_processes(61877).unwrap());
+    assert_eq!(dead, [61877, 61878]);
     assert_eq!((first, second), (owner(61878), owner(61878)));
     assert_eq!((free, none), (vec![61878], vec![]));
     assert_eq!(range.first_free(2, |_| false).unwrap(), [61877, 61878]);

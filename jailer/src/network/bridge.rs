@@ -46,8 +46,8 @@ impl BridgeLock {
         })
     }
 
-    /// Makes the bridge with `addresses` if it is missing, and brings it up. `key` is its interface's; `nat` says whether
-    /// its networks will be translated.
+    /// Makes the bridge with `addresses` if it is missing, and brings it up. `key` is its interface's; `nat` says
+    /// whether its networks will be translated.
     pub fn ensure(
         &mut self,
         devices: Devices,

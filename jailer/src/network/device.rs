@@ -35,8 +35,8 @@ pub struct Device {
 }
 
 impl Device {
-    /// Reads the payload of an `RTM_NEWLINK` message. Only the attributes used here are decoded: a newer kernel may send
-    /// others in forms that the crate does not know.
+    /// Reads the payload of an `RTM_NEWLINK` message. Only the attributes used here are decoded: a newer kernel may
+    /// send others in forms that the crate does not know.
     fn parse(payload: &[u8]) -> Option<Self> {
         let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
         let mut device = Self {

@@ -1,7 +1,7 @@
 //! A guest's network interfaces: checked before anything is made, and made.
 //!
-//! A tap with the key `bridge` is made here. It lives as long as one of its descriptors, which the monitor inherits, so it
-//! needs no clean-up. Packet filter rules stay until the guest is cleaned up, and a bridge until its last guest is.
+//! A tap with the key `bridge` is made here. It lives as long as one of its descriptors, which the monitor inherits, so
+//! it needs no clean-up. Packet filter rules stay until the guest is cleaned up, and a bridge until its last guest is.
 
 use crate::confine::namespaces;
 use crate::error::Error;
@@ -198,8 +198,8 @@ fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, P
     }))
 }
 
-/// Makes the taps and bridges that [`check`] found missing for the guest `id`; returns the taps, in order. `own` says that
-/// the network namespace belongs to this guest alone, and disappears with it.
+/// Makes the taps and bridges that [`check`] found missing for the guest `id`; returns the taps, in order. `own` says
+/// that the network namespace belongs to this guest alone, and disappears with it.
 pub fn make(
     id: &str,
     interfaces: Vec<Interface>,

@@ -1,7 +1,7 @@
 //! Packet filter rules: the guard of a guest's addresses, and NAT for a bridge's networks.
 //!
-//! Each guest and each bridge has a table, which is replaced as a whole: so starts at the same time do not conflict, and a
-//! leftover is overwritten. The program `nft` loads a table, if the configuration asks for one.
+//! Each guest and each bridge has a table, which is replaced as a whole: so starts at the same time do not conflict,
+//! and a leftover is overwritten. The program `nft` loads a table, if the configuration asks for one.
 
 use crate::error::Error;
 use crate::sys::tool::Tool;
@@ -125,8 +125,8 @@ pub fn translation_table(name: &str) -> String {
     table
 }
 
-/// Returns the rules that translate packets from `networks`, those of the bridge `name`, and forward only answers to the
-/// guests.
+/// Returns the rules that translate packets from `networks`, those of the bridge `name`, and forward only answers to
+/// the guests.
 fn translation_rules(name: &str, networks: &[IpNet]) -> String {
     let table = translation_table(name);
     let mut text = replace("inet", &table);

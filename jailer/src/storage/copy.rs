@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 /// Bytes that are copied or zeroed between two checks for a signal.
 const CHUNK: u64 = 64 << 20;
 
-/// Smallest run of zeros, in bytes, that becomes a hole when bytes are copied by this process: the largest usual block size
-/// of file systems.
+/// Smallest run of zeros, in bytes, that becomes a hole when bytes are copied by this process: the largest usual block
+/// size of file systems.
 const BLOCK: usize = 64 << 10;
 
-/// What the target of a copy contains.
+/// The former contents of a copy's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     /// Nothing: a file that is one hole.
@@ -67,8 +67,8 @@ impl Source {
         })
     }
 
-    /// Fills `to`, an empty file: shares blocks where the file system can do that, else copies everything but holes. The
-    /// outer error is that a signal is pending.
+    /// Fills `to`, an empty file: shares blocks where the file system can do that, else copies everything but holes.
+    /// The outer error is that a signal is pending.
     pub fn copy_to(&self, to: &File, undo: &mut Undo) -> Result<io::Result<()>, Error> {
         if share(&self.file, to) {
             return Ok(Ok(()));
@@ -110,8 +110,8 @@ impl Source {
         Ok(Ok(()))
     }
 
-    /// Returns start and end of the next data at or after `at`, at most [`CHUNK`] bytes; an empty range at the image's end if
-    /// there is none.
+    /// Returns start and end of the next data at or after `at`, at most [`CHUNK`] bytes; an empty range at the image's
+    /// end if there is none.
     fn next_extent(&self, at: u64) -> io::Result<(u64, u64)> {
         let chunk = |start: u64, end: u64| (start, end.min(start.saturating_add(CHUNK)));
         let offset = i64::try_from(at).map_err(io::Error::other)?;
@@ -139,8 +139,8 @@ pub fn share(from: &File, to: &File) -> bool {
     unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) == 0 }
 }
 
-/// Zeroes the bytes of a device from `start` to `end`, so that no guest reads what another left there. The outer error is
-/// that a signal is pending.
+/// Zeroes the bytes of a device from `start` to `end`, so that no guest reads what another left there. The outer error
+/// is that a signal is pending.
 pub fn zero(to: &File, start: u64, end: u64, undo: &mut Undo) -> Result<io::Result<()>, Error> {
     let total = end.saturating_sub(start);
     let mut progress = Progress::new("zero the new volume", total);
@@ -201,8 +201,8 @@ fn copy_range(from: &File, to: &File, start: u64, end: u64, kind: Target) -> io:
     Ok(())
 }
 
-/// Copies bytes. Zeros are not written to an empty file: not every file system reports its holes, and without them an image
-/// may be ten times as large.
+/// Copies bytes. Zeros are not written to an empty file: not every file system reports its holes, and without them an
+/// image may be ten times as large.
 fn copy_bytes(from: &File, to: &File, start: u64, end: u64, target: Target) -> io::Result<()> {
     let zeros = vec![0; BLOCK];
     let mut buffer = vec![0; 1 << 20];

@@ -325,7 +325,7 @@ fn existing(
 /// Checks that `owner` can open the file.
 ///
 /// # Errors
-/// How to give it access.
+/// A message that says how to give it access.
 fn accessible(fd: &OwnedFd, path: &Path, owner: Owner, write: bool) -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         // `check` reports that separately, and nothing can be tried as another user.

@@ -1,5 +1,5 @@
-//! Locks on images. A guest's monitor holds one for as long as it runs, and a command while it changes the image. They are
-//! open file description locks: they end with the open file, and hold between the clients of an NFS server.
+//! Locks on images. A guest's monitor holds one for as long as it runs, and a command while it changes the image. They
+//! are open file description locks: they end with the open file, and hold between the clients of an NFS server.
 
 use crate::sys::dir::by_descriptor;
 use nix::errno::Errno;
@@ -39,8 +39,8 @@ pub fn in_use(fd: &impl AsFd, shared: bool) -> bool {
     })
 }
 
-/// Locks `file` as the monitor would: shared, for which it must be open for reading, or exclusively, for which it must be
-/// open for writing. Returns `false` if another process's lock conflicts.
+/// Locks `file` as the monitor would: shared, for which it must be open for reading, or exclusively, for which it must
+/// be open for writing. Returns `false` if another process's lock conflicts.
 pub fn lock(file: &File, shared: bool) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole(kind(shared))?)) {
         Ok(_) => Ok(true),

@@ -1,5 +1,5 @@
-//! qcow2 images, converted to raw ones by qemu-img in a [`sandbox`]: they are untrusted, and can name other files to read.
-//! The header is parsed in the sandbox, too; only a number and raw bytes leave it.
+//! qcow2 images, converted to raw ones by qemu-img in a [`sandbox`]: they are untrusted, and can name other files to
+//! read. The header is parsed in the sandbox, too; only a number and raw bytes leave it.
 
 use crate::confine::privileges;
 use crate::confine::sandbox::{self, NOBODY};

@@ -56,7 +56,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Returns the volume for `content` with `size`, which `key`'s `field` gives in bytes; the default is the content's size.
+    /// Returns the volume for `content` with `size`, which `key`'s `field` gives in bytes; the default is the content's
+    /// size.
     ///
     /// # Errors
     /// [`Problem`], if the content does not fit.

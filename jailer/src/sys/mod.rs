@@ -1,5 +1,5 @@
-//! What the kernel and the host's programs offer, behind safe functions: directories by descriptor, signals, tools.
-//! Every other room calls it. It knows nothing of guests.
+//! Safe functions for the kernel's interfaces and the host's programs: directories by descriptor, signals, processes,
+//! tools. Every other room calls it. It knows nothing of guests.
 
 pub mod dir;
 pub mod mounts;

@@ -1,4 +1,5 @@
-//! Progress of long work: a bar on a terminal, else a line every ten seconds. Work of less than a second prints nothing.
+//! Progress of long work: a bar on a terminal, else a line every ten seconds. Work of less than a second prints
+//! nothing.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};

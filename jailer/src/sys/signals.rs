@@ -50,8 +50,8 @@ pub fn check() -> Result<(), Error> {
     }
 }
 
-/// Restores the default action of SIGPIPE. Rust's runtime ignores the signal, and a program that this one executes would
-/// inherit that.
+/// Restores the default action of SIGPIPE. Rust's runtime ignores the signal, and a program that this one executes
+/// would inherit that.
 #[expect(unsafe_code, reason = "signal has no safe wrapper")]
 pub fn restore_pipe() {
     // SAFETY: the default action runs no code of this program.

@@ -177,8 +177,8 @@ impl Tool {
     }
 }
 
-/// Gives the program a process group of its own, so that a terminal's Ctrl-C reaches this process alone, which then ends
-/// it; unblocks the signals that are blocked here; and has it end with this process.
+/// Gives the program a process group of its own, so that a terminal's Ctrl-C reaches this process alone, which then
+/// ends it; unblocks the signals that are blocked here; and has it end with this process.
 #[expect(unsafe_code, reason = "code between fork and exec")]
 fn prepare(command: &mut Command, before: Option<Before>) {
     command.process_group(0);

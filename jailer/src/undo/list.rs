@@ -12,7 +12,7 @@ use std::io;
 type Action = Box<dyn FnOnce() -> io::Result<()> + Send>;
 type Check = Box<dyn FnMut() -> Result<(), Error> + Send>;
 
-/// What was made, and how to undo it. Dropping it undoes everything.
+/// The steps of a start or a command, and how to undo them. Dropping this undoes everything.
 pub struct Undo {
     made: Vec<(String, Action)>,
     check: Check,
@@ -94,7 +94,7 @@ impl Drop for Undo {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
                     all = false;
-                    warn(&format!("cannot remove {what}: {e}; remove it by hand"));
+                    warn(&format!("cannot undo {what}: {e}; do it by hand"));
                 }
             }
         }

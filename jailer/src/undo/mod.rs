@@ -1,6 +1,6 @@
-//! What a command or a start has made on the host, and how to take it back.
-//! Everything that makes something records it here, before or as it is made.
-//! It does not decide what is made, nor remove what a guest still uses.
+//! Undoes a failed start or command: the list of its steps in memory, and the record of a jail on the host.
+//! All code that makes something on the host records it here, before or as it is made.
+//! It does not decide what is made, and removes nothing that a guest still uses.
 
 mod list;
 mod make;

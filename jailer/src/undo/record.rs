@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Longest record that is read, in bytes; a hundred interfaces and drives fit.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What was made, or was about to be made.
+/// The things that were made, or were about to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {

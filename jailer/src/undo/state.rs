@@ -10,8 +10,8 @@ use std::path::Path;
 /// The directory.
 pub const RUN: &str = "/run/bantam";
 
-/// Opens the directory `name` in [`RUN`], which is made if it is missing. It is never removed, because other processes lock
-/// files in it.
+/// Opens the directory `name` in [`RUN`], which is made if it is missing. It is never removed, because other processes
+/// lock files in it.
 pub fn directory(name: &str) -> Result<Dir, Error> {
     let path = Path::new(RUN);
     let made = || -> io::Result<Dir> {

@@ -1,6 +1,6 @@
-//! What a boot loader would load.
+//! The files and the command line that a boot loader would load.
 
-/// What a boot loader would load.
+/// A kernel with its command line and its initrd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Boot {
     /// The kernel.

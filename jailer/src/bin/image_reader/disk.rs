@@ -1,5 +1,5 @@
-//! The bytes of an image. Reads never go beyond a partition's end. The number of reads and bytes is limited, because a hostile
-//! image may have structures that refer to each other in a circle.
+//! The bytes of an image. Reads never go beyond a partition's end. The number of reads and bytes is limited, because a
+//! hostile image may have structures that refer to each other in a circle.
 
 use std::cell::Cell;
 use std::fs::File;

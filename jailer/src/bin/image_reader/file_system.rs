@@ -135,7 +135,8 @@ impl FileSystem {
         }
     }
 
-    /// Passes the contents of the file `path` to `to` in pieces; returns its length, or `None` if there is no such file.
+    /// Passes the contents of the file `path` to `to` in pieces; returns its length, or `None` if there is no such
+    /// file.
     ///
     /// # Errors
     /// A message, if it cannot be read or has more than `max` bytes; or the error of `to`.

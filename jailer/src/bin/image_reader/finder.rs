@@ -1,5 +1,5 @@
-//! Finds what the boot loader of an image would load, from GRUB's configuration or boot-loader entries. Every byte that is
-//! read here was written by a guest.
+//! Finds what the boot loader of an image would load, from GRUB's configuration or boot-loader entries. Every byte that
+//! is read here was written by a guest.
 
 use crate::boot::Boot;
 use crate::disk::Window;
@@ -77,7 +77,7 @@ pub fn find(image: &Window, to: &mut dyn Sink) -> Result<(), String> {
     Err(notes.join("\n"))
 }
 
-/// What is booted, and the file that says so.
+/// A kernel to boot, and the file that names it.
 type Found = Result<Option<(Boot, String)>, String>;
 
 /// A file system that could be opened.
@@ -206,8 +206,8 @@ fn command_line(words: &[String]) -> Result<String, String> {
     Ok(line)
 }
 
-/// Returns the file system and the path of the file `name`. The file system that named it is searched first; in each, both
-/// `name` and `name` below /boot are tried.
+/// Returns the file system and the path of the file `name`. The file system that named it is searched first; in each,
+/// both `name` and `name` below /boot are tried.
 fn locate<'a>(
     places: &'a [Place],
     first: usize,

@@ -1,5 +1,5 @@
-//! GRUB's configuration: the default entry of its menu, and what it boots. The script is interpreted as far as that needs:
-//! variables, conditions and menus, but no loops, no functions, and no access to devices.
+//! GRUB's configuration: the default entry of its menu, and what it boots. The script is interpreted as far as that
+//! needs: variables, conditions and menus, but no loops, no functions, and no access to devices.
 
 use crate::boot::Boot;
 use crate::loader_entries::LoaderEntry;
@@ -15,8 +15,8 @@ const MAX_VALUE: usize = 4096;
 /// First line of an environment block (GRUB manual, "The GRUB environment block").
 const ENVIRONMENT: &str = "# GRUB Environment Block";
 
-/// Returns what the default entry of `config` boots, with the variables of its environment block. `entries` are the entries
-/// that the command `blscfg` adds, in order.
+/// Returns what the default entry of `config` boots, with the variables of its environment block. `entries` are the
+/// entries that the command `blscfg` adds, in order.
 ///
 /// # Errors
 /// A message, if the script is invalid, or boots no kernel.
@@ -53,8 +53,8 @@ pub fn chosen(config: &str, environment: &str, entries: &[LoaderEntry]) -> Resul
     }
 }
 
-/// Returns the variables of an environment block, except `next_entry`: it is for one boot only, and nothing here can delete
-/// it.
+/// Returns the variables of an environment block, except `next_entry`: it is for one boot only, and nothing here can
+/// delete it.
 pub fn environment(text: &str) -> impl Iterator<Item = (&str, String)> {
     let there = text.starts_with(ENVIRONMENT);
     let lines = text

@@ -1,5 +1,5 @@
-//! Boot-loader entries, a file each (the UAPI Group's Boot Loader Specification, type 1), for systemd-boot and for GRUB's
-//! `blscfg`.
+//! Boot-loader entries, a file each (the UAPI Group's Boot Loader Specification, type 1), for systemd-boot and for
+//! GRUB's `blscfg`.
 
 use crate::boot::Boot;
 use crate::file_system::FileSystem;

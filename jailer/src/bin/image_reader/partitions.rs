@@ -1,5 +1,5 @@
-//! The partitions of a disk: GPT (UEFI 2.10, 5.3), or MBR with its extended partitions. A disk without either is one file
-//! system.
+//! The partitions of a disk: GPT (UEFI 2.10, 5.3), or MBR with its extended partitions. A disk without either is one
+//! file system.
 
 use crate::disk::Window;
 use crate::file_system;

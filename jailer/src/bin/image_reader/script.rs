@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-/// Longest expanded word, in bytes. A kernel takes 2 KiB, but a variable that is set to itself twice would double with each
-/// assignment.
+/// Longest expanded word, in bytes. A kernel takes 2 KiB, but a variable that is set to itself twice would double with
+/// each assignment.
 const MAX_WORD: usize = 4096;
 
 /// A token of a script.

@@ -17,7 +17,7 @@ pub fn ext4(dir: &Path, mib: u64, contents: Contents<'_>) -> PathBuf {
     ext4_with(dir, mib, contents, "extent")
 }
 
-/// The same, with `features` or without them.
+/// As [`ext4`], with `features`, of which a `^` removes one.
 pub fn ext4_with(dir: &Path, mib: u64, contents: Contents<'_>, features: &str) -> PathBuf {
     let (tree, image) = (dir.join("tree"), dir.join("ext4"));
     let _ = fs::remove_dir_all(&tree);
@@ -128,7 +128,7 @@ pub fn bytes(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// How property tests run: the same cases each time, as many as BANTAM_CASES says.
+/// Returns a runner of property tests: it runs the same cases each time, and BANTAM_CASES of them.
 pub fn properties(reduced: u32) -> proptest::test_runner::TestRunner {
     let cases = std::env::var("BANTAM_CASES").map_or(reduced, |n| n.parse().unwrap());
     proptest::test_runner::TestRunner::new(proptest::test_runner::Config {

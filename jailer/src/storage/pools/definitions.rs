@@ -1,5 +1,5 @@
-//! Definitions of pools in `/etc/bantam/pools`, and the state of pools until the host shuts down in `/run/bantam/pools`: a
-//! marker for each started pool, and a lock for each pool.
+//! Definitions of pools in `/etc/bantam/pools`, and the state of pools until the host shuts down in
+//! `/run/bantam/pools`: a marker for each started pool, and a lock for each pool.
 
 use crate::error::Error;
 use crate::sys::dir::{Dir, ROOT};

@@ -15,8 +15,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Checks that `name` has at most `most` bytes, all of which the host's programs take as part of a name; `kind` is the kind
-/// of device.
+/// Checks that `name` has at most `most` bytes, all of which the host's programs take as part of a name; `kind` is the
+/// kind of device.
 pub fn check_name(name: &str, most: usize, kind: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "+_.-".contains(c);
     match name.len() <= most && name.chars().all(plain) {

@@ -1,5 +1,5 @@
-//! Pools of type `disk`: a volume is a partition of a GPT, identified by its name in that table. sfdisk reads and writes the
-//! table. partx tells the kernel of the one partition that changes, so that others may be in use.
+//! Pools of type `disk`: a volume is a partition of a GPT, identified by its name in that table. sfdisk reads and
+//! writes the table. partx tells the kernel of the one partition that changes, so that others may be in use.
 
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};

@@ -1,5 +1,5 @@
-//! A pool of any type: whether it is active, the names of its volumes, and their locks. [`Backend`] is the part that differs
-//! by type.
+//! A pool of any type: whether it is active, the names of its volumes, and their locks. [`Backend`] is the part that
+//! differs by type.
 
 use crate::error::Error;
 use crate::storage::lock;

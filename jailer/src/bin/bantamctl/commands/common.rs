@@ -1,4 +1,4 @@
-//! What several commands need: root's rights, the undo list, JSON output.
+//! Functions that several commands use: the check for root, the undo list, JSON output.
 
 use jailer::confine::privileges;
 use jailer::error::Error;

@@ -72,7 +72,8 @@ pub fn destroy(guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what the guest left. Under systemd its unit does that; this waits, because of two that remove one would fail.
+/// Removes what the guest left. Under systemd its unit does that; this waits, because of two that remove one would
+/// fail.
 pub fn tidy(guest: &Guest) -> Result<(), Error> {
     if units::guest::settle(&guest.name)? {
         return Ok(());

@@ -219,8 +219,8 @@ pub fn sweep(_locked: &definitions::Locked) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns whether `copy`, which no process is making any more, has received its guest. If not, its monitor has ended or
-/// is about to.
+/// Returns whether `copy`, which no process is making any more, has received its guest. If not, its monitor has ended
+/// or is about to.
 fn has_guest(copy: &Guest) -> Result<bool, Error> {
     let started = Instant::now();
     while copy.is_running() {

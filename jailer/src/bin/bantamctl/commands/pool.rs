@@ -28,7 +28,7 @@ pub struct Pool {
     action: Action,
 }
 
-/// What to do
+/// A command for pools
 #[derive(Debug, Subcommand)]
 enum Action {
     Define(Define),

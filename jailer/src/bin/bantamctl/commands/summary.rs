@@ -1,4 +1,4 @@
-//! What `bantamctl create` prints of a guest before it makes it.
+//! The summary of a guest that `bantamctl create` prints before it makes the guest.
 
 use crate::guests::options;
 use crate::size::gib;

@@ -36,7 +36,7 @@ pub struct Volume {
     action: Action,
 }
 
-/// What to do
+/// A command for volumes
 #[derive(Debug, Subcommand)]
 enum Action {
     Create(Create),

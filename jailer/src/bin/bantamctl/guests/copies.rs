@@ -1,4 +1,4 @@
-//! What a copy of a running guest has for itself, made before it starts: a record, empty disk images and a network
+//! Makes the things that a copy of a running guest does not share: its record, empty disk images and a network
 //! namespace. [`jailer::jail::copies::forget`] removes it.
 
 use crate::guests::guest::Guest;

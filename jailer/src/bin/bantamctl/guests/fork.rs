@@ -1,7 +1,8 @@
 //! Copies of a running guest: their definitions, and the sockets by which the guest reaches them.
 //!
-//! The guest's monitor is confined to its jail, and cannot reach the jails of its copies. So the socket at which each copy
-//! waits gets a link in the guest's jail, and the guest's user becomes its owner, for the one connection that it accepts.
+//! The guest's monitor is confined to its jail, and cannot reach the jails of its copies. So the socket at which each
+//! copy waits gets a link in the guest's jail, and the guest's user becomes its owner, for the one connection that it
+//! accepts.
 
 use crate::guests::guest::{Guest, check_name};
 use crate::guests::{channel, definitions, making, options};
@@ -80,7 +81,8 @@ fn image(drive: &Drive) -> Result<PathBuf, String> {
     found.map_err(|e| e.to_string())
 }
 
-/// Checks that the file system of the image `path` can share blocks with a copy, by trying it with files without a name.
+/// Checks that the file system of the image `path` can share blocks with a copy, by trying it with files without a
+/// name.
 fn can_share(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let is_file = path.metadata().is_ok_and(|m| m.is_file());
@@ -121,8 +123,8 @@ pub fn names(prefix: &str, count: u32) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// Returns the copy `name` of `parent`, with the user `uid`. It has its parent's group, which may read the kernel and the
-/// initrd from the parent's image.
+/// Returns the copy `name` of `parent`, with the user `uid`. It has its parent's group, which may read the kernel and
+/// the initrd from the parent's image.
 pub fn copy(parent: &Guest, name: &str, uid: u32) -> Result<Guest, Error> {
     let mut config = parent.config.clone();
     let mut host = config.host.take().unwrap_or_default();

@@ -86,7 +86,7 @@ impl Guest {
             }
             let process = self.process()?.and_then(|id| Process::open(id).ok());
             match process {
-                // The lock tells: a process may release it before it ends, or leave it to a child.
+                // The lock decides: a process may release it before it ends, or leave it to a child.
                 Some(process) => {
                     let waited = process.wait(left.min(Duration::from_secs(1)));
                     let ended = waited.map_err(Error::step(format!("wait for {}", self.name)))?;

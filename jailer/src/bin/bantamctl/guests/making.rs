@@ -1,9 +1,9 @@
 //! Detects copies whose `bantamctl fork` was killed.
 //!
 //! `bantamctl fork` holds the write end of a FIFO until all copies have received their guest. The FIFO has the name
-//! `COPY.new` beside the record of each copy. Each waiting monitor has the read end, locked. If `bantamctl fork` is killed,
-//! the FIFO has no writer any more: the monitors notice that and exit, and when none of them holds the lock, the copies can
-//! be removed.
+//! `COPY.new` beside the record of each copy. Each waiting monitor has the read end, locked. If `bantamctl fork` is
+//! killed, the FIFO has no writer any more: the monitors notice that and exit, and when none of them holds the lock,
+//! the copies can be removed.
 
 use jailer::error::Error;
 use jailer::jail::copies::{self, fifo};

@@ -8,8 +8,8 @@ const KEYS: &str =
 /// Longest name of a network device, in bytes.
 const MAX_NAME: usize = 15;
 
-/// Returns the interface number `index` of the guest `guest`, which `text` describes. `taken` are MAC addresses of other
-/// interfaces.
+/// Returns the interface number `index` of the guest `guest`, which `text` describes. `taken` are MAC addresses of
+/// other interfaces.
 pub fn parse(
     text: &str,
     guest: &str,

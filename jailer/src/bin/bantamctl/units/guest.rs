@@ -32,12 +32,12 @@ pub fn is_enabled(name: &str) -> bool {
     link(name).symlink_metadata().is_ok()
 }
 
-/// Has the guest `name` start with the host.
+/// Enables the start of the guest `name` at boot.
 pub fn enable(name: &str, undo: &mut Undo) -> Result<(), Error> {
     systemctl::enable(&unit(name), TEMPLATE, &link(name), undo)
 }
 
-/// Has the guest `name` no longer start with the host.
+/// Disables the start of the guest `name` at boot.
 pub fn disable(name: &str) -> Result<(), Error> {
     systemctl::disable(&unit(name), &link(name))
 }

@@ -33,7 +33,7 @@ pub fn is_enabled(name: &str) -> bool {
     link(name).symlink_metadata().is_ok()
 }
 
-/// Has the pool start with the host.
+/// Enables the start of the pool at boot.
 pub fn enable(definition: &PoolDefinition, undo: &mut Undo) -> Result<(), Error> {
     let name = &definition.name;
     systemctl::need(TEMPLATE)?;
@@ -49,7 +49,7 @@ pub fn enable(definition: &PoolDefinition, undo: &mut Undo) -> Result<(), Error>
     Ok(())
 }
 
-/// Has the pool no longer start with the host.
+/// Disables the start of the pool at boot.
 pub fn disable(name: &str) -> Result<(), Error> {
     systemctl::disable(&unit(name), &link(name))?;
     let file = drop_ins(name).join("pool.conf");

@@ -49,8 +49,8 @@ pub fn run(words: &[&str]) -> Result<String, Error> {
     tool.args(words).run_to_end()
 }
 
-/// Enables `unit`, whose unit file is `file` and which the link `link` shows to be enabled. A failed command disables it
-/// again.
+/// Enables `unit`, whose unit file is `file` and which the link `link` shows to be enabled. A failed command disables
+/// it again.
 pub fn enable(unit: &str, file: &str, link: &Path, undo: &mut Undo) -> Result<(), Error> {
     need(file)?;
     if link.symlink_metadata().is_ok() {
