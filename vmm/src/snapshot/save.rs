@@ -154,7 +154,7 @@ fn select<'s>(
         }
         _ => Ok((
             Selection::NotZero {
-                elsewhere: machine.pages_in_files()?,
+                elsewhere: machine.file_ranges()?,
                 swap: nix::sys::sysinfo::sysinfo()?.swap_total() > 0,
             },
             None,
