@@ -11,7 +11,7 @@ fn the_old_file_stays_until_the_new_one_is_committed() {
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     let second = TempFile::create(&path).err().unwrap();
     assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
-    aside.sync().unwrap();
+    file.sync().unwrap();
     file.commit().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     assert!(!partial(&path).exists());
