@@ -1,11 +1,11 @@
-//! Compiles the built-in lists of system calls, so that a start need not: they come as the programs that the
-//! kernel takes, with the places where the process writes its own number.
+//! Compiles the built-in seccomp lists to BPF programs, so that a start need not, with the indices of the instructions where
+//! the process writes its own id.
 
 #![allow(
     dead_code,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "the modules are the monitor's; a build that fails says so"
+    reason = "the modules are the monitor's, and a failed build reports the error"
 )]
 
 #[path = "src/seccomp/compile.rs"]
@@ -17,7 +17,7 @@ use rules::{List, Lists};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Two numbers that no process has: the programs differ only where the number stands.
+/// Two ids that no process has. The programs differ only where the id is used.
 const PIDS: [u32; 2] = [0x7fff_fffe, 0x7fff_fffd];
 
 fn main() {

@@ -248,17 +248,17 @@ fn what_does_not_fit_is_told_and_nothing_starts() {
         (
             "cut",
             Box::new(|| fs::write(dir.join("s.state"), &state[..state.len() / 2]).unwrap()),
-            "cut off",
+            "truncated",
         ),
         (
             "garbage",
             Box::new(|| fs::write(dir.join("s.state"), vec![7; 999]).unwrap()),
-            "no snapshot",
+            "not a snapshot",
         ),
         (
             "empty",
             Box::new(|| fs::write(dir.join("s.state"), "").unwrap()),
-            "no snapshot",
+            "not a snapshot",
         ),
         (
             "vCPUs",
@@ -360,7 +360,7 @@ fn what_does_not_fit_is_told_and_nothing_starts() {
     swapped["mem_backend"]["backend_path"] = json!(dir.join("s.state"));
     let text = refused(&swapped);
     assert!(
-        text.contains("it is cut off, or not of this snapshot"),
+        text.contains("it is truncated, or of another snapshot"),
         "{text}"
     );
     for (key, value, expected) in [

@@ -59,7 +59,7 @@ fn the_format_s_version_is_told() {
     assert_eq!(said(dir, &describe), "v7.0.0\n");
     let complaint = complaint(dir, &["--describe-snapshot", "s.memory"]);
     assert!(
-        complaint.contains("s.memory: this is no snapshot"),
+        complaint.contains("s.memory: this is not a snapshot"),
         "{complaint}"
     );
 }
@@ -87,7 +87,7 @@ fn a_snapshot_is_told_of() {
     assert_eq!(json["chain"].as_array().unwrap().len(), 2);
     fs::remove_file(dir.join("one.state")).unwrap();
     let text = said(dir, &["snapshot", "info", "two.state"]);
-    assert!(text.contains("one.state, which is lacking"), "{text}");
+    assert!(text.contains("one.state, which is missing"), "{text}");
     // A file is not let near the terminal.
     edit(&dir.join("two.state"), |state| {
         state["written_by"] = json!("\u{1b}[2J");
@@ -95,7 +95,7 @@ fn a_snapshot_is_told_of() {
     let text = said(dir, &["snapshot", "info", "two.state"]);
     assert!(!text.contains('\u{1b}'), "{text}");
     let complaint = complaint(dir, &["snapshot", "info", "two.memory"]);
-    assert!(complaint.contains("no snapshot"), "{complaint}");
+    assert!(complaint.contains("not a snapshot"), "{complaint}");
 }
 
 #[test]
@@ -105,17 +105,17 @@ fn what_is_damaged_is_found() {
     chain(dir);
     let verify = ["snapshot", "verify", "two.state", "two.memory"];
     let text = said(dir, &verify);
-    assert!(text.contains("as it was written"), "{text}");
+    assert!(text.contains("is intact"), "{text}");
     assert!(text.contains("3 files"), "{text}");
     let alone = complaint(dir, &["snapshot", "verify", "two.state"]);
-    assert!(alone.contains("name the file with the memory"), "{alone}");
+    assert!(alone.contains("name the memory file"), "{alone}");
 
     // A bit of the lowest, and one where nothing is.
     let path = dir.join("full.memory");
     let whole = fs::read(&path).unwrap();
     let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
     for (at, expected) in [
-        (last, "are not what was written"),
+        (last, "differ from what was saved"),
         (64 << 20, "where the snapshot has nothing"),
     ] {
         let file = File::options().write(true).open(&path).unwrap();
@@ -219,7 +219,7 @@ fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
     rename("full", "one");
     let other = complaint(dir, &verify);
     assert!(other.contains("one.state: is snapshot"), "{other}");
-    assert!(other.contains("two.state is a diff upon"), "{other}");
+    assert!(other.contains("two.state is a diff on"), "{other}");
     rename("merged", "one");
     assert!(pages(dir, "three.state", "three.memory") == before);
     merge("two");

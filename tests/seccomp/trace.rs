@@ -125,7 +125,7 @@ impl Seen {
             .into_iter()
             .filter(|(part, _)| allowed.contains(part))
             .flat_map(|(part, rules)| (0..).zip(rules).map(move |(at, rule)| (part, at, rule)))
-            .filter(|(_, _, rule)| rule.admits(number.id(), arguments, pid))
+            .filter(|(_, _, rule)| rule.allows(number.id(), arguments, pid))
             .collect();
         // Where a guest may be started again, a rule of that part counts only if none of another part does: it
         // would not be needed; and those of other parts are there for other runs.

@@ -1,4 +1,4 @@
-//! The console's input: what is typed goes to the guest's serial port, and Ctrl-A is the monitor's.
+//! The console's input: standard input goes to the guest's serial port, except for the monitor's keys after Ctrl-A.
 
 use super::serial_input::{CurrentSerial, send_to_serial};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -6,27 +6,27 @@ use nix::errno::Errno;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 
-/// Ctrl-A, after which a key is the monitor's.
+/// Ctrl-A. The key after it belongs to the monitor.
 const ESCAPE: u8 = 0x01;
 
-/// Takes the monitor's keys out of what is typed.
+/// Separates the monitor's keys from the guest's.
 #[derive(Debug, Default)]
 pub struct Keys {
     escaped: bool,
 }
 
-/// What a key means.
+/// The meaning of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// The guest's.
+    /// A byte for the guest.
     Guest(u8),
-    /// End the guest.
+    /// The monitor must quit.
     Quit,
 }
 
 impl Keys {
-    /// What `byte` means after those before it; `None` if it waits for the next, or is
-    /// a command that does not exist.
+    /// Returns the meaning of `byte` after the bytes before it. Returns `None` if it waits for the next byte, or is an unknown
+    /// command.
     pub fn press(&mut self, byte: u8) -> Option<Key> {
         match (std::mem::take(&mut self.escaped), byte) {
             (false, ESCAPE) => {
@@ -44,14 +44,14 @@ impl Keys {
 /// Standard input as a subscriber of the event loop.
 pub struct Console {
     input: io::Stdin,
-    /// Only a terminal has the monitor's keys; a pipe's bytes are all the guest's.
+    /// Decoder of the monitor's keys on a terminal. All bytes of a pipe are the guest's.
     keys: Option<Keys>,
     serial: CurrentSerial,
     quit: Box<dyn Fn() + Send>,
 }
 
 impl Console {
-    /// Feeds `serial`; calls `quit` when a terminal's user asks for it.
+    /// Creates a subscriber that feeds `serial`, and calls `quit` when a terminal's user asks for it.
     pub fn new(terminal: bool, serial: CurrentSerial, quit: Box<dyn Fn() + Send>) -> Self {
         Self {
             input: io::stdin(),
@@ -66,10 +66,10 @@ impl Console {
         serial.map_or(0, |serial| devices::lock(&serial).room())
     }
 
-    /// Returns whether there may be more.
+    /// Reads once. Returns whether there may be more.
     fn read(&mut self) -> io::Result<bool> {
         let mut typed = [0; 4096];
-        // Not through the library's buffer: what that read ahead, epoll would not tell of.
+        // Not through std's buffer, because epoll does not report bytes that were read ahead.
         let typed = match nix::unistd::read(&self.input, &mut typed) {
             Ok(0) => return Ok(false),
             Ok(len) => typed.get(..len).unwrap_or_default(),
@@ -87,14 +87,14 @@ impl Console {
                 },
             }
         }
-        // A guest that reads nothing: input beyond its buffer is lost, as on a real line, but the
-        // monitor's keys still work; they come before the port, which a write to a full pipe may hold.
+        // If the guest does not read, input beyond its buffer is lost, as on a real line. The monitor's keys were handled
+        // first and still work, even if a vCPU that writes to a full pipe holds the port.
         if !bytes.is_empty() {
             let serial = devices::lock(&self.serial).clone();
             let taken = serial.map_or(0, |serial| send_to_serial(&serial, &bytes));
             let lost = bytes.len() - taken;
             if lost > 0 {
-                log::debug!("the guest does not read: lost {lost} bytes of input");
+                log::debug!("lost {lost} bytes of input: the guest does not read");
             }
         }
         Ok(true)
@@ -104,12 +104,12 @@ impl Console {
 impl MutEventSubscriber for Console {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if self.keys.is_none() && self.input.is_terminal() {
-            // A background job's: reading from it would stop the monitor (SIGTTIN), and so the guest.
+            // A background job that reads from its terminal is stopped by the kernel (SIGTTIN), and the guest with it.
             return;
         }
         let events = Events::with_data(&self.input.as_fd(), 0, EventSet::IN);
         if ops.add(events).is_err() {
-            // A regular file cannot be waited for; it is there at once, as far as it fits.
+            // epoll cannot watch a regular file, so it is read at once, as far as the port has room.
             while self.room() > 0 && self.read().unwrap_or(false) {}
         }
     }

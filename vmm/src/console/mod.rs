@@ -1,4 +1,6 @@
-//! The console: what is typed goes to the guest's serial port, and Ctrl-A is the monitor's.
+//! The console: standard input and output, the console socket, and the way to the guest's serial port.
+//!
+//! The controller and the machine use it. It knows neither registers of the port nor commands.
 
 mod input;
 mod output;

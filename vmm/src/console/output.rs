@@ -1,4 +1,4 @@
-//! Where the guest's console writes: standard output or a file, and those who are attached.
+//! The console's output: standard output or a file, and the clients of the console socket.
 
 use crate::process::output_file::{is_ready, open_nonblocking};
 use devices::lock;
@@ -15,16 +15,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Bytes of output kept for who attaches later: some thousand lines.
+/// Output kept for clients that attach later, in bytes: about a thousand lines.
 const HISTORY: usize = 64 << 10;
-/// Bytes written at once: a pipe that is ready takes them (PIPE_BUF), a terminal commonly does.
+/// Bytes written at once. A pipe that is ready takes as many (PIPE_BUF), and a terminal usually does.
 const PIECE: usize = 512;
-/// How long to wait for an output that is full before looking whether to.
+/// Time to wait for a full output before checking whether to wait at all.
 const PATIENCE_MS: u8 = 20;
-/// Most who are attached at once.
+/// Limit of attached clients.
 pub(super) const MAX_ATTACHED: usize = 8;
 
-/// Those who are attached through the console's socket, and what they would have missed.
+/// The clients of the console socket, and the output kept for new ones.
 #[derive(Default)]
 pub struct Attached {
     history: VecDeque<u8>,
@@ -35,12 +35,12 @@ pub struct Attached {
 struct Client {
     id: u64,
     stream: UnixStream,
-    /// What its socket did not take yet; a client that lags by more than the history loses the rest.
+    /// Output that the client's socket did not take yet. A client that lags by more than the history loses the rest.
     behind: VecDeque<u8>,
 }
 
 impl Client {
-    /// Returns false if it is gone.
+    /// Sends `bytes`. Returns false if the client is gone.
     fn send(&mut self, bytes: &[u8]) -> bool {
         let room = HISTORY.saturating_sub(self.behind.len());
         self.behind
@@ -64,8 +64,8 @@ impl Client {
 }
 
 impl Attached {
-    /// Attaches `stream`, which must not block, and sends it the history. Returns the number it has here;
-    /// `None` if there are too many.
+    /// Attaches `stream`, which must not block, and sends it the history. Returns the client's number; `None` if there are too
+    /// many clients.
     pub fn attach(&mut self, stream: UnixStream) -> Option<u64> {
         if self.clients.len() >= MAX_ATTACHED {
             return None;
@@ -81,13 +81,13 @@ impl Attached {
         Some(self.next_id)
     }
 
-    /// The client's socket has room again.
+    /// Sends the pending output of a client whose socket has room again.
     pub fn flush(&mut self, id: u64) {
         self.clients
             .retain_mut(|client| client.id != id || client.flush());
     }
 
-    /// What the client typed; `None` if it is gone.
+    /// Reads the client's input. Returns `None` if the client is gone.
     pub fn read<'b>(&mut self, id: u64, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         let client = self.clients.iter_mut().find(|client| client.id == id)?;
         match client.stream.read(buffer) {
@@ -105,7 +105,7 @@ impl Attached {
         }
     }
 
-    /// Lets the client go.
+    /// Detaches the client.
     pub fn detach(&mut self, id: u64) {
         self.clients.retain(|client| client.id != id);
     }
@@ -118,37 +118,37 @@ impl Attached {
     }
 }
 
-/// The console's output, made once and lent to each machine.
+/// The console's output. It outlives the machines that write to it.
 #[derive(Clone)]
 pub struct Output {
     target: Arc<File>,
-    /// A file of the user's, which must not block the guest.
+    /// Whether the output is a user's file, which must not block the guest.
     lossy: bool,
     limit: Option<Arc<Mutex<Bucket>>>,
     attached: Option<Arc<Mutex<Attached>>>,
     waiting: Arc<Waiting>,
-    /// Of the port that writes.
+    /// Metrics of the serial port that writes.
     metrics: Arc<SerialMetrics>,
 }
 
-/// Output for a pipe or a terminal that is full: whoever writes waits, as on a real line that is held up.
+/// Output that a full pipe or terminal has not taken. Writers wait, as on a real line with flow control.
 #[derive(Default)]
 struct Waiting {
-    /// Nobody waits any more: the vCPU that writes is wanted elsewhere.
+    /// Whether writers must not wait, because the vCPU that writes must pause.
     nonblocking: AtomicBool,
-    /// What was not written then, for the next time; what is above [`HISTORY`] is lost.
+    /// Output that was not written without waiting. Bytes beyond [`HISTORY`] are lost.
     bytes: Mutex<VecDeque<u8>>,
 }
 
 impl Output {
-    /// As `config` says; standard output if it says nothing.
+    /// Opens the output of `config`, or standard output.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub fn new(config: &Serial) -> io::Result<Self> {
         let target = match &config.serial_out_path {
             Some(path) => open_nonblocking(path)?,
-            // Unbuffered: a guest's prompt has no newline.
+            // Unbuffered, because a prompt has no line feed.
             None => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         };
         let limit = config.rate_limiter.and_then(|b| Bucket::new(&b, now()));
@@ -162,7 +162,7 @@ impl Output {
         })
     }
 
-    /// The same for a port that counts in `metrics`.
+    /// Returns the same output with the metrics of another port.
     pub fn counting(&self, metrics: Arc<SerialMetrics>) -> Self {
         Self {
             metrics,
@@ -170,29 +170,29 @@ impl Output {
         }
     }
 
-    /// Those who are attached; `None` without a socket.
+    /// Returns the clients of the console socket; `None` without a socket.
     pub fn attached(&self) -> Option<Arc<Mutex<Attached>>> {
         self.attached.clone()
     }
 
-    /// Whether it takes what a serial port sends at once, as a pipe does that is ready.
+    /// Returns whether the output takes the bytes that a serial port sends at once.
     pub fn is_writable(&self) -> bool {
         self.lossy || is_ready(self.target.as_fd(), PollTimeout::ZERO)
     }
 
-    /// Whether a writer waits for an output that is full; one that does not keeps what it could not write.
+    /// Sets whether a writer waits for a full output. If not, the bytes are kept for the next write.
     pub fn set_blocking(&self, wait: bool) {
         self.waiting.nonblocking.store(!wait, Ordering::Release);
     }
 
-    /// Writes what waits, and `bytes` after it, as far as the output takes it.
+    /// Writes the kept bytes and then `bytes`, as far as the output takes them.
     fn write_waiting(&self, bytes: &[u8]) -> io::Result<()> {
         let mut waiting = lock(&self.waiting.bytes);
         let room = HISTORY.saturating_sub(waiting.len());
         waiting.extend(bytes.get(..bytes.len().min(room)).unwrap_or_default());
         while !waiting.is_empty() {
             if !is_ready(self.target.as_fd(), PATIENCE_MS.into()) {
-                // A signal, or nobody reads.
+                // A signal came, or nobody reads.
                 if self.waiting.nonblocking.load(Ordering::Acquire) {
                     return Ok(());
                 }
@@ -223,7 +223,7 @@ impl Write for Output {
         if let Some(limit) = &self.limit {
             let wanted = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             if lock(limit).take(wanted, now()).is_err() {
-                // Lost, as on a line that nobody holds up.
+                // The bytes are lost, as on a line without flow control.
                 self.metrics.rate_limiter_dropped_bytes.add(wanted);
                 return Ok(bytes.len());
             }
@@ -246,7 +246,7 @@ impl Write for Output {
     }
 }
 
-/// A descriptor of `stream` for a loop to watch: the loop owns what it watches.
+/// Returns a duplicate of `stream` for an event loop, which must own what it watches.
 pub(super) fn watched(stream: &UnixStream) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()
 }

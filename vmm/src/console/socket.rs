@@ -1,4 +1,4 @@
-//! The console's socket: attaches who connects to the guest's console, as long as they like.
+//! The console socket: each client that connects is attached to the guest's console until it disconnects.
 
 use super::output::{Attached, watched};
 use super::serial_input::{CurrentSerial, send_to_serial};
@@ -12,15 +12,15 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-/// Token of the listener; clients count from 1.
+/// Token of the listener. Clients have tokens from 1.
 const LISTENER: u32 = 0;
 
-/// The listener as a subscriber of the event loop.
+/// The console socket as a subscriber of the event loop.
 pub struct ConsoleSocket {
     listener: UnixListener,
     attached: Arc<Mutex<Attached>>,
     serial: CurrentSerial,
-    /// The clients, by the number they have there, which is their token.
+    /// The watched clients by their number, which is their token.
     watched: BTreeMap<u32, OwnedFd>,
 }
 
@@ -28,7 +28,7 @@ impl ConsoleSocket {
     /// Listens at `path`.
     ///
     /// # Errors
-    /// What the host says, among it that something is in the way.
+    /// The path is in use, or the socket cannot be created.
     pub fn bind(
         path: &Path,
         attached: Arc<Mutex<Attached>>,
@@ -50,11 +50,11 @@ impl ConsoleSocket {
         stream.set_nonblocking(true)?;
         let watched = watched(&stream)?;
         let Some(id) = lock(&self.attached).attach(stream) else {
-            log::warn!("too many are attached to the console: refused one more");
+            log::warn!("refused a client of the console: too many are attached");
             return Ok(());
         };
         let token = u32::try_from(id).map_err(io::Error::other)?;
-        // Edge-triggered: room in the socket wakes only when it comes.
+        // Edge-triggered, so that room in the socket wakes the loop only once.
         let events = EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED;
         ops.add(Events::with_data(&watched, token, events))
             .map_err(|e| io::Error::other(e.to_string()))?;
@@ -62,14 +62,14 @@ impl ConsoleSocket {
         Ok(())
     }
 
-    /// Serves a client; returns false if it is gone.
+    /// Serves a client. Returns false if it is gone.
     fn serve(&self, id: u64, events: EventSet) -> bool {
         let mut buffer = [0; 4096];
         if events.contains(EventSet::OUT) {
             lock(&self.attached).flush(id);
         }
         loop {
-            // Not while typing it: the port writes to the attached.
+            // The lock is released before the input is sent, because the port writes to the clients.
             let typed = lock(&self.attached).read(id, &mut buffer).map(<[u8]>::len);
             match typed {
                 None => return false,
@@ -101,7 +101,7 @@ impl MutEventSubscriber for ConsoleSocket {
             }
         } else if !self.serve(token.into(), events.event_set()) {
             lock(&self.attached).detach(token.into());
-            // Before it is closed, or the loop keeps it.
+            // The loop must forget the descriptor before it is closed.
             if let Err(e) = ops.remove(events) {
                 log::error!("cannot stop watching a client of the console: {e}");
             }

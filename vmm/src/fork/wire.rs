@@ -1,9 +1,9 @@
-//! How a guest that is forked reaches the processes that are to have its copies.
+//! The protocol between a forked guest, the parent, and the processes that become its copies, the children.
 //!
-//! A process waits at a Unix socket. The parent connects and reads its *hello*, which carries the images that the process wants
-//! copied; then it makes the copies of all, and sends each the *fork point*: descriptors of the state (as JSON) and of each
-//! layer of the memory, none of which anybody writes to any more, and what is the child's own. All that arrives may be
-//! hostile, and is checked as a snapshot is.
+//! A child listens at a Unix socket. The parent connects and receives the child's *hello*, with the image files that must
+//! become clones of its drives. It clones the images of all children, and sends each child the *fork point*: descriptors of
+//! the state (as JSON) and of each layer of the memory, which nobody writes to any more, and the child's overrides. Neither
+//! side trusts the other: everything is checked as a snapshot is.
 //!
 //! ```text
 //! child → parent   "BANTAMF1", u32 length, JSON: {"drives": [id, …]}              with a descriptor for each drive
@@ -29,22 +29,22 @@ use std::time::Duration;
 
 const MAGIC: [u8; 8] = *b"BANTAMF1";
 const HEADER: usize = 12;
-/// Most bytes of a message: the runs of eight layers of a large guest.
+/// Limit of a message in bytes: enough for the ranges of eight layers of a large guest.
 const MAX_MESSAGE: usize = 16 << 20;
-/// Most descriptors of a message; the kernel's limit.
+/// Limit of descriptors in a message, which is the kernel's.
 const MAX_DESCRIPTORS: usize = 253;
-/// How long a child may be silent.
+/// Time that a child may take for a message.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a waiting process says.
+/// The first message of a child.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// The drives of which it wants a copy, in the order of the descriptors.
+    /// Ids of the drives to clone, in the order of the descriptors.
     pub drives: Vec<String>,
 }
 
-/// What it is given, besides the descriptors.
+/// The message of the fork point, beside its descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PointMessage {
@@ -52,26 +52,26 @@ struct PointMessage {
     own: Overrides,
 }
 
-/// Where a guest was forked.
+/// The point at which a guest was forked.
 pub struct ForkPoint {
-    /// Its state, in memory.
+    /// The state, in a sealed memory file.
     pub state: File,
-    /// Its memory.
+    /// The layers of the memory.
     pub layers: Layers,
 }
 
-/// What arrived at a child.
+/// A fork point that a child received.
 pub struct Received {
     /// The state.
     pub snapshot: Snapshot,
-    /// The memory.
+    /// The layers of the memory.
     pub layers: Layers,
-    /// What is the child's own.
+    /// The child's overrides.
     pub own: Overrides,
 }
 
 impl ForkPoint {
-    /// Where the guest of `snapshot` is, with its memory in `layers`. Nobody who gets it can change it.
+    /// Creates the fork point of `snapshot` with its memory in `layers`, and seals the state.
     ///
     /// # Errors
     /// The host has no memory for the state.
@@ -119,7 +119,7 @@ fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Vec<Owned
     let message = recvmsg::<UnixAddr>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just made these descriptors for us, and nobody else knows of them.
+            // SAFETY: the kernel has just created these descriptors for this process, and nothing else owns them.
             let owned = numbers
                 .into_iter()
                 .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
@@ -129,36 +129,38 @@ fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<(T, Vec<Owned
     let bytes = message.bytes;
     let (magic, len) = header.split_at(MAGIC.len());
     if bytes != HEADER || magic != MAGIC {
-        return Err(invalid("the other side does not speak of forks"));
+        return Err(invalid("the message is not of the fork protocol"));
     }
     let len = len.try_into().map(u32::from_le_bytes).unwrap_or(u32::MAX);
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     if len > MAX_MESSAGE {
-        return Err(invalid(format!("a message of {len} bytes")));
+        return Err(invalid(format!(
+            "a message of {len} bytes exceeds the limit"
+        )));
     }
     let mut json = Vec::new();
     stream.take(len as u64).read_to_end(&mut json)?;
     Ok((serde_json::from_slice(&json)?, descriptors))
 }
 
-/// The parent's side of a connection to a child.
+/// The parent's connection to a child.
 pub struct ChildConnection {
     stream: UnixStream,
-    /// Empty images, with the ids of the drives that they are to be copies of.
+    /// Empty image files, with the ids of the drives to clone into them.
     pub images: Vec<(String, File)>,
 }
 
 impl ChildConnection {
-    /// Has heard what the child at the other end of `stream`, which was connected to its socket, wants.
+    /// Receives the hello of the child behind `stream`.
     ///
     /// # Errors
-    /// It is gone, or is somebody else.
+    /// The child disconnected, or is not a waiting process.
     pub fn receive_hello(stream: UnixStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let (hello, descriptors): (Hello, _) = receive(&stream)?;
         if hello.drives.len() != descriptors.len() {
-            return Err(invalid("a drive without an image, or an image too many"));
+            return Err(invalid("the numbers of drives and descriptors differ"));
         }
         let files = descriptors.into_iter().map(File::from);
         Ok(Self {
@@ -167,10 +169,10 @@ impl ChildConnection {
         })
     }
 
-    /// Gives the child its guest.
+    /// Sends the fork point to the child.
     ///
     /// # Errors
-    /// It is gone.
+    /// The child disconnected.
     pub fn send_point(&self, point: &ForkPoint, own: &Overrides) -> io::Result<()> {
         let layers = &point.layers.0;
         let mut descriptors = vec![point.state.as_raw_fd()];
@@ -183,16 +185,16 @@ impl ChildConnection {
     }
 }
 
-/// The child's side.
+/// The child's connection to its parent.
 pub struct ParentConnection(UnixStream);
 
 impl ParentConnection {
-    /// Over `stream`, which the parent opened. `images` are to become copies of the parent's drives.
+    /// Sends the hello over `stream`. The parent clones its drives into `images`.
     ///
     /// # Errors
-    /// It is gone.
+    /// The parent disconnected.
     pub fn send_hello(stream: UnixStream, images: &[(String, File)]) -> io::Result<Self> {
-        // The guest comes when all children have been heard, however many there are; a parent that is gone is heard of.
+        // No read timeout: the fork point comes after all children have sent their hello. A parent that dies closes the stream.
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         let hello = Hello {
@@ -203,14 +205,16 @@ impl ParentConnection {
         Ok(Self(stream))
     }
 
-    /// Waits for the guest.
+    /// Receives the fork point.
     ///
     /// # Errors
-    /// The parent is gone, or what it sent is no guest.
+    /// The parent disconnected, or its message is invalid.
     pub fn receive_point(self) -> io::Result<Received> {
         let (point, descriptors): (PointMessage, _) = receive(&self.0)?;
         let mut files = descriptors.into_iter().map(File::from);
-        let state = files.next().ok_or_else(|| invalid("there is no state"))?;
+        let state = files
+            .next()
+            .ok_or_else(|| invalid("the state is missing"))?;
         let layers = files.zip(point.layers).map(|(file, runs)| Layer {
             file: Arc::new(file),
             runs,
@@ -218,7 +222,7 @@ impl ParentConnection {
         let layers = Layers(layers.take(MAX_CHAIN).collect());
         let len = state.metadata()?.len();
         if len > MAX_STATE_BYTES {
-            return Err(invalid(format!("a state of {len} bytes")));
+            return Err(invalid(format!("a state of {len} bytes exceeds the limit")));
         }
         let mut json = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         state.read_exact_at(&mut json, 0)?;

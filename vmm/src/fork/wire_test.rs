@@ -9,7 +9,7 @@ fn layer(bytes: u64, runs: Option<Vec<(u64, u64)>>) -> Layer {
 }
 
 #[test]
-fn descriptors_and_words_arrive_together() {
+fn descriptors_arrive_with_their_message() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -36,7 +36,7 @@ fn descriptors_and_words_arrive_together() {
 }
 
 #[test]
-fn a_side_that_speaks_otherwise_is_refused() {
+fn messages_of_another_protocol_are_refused() {
     let header = |len: u32| [MAGIC.as_slice(), &len.to_le_bytes()].concat();
     for bytes in [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -54,7 +54,7 @@ fn a_side_that_speaks_otherwise_is_refused() {
 }
 
 #[test]
-fn layers_that_cannot_be_are_refused() {
+fn invalid_layers_are_refused() {
     let bytes = 8 * PAGE;
     let upper =
         |runs: &[(u64, u64)]| Layers(vec![layer(bytes, None), layer(bytes, Some(runs.to_vec()))]);
@@ -84,7 +84,7 @@ fn layers_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn what_is_sealed_is_only_read() {
+fn a_sealed_file_can_only_be_read() {
     let file = mapping::file_in_memory(c"sealed", PAGE).unwrap();
     file.write_all_at(b"before", 0).unwrap();
     mapping::seal(&file).unwrap();
@@ -96,7 +96,7 @@ fn what_is_sealed_is_only_read() {
 }
 
 #[test]
-fn a_file_system_that_cannot_clone_says_so() {
+fn a_file_system_without_clones_returns_unsupported() {
     let (from, to) = (
         tempfile::tempfile().unwrap(),
         mapping::file_in_memory(c"to", 0).unwrap(),

@@ -1,4 +1,4 @@
-//! Puts a virtio device on the bus: the one place where window, interrupt and doorbells are wired.
+//! Attaches virtio devices: gives each a register window, an interrupt and doorbells.
 
 use super::error::MachineError;
 use boot::layout::{VIRTIO_MMIO_COUNT, VirtioMmioWindow, virtio_mmio_window};
@@ -13,22 +13,22 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// A device behind its registers, for the vCPUs and for those who operate it.
+/// A device behind its registers. vCPUs and the controller share it.
 pub type SharedTransport = Arc<Mutex<MmioTransport>>;
 
-/// Hands out windows in order, and wires devices to them.
+/// Assigns windows in order and wires devices to them.
 pub struct Attacher<'a> {
     vm: &'a VmFd,
     mem: &'a GuestMemory,
     windows: Vec<VirtioMmioWindow>,
 }
 
-/// An event descriptor as all of ours are.
+/// Returns a new event descriptor, non-blocking and closed on exec.
 pub(super) fn eventfd() -> io::Result<EventFd> {
     EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
 }
 
-/// An event descriptor that raises `gsi`.
+/// Returns a new event descriptor that raises `gsi`.
 pub(super) fn irqfd(vm: &VmFd, gsi: u32) -> io::Result<EventFd> {
     let fd = eventfd()?;
     vm.register_irqfd(&fd, gsi)?;
@@ -36,7 +36,7 @@ pub(super) fn irqfd(vm: &VmFd, gsi: u32) -> io::Result<EventFd> {
 }
 
 impl<'a> Attacher<'a> {
-    /// No device yet.
+    /// Creates an attacher without devices.
     pub fn new(vm: &'a VmFd, mem: &'a GuestMemory) -> Self {
         Self {
             vm,
@@ -45,10 +45,10 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    /// Puts `device`, which messages call `name`, on `bus`, served by `event_loop`.
+    /// Attaches `device` to `bus`. `event_loop` serves it, and messages call it `name`.
     ///
     /// # Errors
-    /// [`MachineError::TooManyDevices`], or what the host refused.
+    /// [`MachineError::TooManyDevices`], or an error of the host.
     pub fn attach(
         &mut self,
         bus: &mut Bus,
@@ -92,7 +92,7 @@ impl<'a> Attacher<'a> {
         Ok(transport)
     }
 
-    /// The windows that hold a device.
+    /// Returns the windows that hold a device.
     pub fn windows(self) -> Vec<VirtioMmioWindow> {
         self.windows
     }

@@ -1,33 +1,33 @@
-//! The boot timer: a page to which the guest's init writes a byte, and the timeline this gives.
+//! The boot timer: a page to which the guest's init writes a byte, and the timeline that it prints.
 
 use crate::process::messages;
 use devices::bus::BusDevice;
 use std::time::{Duration, Instant};
 
-/// What the guest writes.
+/// The byte that the guest writes.
 const BOOTED: u8 = 123;
 
-/// When what happened on the way to a running guest.
+/// The steps of a boot with their times.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeline {
-    /// How long the jailer worked before, if there was one.
+    /// Time that the jailer worked before, if there was one.
     pub jailer: Option<Duration>,
-    /// The process was started.
+    /// Start of the process.
     pub exec: Instant,
-    /// KVM made the VM.
+    /// Creation of the VM.
     pub vm_created: Instant,
-    /// The first vCPU is about to run the kernel's first instruction.
+    /// Entry of the first vCPU at the kernel's first instruction.
     pub entered: Instant,
 }
 
-/// The page: a byte of 123 written to its start prints the timeline.
+/// The page. A byte of 123 at its start prints the timeline.
 pub struct BootTimer {
     timeline: Timeline,
     done: bool,
 }
 
 impl BootTimer {
-    /// Prints `timeline` when the guest says that it is up.
+    /// Creates a timer that prints `timeline` when the guest has booted.
     pub fn new(timeline: Timeline) -> Self {
         Self {
             timeline,
@@ -58,7 +58,7 @@ impl BusDevice for BootTimer {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        // The operator asked for it, so it is printed whatever the log level.
+        // The operator asked for the timeline, so the log level does not apply.
         if (offset, data) == (0, &[BOOTED]) && !self.done {
             self.done = true;
             messages::print(&format!("bantam: {}\r\n", self.line(Instant::now())));

@@ -1,4 +1,4 @@
-//! Configuration to machine, top to bottom.
+//! Builds a machine from a configuration, from top to bottom.
 
 use super::attach::Attacher;
 use super::boot_timer::{BootTimer, Timeline};
@@ -31,40 +31,40 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where the count of a boot's time starts.
+/// The times from which a boot is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct StartTimes {
-    /// How long the jailer worked before, if there was one.
+    /// Time that the jailer worked before, if there was one.
     pub jailer: Option<Duration>,
-    /// When the monitor's process started.
+    /// Start of the monitor's process.
     pub exec: Instant,
 }
 
-/// What the process lends to the machine it builds.
+/// The resources of the process that a machine is built with.
 pub struct Host<'a> {
-    /// The loop of the main thread.
+    /// The event loop of the main thread.
     pub event_loop: &'a Loop,
-    /// Where the console writes.
+    /// The console's output.
     pub output: &'a Output,
-    /// With which a boot is timed from there.
+    /// Start times, if the boot is timed.
     pub timed_from: Option<StartTimes>,
-    /// What the vCPUs count.
+    /// Metrics of the vCPUs.
     pub metrics: &'a Arc<VcpuMetrics>,
-    /// What was opened before.
+    /// Resources lent to devices.
     pub lent: &'a mut Lent,
-    /// What confines the threads.
+    /// Seccomp filters of the threads.
     pub seccomp: &'a Arc<Filters>,
 }
 
-/// Where a guest begins.
+/// The point where a guest begins.
 pub enum Origin<'a> {
-    /// At its kernel's first instruction.
+    /// The kernel's first instruction.
     Boot,
-    /// Where it was saved, with this state, and the memory that was mapped from these files.
+    /// A saved state, with the memory mapped from these layers.
     Saved(&'a MachineState, GuestMemory, Layers),
 }
 
-/// Builds the guest of `config` from its `origin` on. It stands still until [`Machine::resume`].
+/// Builds the machine of `config` at `origin`. It is paused until [`Machine::resume`].
 ///
 /// # Errors
 /// [`MachineError`]; nothing is left behind.
@@ -170,7 +170,7 @@ pub fn build(
     ))
 }
 
-/// Gives each device the state that was saved of it.
+/// Loads the saved states into the devices.
 fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), MachineError> {
     let names = |all: Vec<String>| all.join(", ");
     let present: Vec<_> = devices
@@ -181,7 +181,7 @@ fn restore_devices(devices: &[Device], saved: &[SavedDevice]) -> Result<(), Mach
     if present != of_state {
         let (present, of_state) = (names(present), names(of_state));
         return Err(MachineError::State(format!(
-            "it has the devices {present}, and the state is of {of_state}"
+            "the configuration has the devices {present}, and the state is of {of_state}"
         )));
     }
     for (device, saved) in devices.iter().zip(saved) {
@@ -224,7 +224,7 @@ fn load(
         devices: windows,
         i8042: config.machine_config.i8042,
     };
-    // Huge pages cannot be replaced by a file's, and are there to be used whole; copies see what is in one file.
+    // A file cannot be mapped over huge pages, and the copies of a forkable guest see one memory file only.
     let machine = &config.machine_config;
     let mappable = machine.huge_pages == HugePages::None && !machine.forkable;
     let mut mapper = |piece: &FilePiece<'_>| {
@@ -237,7 +237,7 @@ fn load(
     boot::load_with(guest, &source, &mut mapper).map_err(MachineError::Boot)
 }
 
-/// What the user wrote, and what a compatible monitor adds to it.
+/// Returns the user's command line with the arguments that Firecracker adds.
 fn command_line(
     config: &VmConfig,
     windows: &[layout::VirtioMmioWindow],
@@ -248,7 +248,7 @@ fn command_line(
         boot::kernel::cmdline::MAX_CAPACITY,
     )?;
     if !line.has("pci=") {
-        // There is no PCI. Not `pci=off`, which makes a kernel complain of it on the console.
+        // There is no PCI. With `pci=off` the kernel would print a complaint.
         line.append("pci=noearly")?;
     }
     if let Some(drive) = config.drives.iter().find(|drive| drive.is_root_device) {

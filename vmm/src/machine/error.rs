@@ -11,30 +11,30 @@ use std::io;
 /// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// KVM.
+    /// KVM cannot be used.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-    /// Guest memory.
+    /// Guest memory cannot be mapped.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// A file the configuration names.
+    /// A file that the configuration names cannot be opened.
     #[error("{key}: cannot open {path}")]
     Open {
-        /// The key.
+        /// The key in the configuration.
         key: String,
-        /// The file.
+        /// The file's path.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What the guest boots.
+    /// The kernel cannot be booted.
     #[error("boot-source")]
     Boot(#[source] BootError),
     /// A device cannot be built.
     #[error(transparent)]
     Device(#[from] BuildError),
-    /// More devices than there are windows and interrupts.
+    /// There are more devices than register windows and interrupts.
     #[error(
         "the configuration has more devices than the {0} that a machine has room for: remove some drives or network \
          interfaces"
@@ -43,25 +43,25 @@ pub enum MachineError {
     /// A device or a thread could not be set up.
     #[error("cannot set up {what}")]
     SetUp {
-        /// What.
+        /// The device or thread.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A vCPU.
+    /// A vCPU cannot be used.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
-    /// What was saved is not of such a machine.
+    /// The saved state is of another machine.
     #[error("the saved state does not fit its machine: {0}")]
     State(String),
-    /// An event loop.
+    /// An event loop failed.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),
 }
 
 impl MachineError {
-    /// Whether the configuration, or a file it names, is at fault, and not the host.
+    /// Returns whether the configuration, or a file it names, is at fault, and not the host.
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,

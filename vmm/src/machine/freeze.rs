@@ -1,9 +1,9 @@
-//! Freezing the memory of a machine, so that copies of it can begin where it is, at the cost of a short hold.
+//! Freezes the memory of a machine, so that copies of the guest can start from it, with a short pause only.
 //!
-//! What has been frozen is in layers (see [`Layers`]): files that nobody writes to any more. A machine's memory is its layers,
-//! mapped privately, and what it has written since. The first time, its memory is one file in memory that it shares with
-//! nobody: mapping it privately in place makes it a layer. Later what was written since is copied into a
-//! layer of its own. Nearly all of this is done while the guest runs; what it does meanwhile is done again.
+//! Frozen memory is in layers (see [`Layers`]): files that nobody writes to any more. The memory of a machine is its layers,
+//! mapped privately, and the pages written since. At first the memory is one shared memory file of its own; mapping it
+//! privately in place makes it a layer. Later, the pages written since are copied into a new layer. Nearly all of this
+//! happens while the guest runs, and the pages it writes meanwhile are copied again.
 
 use super::memory::layers::{Layer, Layers};
 use super::memory::mapping;
@@ -17,50 +17,49 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-/// Most layers. Then those above the lowest are made one.
+/// Limit of layers. At the limit, all but the lowest are merged.
 const MAX_LAYERS: usize = 8;
-/// Pages that may be left to be copied while the guest is held: fewer than a millisecond takes.
+/// Pages left to be copied during the pause: copying them takes less than a millisecond.
 const FEW: u64 = 512;
-/// How often the guest is followed before that. One that writes faster than this copies is held longer.
+/// Limit of copying rounds before the pause. A guest that writes faster than a round copies is paused longer.
 const ROUNDS: usize = 4;
 
-/// Why a machine cannot be frozen.
+/// Why the memory cannot be frozen.
 #[derive(Debug, thiserror::Error)]
 pub enum FreezeError {
-    /// It was not made for it.
+    /// The guest was not started for it.
     #[error(
         "the guest's memory cannot be shared: set `forkable` in its machine-config before it starts"
     )]
     NotForkable,
-    /// Another process gives its pages.
+    /// Another process serves the pages.
     #[error(
-        "the guest's memory cannot be shared: another process gives it, page by page (mem_backend Uffd)"
+        "the guest's memory cannot be shared: another process serves its pages (mem_backend Uffd)"
     )]
     GivenByAnother,
-    /// The host refused something.
+    /// The host refused an operation.
     #[error("cannot freeze the guest's memory")]
     Host(#[from] io::Error),
-    /// The rest of it.
+    /// The state of the machine cannot be saved.
     #[error("cannot save the guest's state")]
     State(#[from] SaveError),
 }
 
-/// A frozen memory in the making.
+/// A freeze in progress.
 pub struct Freezing {
-    /// Pages that are in `layer`, and that layer; `None` the first time.
+    /// The pages copied so far and their layer; `None` for the first freeze.
     copied: Option<(PageSet, Arc<File>)>,
 }
 
 impl Machine {
-    /// Does what can be done before the guest is held.
+    /// Does the part of a freeze that needs no pause.
     ///
     /// # Errors
     /// [`FreezeError`].
     pub fn prepare_to_freeze(&mut self) -> Result<Freezing, FreezeError> {
         if let Some(file) = self.pages.file.clone() {
-            // From here on the guest's writes are noted, for the next time. What was noted before is in the file, as will be
-            // what is noted until the memory is frozen: that is copied once more then, and need not be
-            // looked through while the guest is held.
+            // Start dirty logging. Pages written before the freeze are already in the memory file. They are copied again at
+            // the next fork, which costs time but saves a scan during the pause.
             self.track()?;
             self.take_changed()?;
             if let Err(e) = mapping::renew(self.memory(), &file) {
@@ -72,14 +71,14 @@ impl Machine {
         if lowest.is_some_and(|lowest| lowest.runs.is_some()) {
             return Err(FreezeError::GivenByAnother);
         }
-        if lowest.is_none() || self.pages.written.is_none() {
+        if lowest.is_none() || self.pages.since_freeze.is_none() {
             return Err(FreezeError::NotForkable);
         }
         let view = View::new(self.memory());
         let layer = Arc::new(mapping::file_in_memory(c"guest-layer", view.bytes())?);
         let mut copied = PageSet::empty(view.bytes() / PAGE);
         if self.pages.layers.0.len() >= MAX_LAYERS {
-            // Those above the lowest become one with the new one: where they have a page, it is taken from the guest.
+            // Merge all layers above the lowest into the new one, by copying their pages from the guest's memory.
             for (offset, len) in self
                 .pages
                 .layers
@@ -109,10 +108,10 @@ impl Machine {
         })
     }
 
-    /// Freezes the memory, and saves the rest; the machine is held. Its layers are then all of its memory.
+    /// Freezes the memory of the paused machine and saves its state. The returned layers hold all of its memory.
     ///
     /// # Errors
-    /// [`FreezeError`]. If its memory could not be mapped anew the guest must not go on.
+    /// [`FreezeError`]. If the memory could not be mapped again the guest must not resume.
     pub fn freeze(&mut self, freezing: Freezing) -> Result<(MachineState, Layers), FreezeError> {
         let state = match freezing.copied {
             None => self.freeze_file()?,
@@ -121,7 +120,7 @@ impl Machine {
         Ok((state, self.pages.layers.clone()))
     }
 
-    /// What was one file so far is a layer.
+    /// First freeze: makes the memory file a layer.
     fn freeze_file(&mut self) -> Result<MachineState, FreezeError> {
         let file = self.pages.file.clone().ok_or(FreezeError::NotForkable)?;
         let mut frozen = None;
@@ -137,7 +136,7 @@ impl Machine {
         Ok(state?)
     }
 
-    /// What is not in the new layer yet is put there.
+    /// Later freeze: copies the remaining pages into the new layer.
     fn freeze_rest(
         &mut self,
         mut copied: PageSet,
@@ -165,24 +164,24 @@ impl Machine {
         Ok(state)
     }
 
-    /// Ends the guest: part of its memory is not there any more.
+    /// Ends the guest, because a part of its memory is lost.
     fn lost(&self, e: io::Error) -> FreezeError {
         log::error!("the guest's memory is lost: {e}");
         self.end_handle().set(Outcome::VcpuFailed);
         e.into()
     }
 
-    /// Has nobody who is given the frozen layers change them.
+    /// Seals the layers, so that nobody they are passed to can change them.
     ///
     /// # Errors
-    /// The host's.
+    /// The host refused a seal.
     pub fn seal_layers(&self) -> io::Result<()> {
         let mut layers = self.pages.layers.0.iter();
         layers.try_for_each(|layer| mapping::seal(&layer.file))
     }
 }
 
-/// Copies `pages` to their places in `layer`; the guest may be writing to them.
+/// Copies `pages` to their places in `layer`. The guest may be writing to them.
 fn copy(view: &View, pages: &PageSet, layer: &File) -> io::Result<()> {
     for (first, count) in pages.runs() {
         for piece in view.range(first, count) {

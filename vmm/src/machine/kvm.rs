@@ -1,12 +1,12 @@
-//! Opening KVM and making a VM, with errors that say what a user can do.
+//! Opens KVM and creates a VM, with errors that tell a user what to do.
 
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use std::io;
 
-/// KVM's API version since Linux 2.6.22; there is no other.
+/// KVM's API version since Linux 2.6.22. There is no other.
 const API_VERSION: i32 = 12;
 
-/// What this monitor cannot do without, with the name the KVM documentation gives it.
+/// The required capabilities with their names in the KVM documentation.
 const NEEDED: [(Cap, &str); 8] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
@@ -21,48 +21,48 @@ const NEEDED: [(Cap, &str); 8] = [
 /// Why KVM cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KvmError {
-    /// No device.
+    /// /dev/kvm does not exist.
     #[error(
         "there is no /dev/kvm: this machine has no hardware virtualization, it is switched off in the \
          firmware, or the module is not loaded (try `modprobe kvm_intel` or `modprobe kvm_amd`)"
     )]
     NoDevice(#[source] io::Error),
-    /// No permission.
+    /// The user may not open /dev/kvm.
     #[error(
         "no permission on /dev/kvm: join its group with `usermod -aG kvm $USER` and log in again, or \
          start through the jailer"
     )]
     NotPermitted(#[source] io::Error),
-    /// Another failure of opening.
+    /// /dev/kvm cannot be opened for another reason.
     #[error("cannot open /dev/kvm")]
     Open(#[source] io::Error),
-    /// Not the API we know.
-    #[error("/dev/kvm speaks version {0} of its API, not {API_VERSION}: is it KVM?")]
+    /// KVM has another API version.
+    #[error("/dev/kvm has version {0} of KVM's API, not {API_VERSION}: is it KVM?")]
     Version(i32),
-    /// Something is missing.
-    #[error("this host's KVM lacks {0}: a newer kernel is needed")]
+    /// A required capability is missing.
+    #[error("this host's KVM lacks {0}: use a newer kernel")]
     Lacks(&'static str),
-    /// More vCPUs than the host's KVM serves.
-    #[error("machine-config.vcpu_count: is {asked}, and this host's KVM serves at most {most}")]
+    /// The guest has more vCPUs than KVM supports.
+    #[error("machine-config.vcpu_count: is {asked}, and this host's KVM supports at most {most}")]
     TooManyVcpus {
-        /// Asked for.
+        /// vCPUs of the guest.
         asked: u8,
-        /// The host's limit.
+        /// KVM's limit.
         most: usize,
     },
-    /// An ioctl failed.
+    /// KVM refused an operation.
     #[error("KVM refused {what}")]
     Refused {
-        /// Which operation.
+        /// The operation.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl KvmError {
-    /// For `map_err` of an operation called `what`.
+    /// Returns a closure for `map_err` of the operation `what`.
     pub(crate) fn refused(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |e| Self::Refused {
             what,
@@ -71,14 +71,14 @@ impl KvmError {
     }
 }
 
-/// Opens KVM and checks that it can do what a guest of `vcpus` vCPUs needs.
+/// Opens KVM and checks that it supports a guest with `vcpus` vCPUs.
 pub(super) fn open(vcpus: u8) -> Result<Kvm, KvmError> {
     let kvm = Kvm::new().map_err(|e| match e.errno() {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => KvmError::NoDevice(e.into()),
         libc::EACCES | libc::EPERM => KvmError::NotPermitted(e.into()),
         _ => KvmError::Open(e.into()),
     })?;
-    // Something that is not KVM answers with an error, here -1.
+    // A device that is not KVM returns an error, here -1.
     match kvm.get_api_version() {
         API_VERSION => {}
         other => return Err(KvmError::Version(other)),
@@ -90,7 +90,7 @@ pub(super) fn open(vcpus: u8) -> Result<Kvm, KvmError> {
     }
 }
 
-/// Names the first capability that `has` denies.
+/// Returns the first required capability that is missing as an error.
 fn check_capabilities(has: impl Fn(Cap) -> bool) -> Result<(), KvmError> {
     match NEEDED.iter().find(|(capability, _)| !has(*capability)) {
         Some((_, name)) => Err(KvmError::Lacks(name)),
@@ -98,24 +98,22 @@ fn check_capabilities(has: impl Fn(Cap) -> bool) -> Result<(), KvmError> {
     }
 }
 
-/// Makes a VM.
+/// Creates a VM.
 pub(super) fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
     loop {
         match kvm.create_vm() {
             Ok(vm) => return Ok(vm),
-            // KVM starts a kernel thread, and a signal interrupts the wait for it.
+            // A signal interrupted the wait for a kernel thread that KVM starts.
             Err(e) if e.errno() == libc::EINTR => {}
             Err(e) => return Err(KvmError::refused("to create a VM")(e)),
         }
     }
 }
 
-/// Gives `vm` its interrupt controllers, in the kernel. There is no PIT: kernels with ACPI take their time
-/// from the TSC and the local APIC.
+/// Creates the in-kernel interrupt controllers of `vm`. There is no PIT: kernels with ACPI use the TSC and the local APIC.
 ///
-/// To be called when the memory is the VM's already: since Linux 6.18 KVM frees what these
-/// registrations replace by an unhurried grace period, and a memory slot given meanwhile waits for its end,
-/// 4 ms more.
+/// Call it after the memory slots are set. Since Linux 6.18 KVM frees what these registrations replace after a slow grace
+/// period, and a memory slot set meanwhile waits 4 ms for its end.
 pub(super) fn create_interrupt_controllers(vm: &VmFd) -> Result<(), KvmError> {
     let tss = usize::try_from(boot::layout::KVM_TSS).unwrap_or(usize::MAX);
     vm.set_tss_address(tss)

@@ -1,4 +1,4 @@
-//! What the monitor opens before the machine is built and lends to its devices.
+//! Resources that the monitor opens before it builds the machine, and lends to its devices.
 
 use crate::mmds::Mmds;
 use devices::net::responder::Responder;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-/// Resources that outlive a machine: a guest that reboots in place gets a new machine with the same ones.
+/// Resources that outlive a machine: after a reboot in place the next machine uses the same ones.
 pub struct Lent {
     mmds: Mmds,
     mmds_interfaces: Vec<String>,
@@ -51,7 +51,7 @@ impl Lend<resources::Vsock, UnixListener> for Lent {
 }
 
 impl Lent {
-    /// Lends the metadata service, which no interface reaches yet.
+    /// Creates the resources. No interface reaches the metadata service yet.
     pub fn new(mmds: Mmds) -> Self {
         Self {
             mmds,
@@ -81,7 +81,7 @@ impl Lent {
         Ok(())
     }
 
-    /// Returns a duplicate of the listener at `path`, which is bound now if it was not before.
+    /// Returns a duplicate of the listener at `path`, which is bound now if it was not.
     fn vsock_listener(&mut self, path: &Path) -> Result<UnixListener, VsockError> {
         self.bind_vsock(path)?;
         let listener = match &self.vsock {

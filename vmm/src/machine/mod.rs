@@ -1,4 +1,6 @@
-//! The machine: VM, memory, devices and vCPUs, built from a configuration and run to its end.
+//! The machine: VM, memory, devices and vCPUs, built from a configuration, restored from a state, and run to its end.
+//!
+//! The controller owns it. With `vcpu`, it is the only room that calls KVM. It knows no API, and no file of a snapshot.
 
 pub mod attach;
 pub mod boot_timer;

@@ -1,5 +1,4 @@
-//! What is known of a machine's pages: where those that nobody touched yet are, and which were written since a
-//! snapshot.
+//! The bookkeeping of a machine's pages: which are in files, and which were written since a snapshot or a freeze.
 
 use super::memory::layers::Layers;
 use super::memory::page::PAGE;
@@ -11,24 +10,24 @@ use std::fs::File;
 use std::sync::Arc;
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
-/// See the module.
+/// The bookkeeping of a machine's pages.
 pub struct Pages {
-    /// The parts of the memory: guest address and bytes.
+    /// The regions of the memory: guest address and bytes.
     pub(super) parts: Vec<(u64, u64)>,
-    /// The files that a machine's memory is mapped from, if it was restored or frozen.
+    /// The layers that the memory is mapped from, if it was restored or frozen.
     pub(super) layers: Layers,
-    /// What was mapped from the files that it booted, by its place in a memory file.
-    pub(super) booted: Vec<(u64, u64)>,
-    /// The file that is the memory of a machine that can be forked, and was not yet.
+    /// Ranges of the memory that are mapped from kernel and initrd, as offset in a memory file and length.
+    pub(super) kernel_ranges: Vec<(u64, u64)>,
+    /// The memory file of a forkable machine that was not frozen yet.
     pub(super) file: Option<Arc<File>>,
-    /// Pages written since the last snapshot, as far as they were asked for; `None` if nobody wants to know.
-    pub(super) noted: Option<PageSet>,
-    /// Likewise since the memory was frozen; `None` if it was not, or never will be.
-    pub(super) written: Option<PageSet>,
+    /// Pages written since the last snapshot; `None` if they are not tracked.
+    pub(super) since_snapshot: Option<PageSet>,
+    /// Pages written since the memory was frozen; `None` if it was not, or never will be.
+    pub(super) since_freeze: Option<PageSet>,
 }
 
 impl Pages {
-    /// Of `memory`, as `config` has it, which is mapped from `layers` or shares `file`, if any.
+    /// Creates the bookkeeping of `memory`, which is mapped from `layers` or shared with `file`, if any.
     pub(super) fn new(
         memory: &GuestMemory,
         config: &MachineConfig,
@@ -43,30 +42,30 @@ impl Pages {
         let none = || PageSet::empty(pages);
         let frozen = config.forkable && !layers.0.is_empty();
         Self {
-            noted: config.track_dirty_pages.then(none),
-            written: frozen.then(none),
+            since_snapshot: config.track_dirty_pages.then(none),
+            since_freeze: frozen.then(none),
             parts,
             layers,
             file,
-            booted: Vec::new(),
+            kernel_ranges: Vec::new(),
         }
     }
 
-    /// Whether KVM is to note what vCPUs write, from the beginning.
+    /// Returns whether KVM must log the writes of vCPUs from the start.
     pub(super) fn log_writes(&self) -> bool {
-        self.noted.is_some() || self.written.is_some()
+        self.since_snapshot.is_some() || self.since_freeze.is_some()
     }
 
     pub(super) fn pages(&self) -> u64 {
         self.parts.iter().map(|(_, len)| len / PAGE).sum()
     }
 
-    /// A piece of a kernel or the like was mapped.
+    /// Records that a part of kernel or initrd was mapped.
     pub(super) fn mapped_from_file(&mut self, piece: &FilePiece<'_>) {
         let mut offset = 0;
         for (start, len) in &self.parts {
             if let Some(within) = piece.guest_addr.checked_sub(*start).filter(|at| at < len) {
-                self.booted.push((offset + within, piece.len));
+                self.kernel_ranges.push((offset + within, piece.len));
             }
             offset += len;
         }

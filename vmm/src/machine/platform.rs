@@ -1,4 +1,4 @@
-//! The devices that every guest has: console, power button, panic device, exit port, PCI host bridge and, commonly, a
+//! The devices that every guest has: console, power button, panic device, exit port, PCI host bridge and, usually, a
 //! keyboard controller.
 
 use super::attach::irqfd;
@@ -40,24 +40,23 @@ fn insert_shared(
         .map_err(|e| MachineError::set_up("the platform's devices")(io::Error::other(e)))
 }
 
-/// What the monitor itself uses of the platform's devices.
+/// The platform devices that the monitor itself uses.
 pub(super) struct Platform {
     pub serial: Arc<Mutex<SerialPort>>,
-    /// Where it writes.
+    /// The console's output.
     pub output: Output,
-    /// What it counts: the port itself may be held by a vCPU that waits for its output.
+    /// Metrics of the serial port. A vCPU that waits for the output may hold the port itself.
     pub serial_metrics: Arc<SerialMetrics>,
-    /// `None` if the guest has none.
+    /// The keyboard controller; `None` if the guest has none.
     pub keyboard: Option<Arc<Mutex<I8042>>>,
     pub pci_host: Arc<Mutex<PciHost>>,
-    /// Raises the interrupt of the power button.
+    /// Event descriptor that raises the power button's interrupt.
     pub power_button: EventFd,
-    /// Who the guest is.
+    /// Generation id of the guest.
     pub generation: Generation,
 }
 
-/// The devices every guest has: console, power, panic, exit port, and commonly a keyboard
-/// controller.
+/// Adds the platform devices to the port bus.
 pub(super) fn add_platform(
     vm: &VmFd,
     memory: &GuestMemory,

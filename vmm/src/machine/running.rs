@@ -1,7 +1,7 @@
-//! A machine that was built: running it, holding it, changing it, ending it.
+//! A machine that was built: running, pausing, changing and ending it.
 //!
-//! Owned by the controller on the main thread. Quiescing goes from the outside in: first the vCPUs, then the
-//! devices; going on in reverse.
+//! The controller owns it on the main thread. Pausing stops first the vCPUs and then the devices; resuming starts them in
+//! reverse order.
 
 use super::attach::SharedTransport;
 use super::device_factory::DeviceIdentity;
@@ -42,13 +42,13 @@ impl Device {
     }
 }
 
-/// Why a device of a machine was not changed.
+/// Why a device was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// There is none such.
+    /// The machine has no such device.
     #[error("Device not found")]
     NotFound,
-    /// The device refuses.
+    /// The device refused the change.
     #[error(transparent)]
     Update(#[from] UpdateError),
 }
@@ -57,7 +57,7 @@ pub enum DeviceError {
 pub struct Machine {
     pub(super) context: Arc<VmContext>,
     pub(super) vcpus: Vcpus,
-    /// Until it was waited for.
+    /// The pending confinement of the vCPU threads.
     confining: Option<Confining>,
     pub(super) devices: Vec<Device>,
     pub(super) platform: Platform,
@@ -85,7 +85,7 @@ impl Machine {
         }
     }
 
-    /// Waits until the threads of vCPUs and disks are confined; to be called before the first [`Self::resume`].
+    /// Waits until the threads of vCPUs and devices are confined. Call it before the first [`Self::resume`].
     ///
     /// # Errors
     /// The kernel refused a filter: the guest must not run.
@@ -96,7 +96,7 @@ impl Machine {
         Ok(self.confining.take().map_or(Ok(()), Confining::wait)?)
     }
 
-    /// Lets devices and vCPUs run: at first, and after [`Self::pause`].
+    /// Starts devices and vCPUs, at first and after [`Self::pause`].
     pub fn resume(&mut self) {
         self.platform.output.set_blocking(true);
         for device in &self.devices {
@@ -105,7 +105,7 @@ impl Machine {
         self.vcpus.resume();
     }
 
-    /// Returns when no vCPU is in the guest and no device has anything under way.
+    /// Pauses the machine. On return no vCPU is in the guest, and no device has a request in flight.
     pub fn pause(&mut self) {
         self.platform.output.set_blocking(false);
         self.vcpus.pause();
@@ -115,32 +115,32 @@ impl Machine {
         }
     }
 
-    /// How the guest ended, if it has.
+    /// Returns the guest's outcome, if it has ended.
     pub fn outcome(&self) -> Option<Outcome> {
         self.context.end.outcome()
     }
 
-    /// How to end it from outside.
+    /// Returns a handle that ends the guest.
     pub fn end_handle(&self) -> GuestEnd {
         self.context.end.clone()
     }
 
-    /// The console's port.
+    /// Returns the console's serial port.
     pub fn serial(&self) -> Arc<Mutex<SerialPort>> {
         self.platform.serial.clone()
     }
 
-    /// What the console's port counts.
+    /// Returns the metrics of the console's serial port.
     pub fn serial_metrics(&self) -> Arc<SerialMetrics> {
         self.platform.serial_metrics.clone()
     }
 
-    /// The keyboard; `None` if the guest has none.
+    /// Returns the keyboard controller; `None` if the guest has none.
     pub fn keyboard(&self) -> Option<&Mutex<I8042>> {
         self.platform.keyboard.as_deref()
     }
 
-    /// Presses the power button: a guest that listens switches itself off.
+    /// Presses the power button. A guest that handles it powers off.
     ///
     /// # Errors
     /// The event descriptor cannot be written.
@@ -180,14 +180,14 @@ impl Machine {
         })
     }
 
-    /// Brings out what was written to the console and is still on its way.
+    /// Writes console output that KVM has collected.
     pub fn drain_console(&self) {
         if let Some(coalesced) = &self.context.coalesced {
             coalesced.drain(&self.context.buses);
         }
     }
 
-    /// Takes the machine apart: threads end, and all that is the host's is closed.
+    /// Takes the machine apart: ends its threads and closes its host resources.
     pub fn end(mut self) {
         self.pause();
         self.vcpus.end();

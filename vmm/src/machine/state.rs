@@ -1,7 +1,6 @@
-//! All of a machine besides its memory: what [`Machine::save`] hands out, and a machine is built from again.
+//! The state of a machine without its memory: what [`Machine::save`] returns, and what a machine is restored from.
 //!
-//! A machine is built from its configuration exactly as at boot; then each part gets its state. There is no second
-//! wiring.
+//! A restored machine is built from its configuration exactly as at boot. Then each part loads its state.
 
 use super::error::MachineError;
 use super::kvm::KvmError;
@@ -23,31 +22,31 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-/// A machine at rest, without its memory.
+/// The state of a paused machine, without its memory.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MachineState {
-    /// The host's clock when it was saved, in nanoseconds since 1970.
+    /// The host's clock at the time of saving, in nanoseconds since 1970.
     pub saved_at: u64,
-    /// What the VM has in the kernel.
+    /// State of the VM in the kernel.
     pub vm: VmState,
-    /// By their number.
+    /// States of the vCPUs by their number.
     pub vcpus: Vec<VcpuState>,
-    /// In the order of their windows.
+    /// States of the virtio devices in the order of their windows.
     pub devices: Vec<SavedDevice>,
-    /// Console, keyboard and the like.
+    /// States of the platform devices.
     pub platform: PlatformState,
 }
 
-/// A virtio device of the machine.
+/// The state of a virtio device.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SavedDevice {
-    /// What the configuration calls it, as messages do.
+    /// The device's name in messages and threads.
     pub name: String,
-    /// Its state.
+    /// The device's state.
     pub state: VirtioState,
 }
 
-/// What all vCPUs share in the kernel.
+/// The in-kernel state that all vCPUs share.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VmState {
     /// The two PICs and the I/O APIC, in KVM's order.
@@ -56,47 +55,47 @@ pub struct VmState {
     clock: Raw<kvm_clock_data>,
 }
 
-/// The devices that every machine has.
+/// The state of the platform devices.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PlatformState {
-    /// KVM collects what the guest writes to its console.
+    /// Whether KVM collects the guest's console output.
     pub collects_console: bool,
-    /// The console's port.
+    /// The console's serial port.
     serial: SerialState,
-    /// `None` if the guest has no keyboard.
+    /// The keyboard controller; `None` if the guest has none.
     keyboard: Option<I8042State>,
     /// The PCI host bridge.
     pci_host: PciHostState,
 }
 
-/// Why a machine was not saved. It is as it was.
+/// Why a machine was not saved. It is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// There is no guest any more.
+    /// The guest has ended.
     #[error("the guest has ended")]
     Ended,
-    /// A vCPU.
+    /// A vCPU cannot be saved.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
-    /// The VM.
-    #[error("KVM does not tell {what}")]
+    /// KVM refused a part of the VM's state.
+    #[error("KVM does not return {what}")]
     Vm {
-        /// What.
+        /// The part.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// The interrupt controllers, in the order in which they are kept.
+/// The interrupt controllers in the order in which they are saved.
 const IRQCHIPS: [u32; 3] = [
     KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE,
     KVM_IRQCHIP_IOAPIC,
 ];
 
-/// Nanoseconds since 1970 by the host's clock.
+/// Returns the host's clock in nanoseconds since 1970.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let nanoseconds = since.unwrap_or(Duration::ZERO).as_nanos();
@@ -129,7 +128,7 @@ impl VmState {
         })
     }
 
-    /// Puts the state into `vm`, of which the vCPUs have theirs.
+    /// Loads the state into `vm`, after the vCPUs.
     pub(super) fn restore(&self, vm: &VmFd) -> Result<(), MachineError> {
         let refused = |what| KvmError::refused(what);
         if !self.irqchips.iter().map(|chip| chip.0.chip_id).eq(IRQCHIPS) {
@@ -141,7 +140,7 @@ impl VmState {
             vm.set_irqchip(&chip.0)
                 .map_err(refused("the saved state of the interrupt controllers"))?;
         }
-        // Only the reading counts: what KVM said of how good it was is not KVM's to be told.
+        // Only the value is loaded. KVM does not accept the flags that it returned with it.
         let clock = kvm_clock_data {
             clock: self.clock.0.clock,
             ..Default::default()
@@ -160,7 +159,7 @@ impl Platform {
         }
     }
 
-    /// Loads `state`, once the interrupt controllers have theirs, and tells the guest that it is another than it was.
+    /// Loads `state`, after the interrupt controllers, and gives the guest a new generation id.
     pub(super) fn restore(&self, state: &PlatformState) -> Result<(), MachineError> {
         let unfit = |e: &dyn std::error::Error| MachineError::State(e.to_string());
         lock(&self.serial)
@@ -172,7 +171,7 @@ impl Platform {
             }
             (None, None) => {}
             _ => {
-                let why = "the one has a keyboard controller, and the other none";
+                let why = "only one of state and configuration has a keyboard controller";
                 return Err(MachineError::State(why.into()));
             }
         }
@@ -183,7 +182,7 @@ impl Platform {
 }
 
 impl MachineState {
-    /// Lets the guest's clocks go on by the time that the host's went on since it was saved.
+    /// Advances the guest's clocks by the time that passed on the host since the state was saved.
     pub fn advance_clocks(&mut self) {
         let elapsed = now().saturating_sub(self.saved_at);
         self.vm.clock.0.clock = self.vm.clock.0.clock.saturating_add(elapsed);
@@ -194,7 +193,7 @@ impl MachineState {
 }
 
 impl Machine {
-    /// The state of the machine, which is held.
+    /// Saves the state of the paused machine.
     ///
     /// # Errors
     /// [`SaveError`].
@@ -202,7 +201,7 @@ impl Machine {
         self.save_beside(|| ())
     }
 
-    /// [`Self::save`], with `also` done while the vCPUs' threads save theirs; not if there is no guest any more.
+    /// Saves the state while `also` runs on this thread. `also` does not run if the guest has ended.
     ///
     /// # Errors
     /// [`SaveError`].
@@ -212,7 +211,7 @@ impl Machine {
         }
         let context = &self.context;
         let msrs = vcpu::msr_indices(&context.kvm)
-            .map_err(vm_error("which model-specific registers it has"))?;
+            .map_err(vm_error("the list of model-specific registers"))?;
         let saved: Arc<Mutex<BTreeMap<u8, Result<VcpuState, VcpuError>>>> = Arc::default();
         let (results, of_thread) = (saved.clone(), context.clone());
         let vm = self.vcpus.run_job(

@@ -1,11 +1,11 @@
-//! What is counted of devices that this version does not have: clients look for the keys all the same. A device
-//! that comes brings its set with it, and takes the place of the one here.
+//! Metrics of devices that this version does not have, because clients expect their keys. A new device brings its own set,
+//! which replaces the one here.
 
 use devices::metric_set;
 use devices::util::metrics::{Counter, Latency, MetricSet};
 use std::sync::Arc;
 
-/// All of them; each value is always 0.
+/// Returns all these sets. Each value is always 0.
 pub(super) fn sets() -> [Arc<dyn MetricSet>; 2] {
     [
         Arc::new(PmemMetrics::default()),
@@ -14,7 +14,7 @@ pub(super) fn sets() -> [Arc<dyn MetricSet>; 2] {
 }
 
 metric_set! {
-    /// Persistent memory.
+    /// Metrics of persistent memory.
     pub struct PmemMetrics = "pmem" {
         activate_fails: Counter,
         cfg_fails: Counter,
@@ -26,7 +26,7 @@ metric_set! {
 }
 
 metric_set! {
-    /// Memory that comes and goes.
+    /// Metrics of memory hot-plug.
     pub struct MemoryHotplugMetrics = "memory_hotplug" {
         activate_fails: Counter,
         queue_event_fails: Counter,

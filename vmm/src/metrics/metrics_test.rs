@@ -18,7 +18,7 @@ fn sources(metrics: &Metrics, disks: &[(&str, Arc<BlockMetrics>)]) -> Vec<Source
 }
 
 #[test]
-fn a_line_has_every_group_and_what_came_since_the_last() {
+fn a_line_has_every_group_with_counts_since_the_last_line() {
     let metrics = Metrics::default();
     let (a, b) = (
         Arc::<BlockMetrics>::default(),
@@ -73,7 +73,7 @@ fn a_line_has_every_group_and_what_came_since_the_last() {
 }
 
 #[test]
-fn a_device_without_a_name_is_told_by_what_came_since_the_last_line_as_others_are() {
+fn counts_of_a_device_without_an_id_are_relative_to_the_last_line() {
     let vsock = Arc::<VsockMetrics>::default();
     let sources = [Source {
         id: None,
@@ -88,7 +88,7 @@ fn a_device_without_a_name_is_told_by_what_came_since_the_last_line_as_others_ar
 }
 
 #[test]
-fn prometheus_gets_each_name_once_with_all_its_samples() {
+fn prometheus_text_has_each_name_once_with_all_samples() {
     let metrics = Metrics::default();
     let disk = Arc::<BlockMetrics>::default();
     disk.read_bytes.add(5);
@@ -105,7 +105,7 @@ fn prometheus_gets_each_name_once_with_all_its_samples() {
 }
 
 #[test]
-fn requests_are_counted_by_path_and_by_what_became_of_them() {
+fn requests_are_counted_by_path_and_result() {
     let api = ApiMetrics::default();
     api.count("PUT", "drives", true);
     api.count("PUT", "drives", false);

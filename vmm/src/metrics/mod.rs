@@ -1,5 +1,7 @@
-//! What the process counts, besides its devices, and how all of it is told: a line of JSON under the names
-//! that the compatible monitor's clients know, or the text format of Prometheus.
+//! The metrics of the process, and the reports of all metrics: lines of JSON under Firecracker's names, and Prometheus's text
+//! format.
+//!
+//! All rooms count in their sets. The controller writes the reports. Devices define their own metrics.
 
 mod absent;
 mod prometheus;

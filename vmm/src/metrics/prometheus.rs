@@ -1,20 +1,20 @@
-//! The text format of Prometheus, version 0.0.4: `bantam_<group>_<name>{id="<device>"} <value>`.
+//! Prometheus's text format, version 0.0.4: `bantam_<group>_<name>{id="<device>"} <value>`.
 
 use super::source::Source;
 use devices::util::metrics::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// One metric with its samples.
+/// A metric with its samples.
 #[derive(Default)]
 struct Family {
     kind: &'static str,
     samples: String,
 }
 
-/// All values of `sources`, which belong to the guest `instance`.
+/// Returns the text of all values of `sources` for the guest `instance`.
 pub fn text(instance: &str, sources: &[Source]) -> String {
-    // The format wants all samples of a name together.
+    // The format requires all samples of a name in one place.
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for source in sources {
         let device = source.id.as_deref();

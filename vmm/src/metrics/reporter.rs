@@ -1,5 +1,5 @@
-//! Writes the metrics: a line of JSON to a file or FIFO every minute and when asked, and beside it a file for
-//! Prometheus's node exporter.
+//! Writes the metrics every minute and on request: a line of JSON to a file or FIFO, and a file for Prometheus's node
+//! exporter.
 
 use super::prometheus::text;
 use super::sets::Metrics;
@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 /// Time between two lines.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Groups that a line always has, whatever devices there are.
+/// Returns the sets that each line contains, whatever devices there are.
 fn always() -> Vec<Arc<dyn MetricSet>> {
     let mut sets = empty_metrics();
     sets.push(Arc::new(I8042Metrics::default()));
@@ -35,13 +35,13 @@ fn always() -> Vec<Arc<dyn MetricSet>> {
     sets
 }
 
-/// Groups of devices of which there may be several: each has a key of its own too.
+/// Groups with several devices, each of which has a key of its own, too.
 const PER_DEVICE: [&str; 2] = ["block", "net"];
 
-/// Why metrics cannot be written.
+/// Why the metrics file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// It is set for good.
+    /// The file is set already.
     #[error(
         "Cannot initialize the metrics system due to bad user input: Reinitialization of metrics not \
          allowed."
@@ -52,25 +52,25 @@ pub enum SinkError {
         "Cannot initialize the metrics system due to bad user input: {}: {source}", path.display()
     )]
     Open {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Where the metrics go.
+/// The destination of the metrics.
 pub struct Sink {
     file: File,
     prometheus: Option<PathBuf>,
     emit_id: bool,
     properties: Option<BTreeMap<String, String>>,
-    /// What a FIFO did not take of the line before: what comes next would be glued to the part that it took.
+    /// The part of the last line that a FIFO did not take. It must be written before the next line.
     rest: Vec<u8>,
 }
 
 impl Sink {
-    /// As `config` says.
+    /// Opens the files of `config`.
     ///
     /// # Errors
     /// [`SinkError::Open`].
@@ -88,7 +88,7 @@ impl Sink {
         })
     }
 
-    /// Writes as much of the rest as is taken; returns whether there is none any more.
+    /// Writes as much of the rest as possible. Returns whether all of it is written.
     fn write_rest(&mut self) -> io::Result<bool> {
         if !self.rest.is_empty() {
             let taken = self.write(&self.rest)?;
@@ -97,7 +97,7 @@ impl Sink {
         Ok(self.rest.is_empty())
     }
 
-    /// Begins `line`, and keeps what is not taken of it; returns whether it is begun.
+    /// Starts `line` and keeps what is not taken of it. Returns whether it was started.
     fn write_line(&mut self, line: &[u8]) -> io::Result<bool> {
         let taken = self.write(line)?;
         if taken > 0 {
@@ -106,7 +106,7 @@ impl Sink {
         Ok(taken > 0)
     }
 
-    /// Returns how many of `bytes` are taken: none if a FIFO is full.
+    /// Writes `bytes`. Returns how many were taken: none if a FIFO is full.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match (&self.file).write(bytes) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(0),
@@ -115,10 +115,10 @@ impl Sink {
     }
 }
 
-/// Counts as they were in the line before, by group, device and name.
+/// Counts at the last line, by group, device and name.
 type Before = BTreeMap<(&'static str, Option<String>, &'static str), u64>;
 
-/// See the module.
+/// The writer of the metrics.
 pub struct Reporter {
     instance: String,
     metrics: Arc<Metrics>,
@@ -128,7 +128,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Writes nothing until [`Self::set`].
+    /// Creates a reporter that writes nothing until [`Self::set`].
     pub fn new(instance: &str, metrics: Arc<Metrics>) -> Self {
         Self {
             instance: instance.to_owned(),
@@ -139,31 +139,31 @@ impl Reporter {
         }
     }
 
-    /// Writes to `sink` from now on, every minute of `event_loop`.
+    /// Sets `sink` as the destination, and starts a timer of one minute on `event_loop`.
     ///
     /// # Errors
-    /// [`SinkError::Twice`], or no more descriptors.
+    /// [`SinkError::Twice`].
     pub fn set(&mut self, sink: Sink, event_loop: &Loop) -> Result<(), SinkError> {
         if self.sink.is_some() {
             return Err(SinkError::Twice);
         }
         match Ticker::new(self.due.clone(), event_loop.clone()) {
             Ok(ticker) => drop(crate::event_loop::add(event_loop, Box::new(ticker))),
-            Err(e) => log::error!("metrics are written only when asked for: {e}"),
+            Err(e) => log::error!("metrics are written on request only: {e}"),
         }
         self.sink = Some(sink);
         Ok(())
     }
 
-    /// Whether there is something to do for [`Self::write`].
+    /// Returns whether the timer has expired since the last line.
     pub fn is_due(&self) -> bool {
         self.due.swap(false, Ordering::AcqRel)
     }
 
-    /// Writes a line of `devices` and of the process; nothing if nobody asked for metrics.
+    /// Writes a line with the metrics of `devices` and of the process, if there is a destination.
     ///
     /// # Errors
-    /// What the host says. A FIFO that nobody empties is none: the line is missed and counted.
+    /// The file cannot be written. A full FIFO is not an error: the line is counted as missed.
     pub fn write(&mut self, devices: &[Source]) -> io::Result<()> {
         let Some(sink) = &mut self.sink else {
             return Ok(());
@@ -174,7 +174,7 @@ impl Reporter {
         let logger = &self.metrics.logger;
         let result = match sink.write_rest() {
             Ok(true) => {
-                // What a line that is missed would have told comes in the next.
+                // A missed line's counts are part of the next line.
                 let mut before = self.before.clone();
                 let line = render(sink, &self.instance, line_of(&mut before, &sources));
                 let begun = sink.write_line(line.as_bytes());
@@ -199,16 +199,16 @@ impl Reporter {
         }
     }
 
-    /// The machine starts again in place: counters of devices begin at zero again, and are not compared with
-    /// what they were. Call it after a last report of the old machine.
+    /// Forgets the last counts of devices, whose counters begin at zero again after a restart in place. Call it after the last
+    /// report of the old machine.
     pub fn forget_devices(&mut self) {
-        // Those of which a line always has a group are all that a machine can have.
+        // Every line has these groups, and a machine has no others.
         let groups: Vec<_> = always().iter().map(|set| set.group()).collect();
         self.before.retain(|(group, ..), _| !groups.contains(group));
     }
 }
 
-/// The line as it is written.
+/// Returns the line in the form in which it is written.
 fn render(sink: &Sink, instance: &str, mut line: Map<String, serde_json::Value>) -> String {
     if sink.emit_id {
         line.insert("id".into(), json!(instance));
@@ -219,7 +219,7 @@ fn render(sink: &Sink, instance: &str, mut line: Map<String, serde_json::Value>)
     format!("{}\n", serde_json::Value::Object(line))
 }
 
-/// Whoever reads the file sees it whole.
+/// Replaces the file atomically, so that readers see a whole file.
 fn replace(path: &Path, contents: &str) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
@@ -227,7 +227,7 @@ fn replace(path: &Path, contents: &str) -> io::Result<()> {
     std::fs::rename(&aside, path)
 }
 
-/// A value as a line has it; `since` makes of a count what has come since the line before.
+/// Returns a value as a line has it: a count since the last line, by `since`.
 fn in_line(value: Value, since: impl FnOnce(u64) -> u64) -> serde_json::Value {
     match value {
         Value::Count(n) => json!(since(n)),
@@ -241,13 +241,13 @@ fn in_line(value: Value, since: impl FnOnce(u64) -> u64) -> serde_json::Value {
     }
 }
 
-/// The sum of two values of the same name.
+/// Adds a value of the same name.
 fn sum(to: &mut serde_json::Value, from: &serde_json::Value) {
     let number = |value: &serde_json::Value, key: &str| value[key].as_u64().unwrap_or(0);
     *to = match (to.as_u64(), from.as_u64()) {
         (Some(a), Some(b)) => json!(a.saturating_add(b)),
         _ => {
-            // A time of zero is none.
+            // A minimum of zero means no sample.
             let min = [number(to, "min_us"), number(from, "min_us")];
             let min = min.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
             let max = number(to, "max_us").max(number(from, "max_us"));
@@ -257,7 +257,7 @@ fn sum(to: &mut serde_json::Value, from: &serde_json::Value) {
     };
 }
 
-/// A line of `sources`: what is counted since the last of `before`.
+/// Returns a line of `sources`, with counts since the last line, which `before` holds.
 pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, serde_json::Value> {
     let mut line = Map::new();
     let millis = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -268,7 +268,7 @@ pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, se
     );
     for set in always() {
         let mut zeros = Map::new();
-        // It has the key of a device without a name, whose counts before it must leave alone.
+        // The set has the key of a device without an id, whose last counts must not change.
         set.visit(&mut |name, value| drop(zeros.insert(name.to_owned(), in_line(value, |n| n))));
         line.insert(set.group().to_owned(), json!(zeros));
     }
@@ -325,7 +325,7 @@ impl Ticker {
 impl MutEventSubscriber for Ticker {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(e) = ops.add(Events::new(&self.watched, event_manager::EventSet::IN)) {
-            log::error!("cannot watch the timer of the metrics: {e}");
+            log::error!("cannot watch the metrics timer: {e}");
         }
     }
 

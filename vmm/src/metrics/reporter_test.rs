@@ -37,7 +37,7 @@ fn read_bytes(lines: &str) -> Vec<u64> {
 }
 
 #[test]
-fn a_line_that_a_full_fifo_cuts_is_completed_before_the_next() {
+fn a_line_cut_by_a_full_fifo_is_completed_before_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics");
     mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
@@ -76,7 +76,7 @@ fn a_line_that_a_full_fifo_cuts_is_completed_before_the_next() {
 }
 
 #[test]
-fn counters_of_devices_that_begin_again_are_told_from_zero_and_those_of_the_process_go_on() {
+fn a_restart_resets_the_counts_of_devices_but_not_of_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics");
     let mut reporter = reporter(&path);

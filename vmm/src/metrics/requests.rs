@@ -1,28 +1,28 @@
-//! What is counted of the API's requests, by method and path.
+//! Metrics of API requests by method and path.
 
 use devices::metric_set;
 use devices::util::metrics::Counter;
 use std::sync::Arc;
 
 metric_set! {
-    /// GET.
+    /// GET requests.
     pub struct GetRequests = "get_api_requests" {
-        /// Of `/`.
+        /// Requests of `/`.
         instance_info_count: Counter,
-        /// Of `/machine-config`.
+        /// Requests of `/machine-config`.
         machine_cfg_count: Counter,
-        /// Of `/mmds`.
+        /// Requests of `/mmds`.
         mmds_count: Counter,
-        /// Of `/version`.
+        /// Requests of `/version`.
         vmm_version_count: Counter,
-        /// Of `/hotplug/memory`.
+        /// Requests of `/hotplug/memory`.
         hotplug_memory_count: Counter,
     }
 }
 
 metric_set! {
-    /// PUT: all of a path, and those that failed.
-    #[expect(missing_docs, reason = "the names say all")]
+    /// PUT requests by path: all, and those that failed.
+    #[expect(missing_docs, reason = "the names are clear")]
     pub struct PutRequests = "put_api_requests" {
         actions_count: Counter,
         actions_fails: Counter,
@@ -54,8 +54,8 @@ metric_set! {
 }
 
 metric_set! {
-    /// PATCH likewise.
-    #[expect(missing_docs, reason = "the names say all")]
+    /// PATCH requests by path: all, and those that failed.
+    #[expect(missing_docs, reason = "the names are clear")]
     pub struct PatchRequests = "patch_api_requests" {
         drive_count: Counter,
         drive_fails: Counter,
@@ -72,19 +72,19 @@ metric_set! {
     }
 }
 
-/// All of them.
+/// Metrics of all API requests.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
-    /// GET.
+    /// GET requests.
     pub get: Arc<GetRequests>,
-    /// PUT.
+    /// PUT requests.
     pub put: Arc<PutRequests>,
-    /// PATCH.
+    /// PATCH requests.
     pub patch: Arc<PatchRequests>,
 }
 
 impl ApiMetrics {
-    /// Counts a request of `method` to the path that begins with `first`, by what became of it.
+    /// Counts a request of `method` whose path begins with `first`.
     pub fn count(&self, method: &str, first: &str, failed: bool) {
         let (get, put, patch) = (&*self.get, &*self.put, &*self.patch);
         let (all, fails) = match (method, first) {

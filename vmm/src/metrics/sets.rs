@@ -1,4 +1,4 @@
-//! The counters of the process itself.
+//! The metrics of the process itself.
 
 use super::requests::ApiMetrics;
 use crate::process::logging::LoggerMetrics;
@@ -8,53 +8,53 @@ use devices::util::metrics::{Counter, Gauge, MetricSet};
 use std::sync::Arc;
 
 metric_set! {
-    /// The process as a server of its API.
+    /// Metrics of the API's server.
     pub struct ServerMetrics = "api_server" {
-        /// From the jailer's start, or ours, to a socket that listens, in microseconds.
+        /// Time from the start of the jailer, or of this process, to a listening socket, in microseconds.
         process_startup_time_us: Gauge,
-        /// The CPU time of that.
+        /// CPU time of the same start, in microseconds.
         process_startup_time_cpu_us: Gauge,
-        /// How long requests took, from their last byte to the answer.
+        /// Times of requests, from the last byte to the answer.
         request_agg: devices::util::metrics::Latency,
     }
 }
 
 metric_set! {
-    /// Use of what should not be used any more.
+    /// Use of deprecated requests.
     pub struct DeprecatedMetrics = "deprecated_api" {
-        /// Requests.
+        /// Deprecated requests.
         deprecated_http_api_calls: Counter,
     }
 }
 
 metric_set! {
-    /// How long operations took last, in microseconds.
+    /// Times of the last operations, in microseconds.
     pub struct LatencyMetrics = "latencies_us" {
-        /// A full snapshot, as its client saw it.
+        /// Full snapshot, measured at the API.
         full_create_snapshot: Gauge,
-        /// One of differences.
+        /// Diff snapshot, measured at the API.
         diff_create_snapshot: Gauge,
-        /// The loading of one.
+        /// Snapshot load, measured at the API.
         load_snapshot: Gauge,
-        /// Pause.
+        /// Pause, measured at the API.
         pause_vm: Gauge,
-        /// Resume.
+        /// Resume, measured at the API.
         resume_vm: Gauge,
-        /// A full snapshot without the API.
+        /// Full snapshot, without the API.
         vmm_full_create_snapshot: Gauge,
-        /// One of differences.
+        /// Diff snapshot, without the API.
         vmm_diff_create_snapshot: Gauge,
-        /// The loading of one.
+        /// Snapshot load, without the API.
         vmm_load_snapshot: Gauge,
-        /// Pause.
+        /// Pause, without the API.
         vmm_pause_vm: Gauge,
-        /// Resume.
+        /// Resume, without the API.
         vmm_resume_vm: Gauge,
     }
 }
 
 metric_set! {
-    /// System calls that the filter refused; a process that made one has ended.
+    /// System calls that a filter refused. Such a call ends the process.
     pub struct SeccompMetrics = "seccomp" {
         /// Always 0 in a process that still reports.
         num_faults: Gauge,
@@ -62,27 +62,27 @@ metric_set! {
 }
 
 metric_set! {
-    /// Signals; a process that got one has ended, but for the last.
+    /// Signals. All are fatal except SIGPIPE.
     pub struct SignalMetrics = "signals" {
-        /// Always 0 in a process that still reports, as the others.
+        /// Always 0 in a process that still reports, like all fatal signals.
         sigbus: Gauge,
-        /// See above.
+        /// Always 0.
         sigsegv: Gauge,
-        /// See above.
+        /// Always 0.
         sigxfsz: Gauge,
-        /// See above.
+        /// Always 0.
         sigxcpu: Gauge,
-        /// Always 0: it is ignored.
+        /// Always 0, because SIGPIPE is ignored.
         sigpipe: Counter,
-        /// See above.
+        /// Always 0.
         sighup: Gauge,
-        /// See above.
+        /// Always 0.
         sigill: Gauge,
     }
 }
 
 metric_set! {
-    /// The monitor itself.
+    /// Metrics of the monitor.
     pub struct VmmMetrics = "vmm" {
         /// Always 0: a panic ends the process.
         panic_count: Gauge,
@@ -90,34 +90,34 @@ metric_set! {
 }
 
 metric_set! {
-    /// Interrupts of devices on a PCI bus, of which there is none.
+    /// Interrupts of devices on a PCI bus, which this version does not have.
     pub struct InterruptMetrics = "interrupts" {
-        /// Signals.
+        /// Interrupts.
         triggers: Counter,
-        /// Changes of where they go.
+        /// Changes of an interrupt's route.
         config_updates: Counter,
     }
 }
 
-/// The counters of the process, made once.
+/// The metrics of the process.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Of requests.
+    /// API requests.
     pub api: ApiMetrics,
-    /// Of the API's server.
+    /// The API's server.
     pub server: Arc<ServerMetrics>,
-    /// Of what is deprecated.
+    /// Deprecated requests.
     pub deprecated: Arc<DeprecatedMetrics>,
-    /// Of the machine's operations.
+    /// Times of operations.
     pub latencies: Arc<LatencyMetrics>,
-    /// Of messages.
+    /// Messages and metrics.
     pub logger: Arc<LoggerMetrics>,
-    /// Of the vCPUs.
+    /// vCPUs.
     pub vcpu: Arc<VcpuMetrics>,
     constant: Constant,
 }
 
-/// What a process that still reports never counts.
+/// Sets whose values are always 0 in a process that still reports.
 #[derive(Debug, Default)]
 struct Constant {
     seccomp: Arc<SeccompMetrics>,
@@ -127,7 +127,7 @@ struct Constant {
 }
 
 impl Metrics {
-    /// All sets of the process itself.
+    /// Returns all sets of the process.
     pub fn sets(&self) -> Vec<Arc<dyn MetricSet>> {
         vec![
             self.server.clone(),

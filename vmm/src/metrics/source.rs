@@ -1,13 +1,13 @@
-//! A set of counters with its device.
+//! A metric set with its device.
 
 use devices::util::metrics::MetricSet;
 use std::sync::Arc;
 
-/// A set with the device it belongs to; none for one of the process.
+/// A metric set and the device it belongs to; none for a set of the process.
 #[derive(Clone)]
 pub struct Source {
-    /// What the configuration calls the device.
+    /// Id of the device in the configuration.
     pub id: Option<String>,
-    /// Its counters.
+    /// The metric set.
     pub set: Arc<dyn MetricSet>,
 }

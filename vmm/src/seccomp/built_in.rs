@@ -1,11 +1,11 @@
-//! The built-in lists as the build has compiled them.
+//! The built-in lists as BPF programs, compiled by the build.
 
 use super::compile::Programs;
 use seccompiler::sock_filter;
 
-/// A program without the number of its process.
+/// A program without the process id.
 pub(super) struct BuiltIn {
-    /// Where the number stands.
+    /// Indices of the instructions that need the process id.
     pid_at: &'static [usize],
     /// Instructions: code, jumps, operand.
     code: &'static [(u16, u8, u8, u32)],
@@ -13,7 +13,7 @@ pub(super) struct BuiltIn {
 
 include!(concat!(env!("OUT_DIR"), "/seccomp_built_in.rs"));
 
-/// `list` for a process `pid`.
+/// Returns the programs of `list` for the process `pid`.
 pub(super) fn programs(list: &[BuiltIn], pid: u32) -> Programs {
     let programs = list.iter().map(|built_in| {
         let code = built_in.code.iter();

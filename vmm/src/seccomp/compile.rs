@@ -1,4 +1,4 @@
-//! Lists to programs that the kernel runs before each system call.
+//! Compiles lists to BPF programs, which the kernel runs before each system call.
 
 use super::rules::{Action, Condition, List, Op, Rule};
 use seccompiler::{
@@ -7,23 +7,23 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// What a thread is confined by: all of them at once, and the strictest answer counts.
+/// The programs of a thread. The kernel runs all of them, and the strictest result counts.
 pub type Programs = Vec<BpfProgram>;
 
-/// Ways to make a call, by its number. No conditions at all are an empty list.
+/// The rules of each call, by its number. An empty list means any arguments.
 type Calls = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Compiles `lists` into one filter with the first's default action, for a process `pid`.
+/// Compiles `lists` into programs for the process `pid`. The default action is that of the first list.
 ///
 /// # Errors
-/// It is too long for the kernel.
+/// A program is too long for the kernel.
 pub fn compile(lists: &[&List], pid: u32) -> Result<Programs, seccompiler::BackendError> {
     let rules = || lists.iter().flat_map(|list| &list.rules);
     let action = lists.first().map(|list| list.default_action);
     let mut programs = Programs::new();
 
-    // A program has one answer to what it lists, so an error takes one of its own. It is the stricter one, and
-    // must be there before the other forbids to add any.
+    // A program has one action for the calls it lists, so each error number needs a program of its own. These come first,
+    // because the main program forbids to add any.
     let mut errors: Vec<u16> = rules().filter_map(|rule| rule.errno).collect();
     errors.sort_unstable();
     errors.dedup();
@@ -63,7 +63,7 @@ fn calls<'r>(
             .entry(rule.syscall.0.id().into())
             .or_insert_with(|| Some(Vec::new()));
         if rule.args.is_empty() {
-            // Any arguments: the other ways are part of it.
+            // A rule for any arguments includes the other rules.
             *ways = None;
         }
         if let Some(ways) = ways {

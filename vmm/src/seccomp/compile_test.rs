@@ -8,21 +8,21 @@ fn list(text: &str) -> List {
     serde_json::from_str(text).unwrap()
 }
 
-/// The exit status of a process that is confined by `text` and then does `work`; minus a signal's number.
+/// Returns the exit status of a process that applies `text` and then runs `work`; the negated number for a signal.
 #[expect(unsafe_code, reason = "a process to confine")]
 fn confined(text: &str, work: fn() -> i32) -> i32 {
-    // Compiled before: the child of a process with threads had better not allocate.
+    // Compiled before the fork, because the child of a process with threads must not allocate.
     let programs = compile(&[&list(text)], std::process::id()).unwrap();
-    // SAFETY: the child makes system calls alone, and ends.
+    // SAFETY: the child only makes system calls, and exits.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             for program in &programs {
                 if seccompiler::apply_filter(program).is_err() {
-                    // SAFETY: it ends the process.
+                    // SAFETY: the call ends the process.
                     unsafe { libc::_exit(99) };
                 }
             }
-            // SAFETY: it ends the process.
+            // SAFETY: the call ends the process.
             unsafe { libc::_exit(work()) }
         }
         ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
@@ -35,14 +35,14 @@ fn confined(text: &str, work: fn() -> i32) -> i32 {
 
 #[expect(unsafe_code, reason = "a system call")]
 fn umask() -> i32 {
-    // SAFETY: it takes a number.
+    // SAFETY: the call takes a number.
     unsafe { libc::umask(0o22) };
     7
 }
 
 #[expect(unsafe_code, reason = "a system call")]
 fn dup_of_0() -> i32 {
-    // SAFETY: it takes a number.
+    // SAFETY: the call takes a number.
     match unsafe { libc::dup(0) } {
         -1 => nix::errno::Errno::last_raw(),
         _ => 7,
@@ -50,7 +50,7 @@ fn dup_of_0() -> i32 {
 }
 
 #[test]
-fn a_call_that_is_not_listed_meets_the_default() {
+fn an_unlisted_call_gets_the_default_action() {
     let status = confined(r#"{"rules": [{"syscall": "exit_group"}]}"#, umask);
     assert_eq!(status, -libc::SIGSYS);
     let killed = r#"{"default_action": "kill_process", "rules": [{"syscall": "exit_group"}]}"#;
@@ -60,7 +60,7 @@ fn a_call_that_is_not_listed_meets_the_default() {
 }
 
 #[test]
-fn a_rule_without_arguments_beats_those_with() {
+fn a_rule_without_conditions_includes_the_others() {
     let text = r#"{"rules": [
         {"syscall": "exit_group"},
         {"syscall": "dup", "args": [{"index": 0, "op": "eq", "value": 5}]},
@@ -82,7 +82,7 @@ fn arguments_are_checked_by_the_kernel() {
 }
 
 #[test]
-fn an_error_is_answered_without_making_the_call() {
+fn a_rule_with_errno_returns_the_error() {
     let text = r#"{"rules": [{"syscall": "exit_group"}, {"syscall": "dup", "errno": 38}]}"#;
     assert_eq!(confined(text, dup_of_0), libc::ENOSYS);
 }

@@ -1,4 +1,4 @@
-//! The filters of each thread: loading and applying them.
+//! Loads the filters of all threads and applies them.
 
 use super::compile::{Programs, compile};
 use super::rules::Lists;
@@ -9,57 +9,57 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The built-in lists, in the form of [`super::rules`].
+/// The built-in lists, in the format of [`super::rules`].
 pub const DEFAULT: &str = include_str!("default.json");
 
-/// Why the lists cannot be used.
+/// Why a filter file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompError {
     /// The file cannot be read.
     #[error("--seccomp-filter {}: cannot be read", path.display())]
     Read {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Something in it is wrong.
+    /// The file's content is invalid.
     #[error(
         "--seccomp-filter {}: {place}: {message}; `bantam --print-seccomp-filter` prints a list that can \
          be used", path.display()
     )]
     Parse {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// The place in it.
+        /// The place in the file.
         place: String,
-        /// What, with line and column.
+        /// The reason, with line and column.
         message: String,
     },
-    /// The kernel would not take it.
+    /// A program is too long for the kernel.
     #[error("--seccomp-filter {}: {thread}", path.display())]
     Compile {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Whose list.
+        /// The kind of thread.
         thread: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: seccompiler::BackendError,
     },
 }
 
-/// A kind of thread, but for the main one.
+/// A kind of thread, other than the main thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thread {
-    /// A vCPU's.
+    /// A vCPU thread.
     Vcpu,
-    /// A disk's.
+    /// The thread of a device with a loop of its own.
     Drive,
-    /// The API's.
+    /// The API's thread.
     Api,
-    /// The one that reads or records what a restored guest touches.
+    /// The thread that records or reads ahead the pages of a restored guest.
     Prefetch,
 }
 
@@ -67,7 +67,7 @@ pub enum Thread {
 #[derive(Debug, Default)]
 pub struct Filters {
     programs: Option<All>,
-    /// The main thread is, for good.
+    /// Whether the main thread has applied its filter.
     main_is_confined: AtomicBool,
 }
 
@@ -82,7 +82,7 @@ struct All {
 }
 
 impl Filters {
-    /// What `seccomp` asks for.
+    /// Loads the filters that `seccomp` asks for.
     ///
     /// # Errors
     /// [`SeccompError`]: the user's file cannot be used.
@@ -102,10 +102,10 @@ impl Filters {
         })
     }
 
-    /// Names refused calls from now on, and ends with a status of their own.
+    /// Installs a handler that names a refused call and ends the process with status 148.
     ///
     /// # Errors
-    /// The host refused.
+    /// The host refused the handler.
     pub fn report_violations(&self) -> io::Result<()> {
         match self.programs {
             Some(_) => violation::install(),
@@ -113,10 +113,10 @@ impl Filters {
         }
     }
 
-    /// Confines the calling thread, a `thread` that messages call `name`.
+    /// Applies the filter of a `thread` to the calling thread, which messages call `name`.
     ///
     /// # Errors
-    /// The kernel refused: the thread must not go on.
+    /// The kernel refused the filter: the thread must not continue.
     pub fn confine(&self, thread: Thread, name: &str) -> io::Result<()> {
         let Some(all) = &self.programs else {
             return Ok(());
@@ -130,11 +130,11 @@ impl Filters {
         apply(programs, name)
     }
 
-    /// Confines the calling thread, which is the main one, unless it is already; with what it takes to start
-    /// the guest again if it `restarts`.
+    /// Applies the main thread's filter to the calling thread, unless it was applied before. With `restarts`, it allows the
+    /// calls that starting the guest again needs.
     ///
     /// # Errors
-    /// The kernel refused: the guest must not run.
+    /// The kernel refused the filter: the guest must not run.
     pub fn confine_main(&self, restarts: bool) -> io::Result<()> {
         let Some(all) = &self.programs else {
             return Ok(());
@@ -189,7 +189,7 @@ impl All {
 fn apply(programs: &Programs, name: &str) -> io::Result<()> {
     violation::call_this_thread(name);
     for program in programs {
-        // It forbids the process new privileges too.
+        // The call also sets no_new_privs.
         seccompiler::apply_filter(program).map_err(|e| match e {
             seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e) => e,
             other => io::Error::other(other),
@@ -205,7 +205,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SeccompError> {
     })
 }
 
-/// The lists in `text`, which is of the file `path`.
+/// Parses the lists in `text`, the content of the file `path`.
 ///
 /// # Errors
 /// [`SeccompError::Parse`].
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_build_compiled_is_what_the_lists_say() {
+    fn the_programs_of_the_build_match_the_lists() {
         let path = Path::new("(built-in)");
         let lists = parse(path, DEFAULT.as_bytes()).unwrap();
         let compiled = All::compile(path, &lists, &lists).unwrap();

@@ -1,9 +1,9 @@
-//! Which system calls each thread may make once the guest runs, and with which arguments: a guest that
-//! takes over a thread finds little to do with it.
+//! Seccomp filters: the system calls, and their arguments, that each thread may make once the guest runs. A guest that takes
+//! over a thread can do little with it.
 //!
-//! Each thread confines itself: those of vCPUs, disks and the API when they start, the main thread when it
-//! has built the machine and is about to let it run. The lists are [`rules`], whose text says how to
-//! write one; a call that is not on its thread's ends the process, as [`violation`] says.
+//! Each thread applies its own filter: the threads of vCPUs, devices and the API when they start, the main thread when it
+//! has built the machine. [`rules`] describes the format of the lists. A call that its thread's list does not allow ends the
+//! process with status 148 and a message. This room starts no thread.
 
 mod built_in;
 mod compile;

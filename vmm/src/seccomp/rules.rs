@@ -1,5 +1,5 @@
-//! Lists of system calls in the form that users read and write: that of the built-in list
-//! (`default.json`, printed by `--print-seccomp-filter`) and of a file given with `--seccomp-filter`.
+//! The format of seccomp lists: the built-in lists (`default.json`, printed by `--print-seccomp-filter`) and a file given
+//! with `--seccomp-filter`.
 //!
 //! ```json
 //! {
@@ -12,25 +12,24 @@
 //! }
 //! ```
 //!
-//! | part | which threads |
+//! | part | threads |
 //! |---|---|
 //! | `main` | the event loop: network, console, timers, commands |
-//! | `restart` | added to `main`'s, with those of `vcpu` and `drive`, where `machine-config.on_reboot` is `restart`: the threads of a guest that is started again inherit what is refused to `main` |
-//! | `vcpu` | each vCPU's |
-//! | `drive` | each disk's |
-//! | `api` | the API's |
-//! | `prefetch` | the one that reads or records what a restored guest touches. The built-in one if a user's list has none |
-//! | `report` | all: what it takes to say that a system call was refused. Added to a user's list too |
+//! | `restart` | added to `main`, with the calls of `vcpu` and `drive`, if `machine-config.on_reboot` is `restart`: new threads inherit the main thread's filter, so it must allow what they need |
+//! | `vcpu` | each vCPU |
+//! | `drive` | each device with a loop of its own |
+//! | `api` | the API |
+//! | `prefetch` | the thread that records or reads ahead the pages of a restored guest. The built-in part is used if a user's file has none |
+//! | `report` | all: the calls that reporting a refused call needs. It is added to a user's file, too |
 //!
-//! A call that no rule lets through meets the part's `default_action`: `trap` (which is the default: the
-//! call is named, the exit status is 148), `kill_process` (by SIGSYS, without a word) or `log` (it is made
-//! all the same, and the kernel's audit log tells: for writing a list).
+//! A call that no rule allows gets the part's `default_action`: `trap` (the default: a message names the call, and the exit
+//! status is 148), `kill_process` (by SIGSYS, without a message) or `log` (the call is made, and the kernel's audit log
+//! reports it; for writing a list).
 //!
-//! A rule lets a call through if all its `args` are as they say: the argument `index`, from 0, compared
-//! by `op` (`eq`, `ne`, `lt`, `le`, `gt`, `ge`, or `masked_eq` with a `mask`) with `value`: a number, a
-//! text with one (`"0xae80"`), or `"own_pid"`. 32 bits are compared, as the kernel does for whatever is an
-//! `int` there, and all 64 with `"width": 64`. With `errno` the call is not made and answers that error.
-//! `comment` may stand anywhere; `rare` says why no test of ours makes the call.
+//! A rule allows a call if all its `args` match: the argument `index`, from 0, is compared by `op` (`eq`, `ne`, `lt`, `le`,
+//! `gt`, `ge`, or `masked_eq` with a `mask`) with `value`, which is a number, a string with a number (`"0xae80"`), or
+//! `"own_pid"`. 32 bits are compared, as the kernel does for an `int`, or all 64 with `"width": 64`. With `errno`, the call
+//! is not made and returns that error. `comment` is allowed everywhere; `rare` tells why no test makes the call.
 
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -38,36 +37,35 @@ use std::fmt;
 use std::str::FromStr as _;
 use syscalls::Sysno;
 
-/// Arguments a system call can have.
+/// Number of arguments of a system call.
 pub const ARGUMENTS: usize = 6;
 
-/// All of a file.
+/// The lists of a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lists {
-    /// For the reader.
+    /// Comment for the reader.
     pub comment: Option<String>,
-    /// The main thread's.
+    /// List of the main thread.
     pub main: List,
-    /// What is added to it if the guest may be started again.
+    /// Calls added to `main` if the guest may start again.
     #[serde(default)]
     pub restart: List,
-    /// Each vCPU's.
+    /// List of each vCPU thread.
     pub vcpu: List,
-    /// Each disk's.
+    /// List of each device thread.
     pub drive: List,
-    /// The API's.
+    /// List of the API's thread.
     pub api: List,
-    /// That of who reads or records what a restored guest touches; later than the others.
+    /// List of the prefetch thread. Files of older versions do not have it.
     pub prefetch: Option<List>,
-    /// All threads'.
+    /// Calls allowed on all threads.
     #[serde(default)]
     pub report: List,
 }
 
 impl Lists {
-    /// The lists that confine each kind of thread, by its name, with what `default` has for all of them and for
-    /// those that have none here.
+    /// Returns the lists of each kind of thread, by its name. Missing lists come from `default`.
     pub fn threads<'l>(&'l self, default: &'l Self) -> [(&'static str, Vec<&'l List>); 6] {
         let Self {
             main,
@@ -82,7 +80,7 @@ impl Lists {
         let prefetch = prefetch.iter().chain(&default.prefetch).take(1);
         [
             ("main", vec![main, report]),
-            // Threads that are started later have the main thread's filter too.
+            // Threads that start later have the main thread's filter, too.
             ("restart", vec![main, restart, vcpu, drive, report]),
             ("vcpu", vec![vcpu, report]),
             ("drive", vec![drive, report]),
@@ -92,52 +90,52 @@ impl Lists {
     }
 }
 
-/// What one kind of thread may do.
+/// The list of one kind of thread.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// For the reader.
+    /// Comment for the reader.
     pub comment: Option<String>,
-    /// What becomes of the other calls.
+    /// Action for calls that no rule allows.
     #[serde(default)]
     pub default_action: Action,
-    /// The calls, in any order.
+    /// Rules in any order.
     pub rules: Vec<Rule>,
 }
 
-/// What becomes of a call that no rule lets through.
+/// The action for a call that no rule allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// It is named, and the process ends with 148.
+    /// A message names the call, and the process ends with status 148.
     #[default]
     Trap,
-    /// The process is killed.
+    /// The kernel kills the process.
     KillProcess,
-    /// It is made, and logged by the kernel.
+    /// The call is made, and the kernel logs it.
     Log,
 }
 
-/// One way to make one call.
+/// A rule that allows a call.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The call.
     pub syscall: Syscall,
-    /// What its arguments must be; any if empty.
+    /// Conditions on its arguments; none for any arguments.
     #[serde(default)]
     pub args: Vec<Condition>,
-    /// The error that is answered without making it.
+    /// Error that is returned instead of making the call.
     pub errno: Option<u16>,
-    /// For the reader.
+    /// Comment for the reader.
     pub comment: Option<String>,
-    /// Why no test makes it.
+    /// Why no test makes the call.
     pub rare: Option<String>,
 }
 
 impl Rule {
-    /// Whether it lets through the call `number` with `arguments` in a process `pid`.
-    pub fn admits(&self, number: i32, arguments: &[u64; ARGUMENTS], pid: u32) -> bool {
+    /// Returns whether the rule allows the call `number` with `arguments` in the process `pid`.
+    pub fn allows(&self, number: i32, arguments: &[u64; ARGUMENTS], pid: u32) -> bool {
         self.syscall.0.id() == number
             && self.args.iter().all(|condition| {
                 let value = arguments.get(usize::from(condition.index));
@@ -146,7 +144,7 @@ impl Rule {
     }
 }
 
-/// A system call by its name on x86-64.
+/// A system call, named as on x86-64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Syscall(pub Sysno);
 
@@ -162,39 +160,39 @@ impl<'de> Deserialize<'de> for Syscall {
     }
 }
 
-/// How an argument is compared.
+/// A comparison of an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
-    /// It is the value.
+    /// Equal.
     Eq,
-    /// It is not.
+    /// Not equal.
     Ne,
-    /// It is less.
+    /// Less.
     Lt,
-    /// It is not more.
+    /// Less or equal.
     Le,
-    /// It is more.
+    /// Greater.
     Gt,
-    /// It is not less.
+    /// Greater or equal.
     Ge,
-    /// Its bits that the mask has are the value's.
+    /// Equal in the bits of the mask.
     MaskedEq,
 }
 
-/// What one argument must be.
+/// A condition on one argument.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Condition {
-    /// Which argument, from 0.
+    /// Index of the argument, from 0.
     pub index: u8,
-    /// How it is compared.
+    /// The comparison.
     pub op: Op,
-    /// With what.
+    /// The value to compare with.
     pub value: Value,
-    /// Which bits are compared by [`Op::MaskedEq`].
+    /// The bits that [`Op::MaskedEq`] compares.
     pub mask: u64,
-    /// Whether all 64 bits are compared, or 32.
+    /// Whether all 64 bits are compared instead of 32.
     pub wide: bool,
 }
 
@@ -217,7 +215,7 @@ impl Condition {
     }
 }
 
-/// A condition as it is written, before it is known to make sense.
+/// A condition as written, before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -274,17 +272,17 @@ impl TryFrom<Written> for Condition {
     }
 }
 
-/// What an argument is compared with.
+/// The value that an argument is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// This.
+    /// A number.
     Number(u64),
-    /// The number of the process that is confined.
+    /// The id of the confined process.
     OwnPid,
 }
 
 impl Value {
-    /// The number it is in a process `pid`.
+    /// Returns the number in the process `pid`.
     pub fn in_process(self, pid: u32) -> u64 {
         match self {
             Self::Number(number) => number,
@@ -305,7 +303,7 @@ impl Visitor<'_> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number, a text with one as \"0xae80\" or \"42\", or \"own_pid\"")
+        f.write_str("a number, a string with a number such as \"0xae80\" or \"42\", or \"own_pid\"")
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Value, E> {

@@ -4,28 +4,28 @@ fn rule(text: &str) -> Result<Rule, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())
 }
 
-fn admits(text: &str, call: Sysno, arguments: [u64; ARGUMENTS]) -> bool {
-    rule(text).unwrap().admits(call.id(), &arguments, 77)
+fn allows(text: &str, call: Sysno, arguments: [u64; ARGUMENTS]) -> bool {
+    rule(text).unwrap().allows(call.id(), &arguments, 77)
 }
 
 #[test]
-fn a_rule_without_arguments_admits_any() {
+fn a_rule_without_conditions_allows_any_arguments() {
     let text = r#"{"syscall": "read"}"#;
-    assert!(admits(text, Sysno::read, [9; ARGUMENTS]));
-    assert!(!admits(text, Sysno::write, [9; ARGUMENTS]));
+    assert!(allows(text, Sysno::read, [9; ARGUMENTS]));
+    assert!(!allows(text, Sysno::write, [9; ARGUMENTS]));
 }
 
 #[test]
 fn all_conditions_must_hold() {
     let text = r#"{"syscall": "tgkill", "comment": "to oneself", "args": [
         {"index": 0, "op": "eq", "value": "own_pid"}, {"index": 2, "op": "le", "value": "0x1f"}]}"#;
-    assert!(admits(text, Sysno::tgkill, [77, 1, 31, 0, 0, 0]));
-    assert!(!admits(text, Sysno::tgkill, [77, 1, 32, 0, 0, 0]));
-    assert!(!admits(text, Sysno::tgkill, [78, 1, 31, 0, 0, 0]));
+    assert!(allows(text, Sysno::tgkill, [77, 1, 31, 0, 0, 0]));
+    assert!(!allows(text, Sysno::tgkill, [77, 1, 32, 0, 0, 0]));
+    assert!(!allows(text, Sysno::tgkill, [78, 1, 31, 0, 0, 0]));
 }
 
 #[test]
-fn each_operation_compares_as_it_says() {
+fn each_comparison_works() {
     for (op, holds) in [
         ("eq", [false, true, false]),
         ("ne", [true, false, true]),
@@ -36,31 +36,31 @@ fn each_operation_compares_as_it_says() {
     ] {
         let text =
             format!(r#"{{"syscall": "exit", "args": [{{"index": 0, "op": "{op}", "value": 5}}]}}"#);
-        let held = [4, 5, 6].map(|value| admits(&text, Sysno::exit, [value, 0, 0, 0, 0, 0]));
+        let held = [4, 5, 6].map(|value| allows(&text, Sysno::exit, [value, 0, 0, 0, 0, 0]));
         assert_eq!(held, holds, "{op}");
     }
 }
 
 #[test]
-fn a_mask_compares_its_bits_alone() {
+fn masked_eq_compares_only_the_bits_of_the_mask() {
     let text =
         r#"{"syscall": "mmap", "args": [{"index": 2, "op": "masked_eq", "mask": 4, "value": 0}]}"#;
-    assert!(admits(text, Sysno::mmap, [0, 0, 3, 0, 0, 0]));
-    assert!(!admits(text, Sysno::mmap, [0, 0, 7, 0, 0, 0]));
+    assert!(allows(text, Sysno::mmap, [0, 0, 3, 0, 0, 0]));
+    assert!(!allows(text, Sysno::mmap, [0, 0, 7, 0, 0, 0]));
 }
 
 #[test]
-fn the_upper_half_counts_if_it_is_asked_for() {
+fn the_upper_half_counts_with_width_64() {
     let value = [5 | 1 << 32, 0, 0, 0, 0, 0];
     let narrow = r#"{"syscall": "exit", "args": [{"index": 0, "op": "eq", "value": 5}]}"#;
-    assert!(admits(narrow, Sysno::exit, value));
+    assert!(allows(narrow, Sysno::exit, value));
     let wide =
         r#"{"syscall": "exit", "args": [{"index": 0, "op": "eq", "value": 5, "width": 64}]}"#;
-    assert!(!admits(wide, Sysno::exit, value));
+    assert!(!allows(wide, Sysno::exit, value));
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_in_words() {
+fn invalid_conditions_are_refused_with_a_reason() {
     let condition =
         |text: &str| rule(&format!(r#"{{"syscall": "exit", "args": [{{{text}}}]}}"#)).unwrap_err();
     for (text, says) in [

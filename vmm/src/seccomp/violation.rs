@@ -1,7 +1,7 @@
-//! A system call that was refused: which one, of which thread, and the end of the process.
+//! Reports a refused system call and its thread, and ends the process.
 //!
-//! The kernel sends the thread SIGSYS in place of making the call. The handler does with it as the others do
-//! ([`crate::process::signals`]); what it needs itself for that is in the part `report` of the built-in list.
+//! The kernel sends the thread SIGSYS instead of making the call. The handler then ends the process, as the other handlers
+//! do ([`crate::process::signals`]). The part `report` of the built-in lists allows the calls that it needs.
 
 use crate::process::exit_status::BAD_SYSTEM_CALL;
 use crate::process::{logging, terminal};
@@ -11,18 +11,18 @@ use std::fmt::Write as _;
 use std::io;
 use syscalls::Sysno;
 
-/// Longest name of a thread in messages; a drive's may be longer.
+/// Longest name of a thread in a message. A drive's name may be longer.
 const NAME: usize = 40;
-/// `si_code` of a call that a filter refused (asm-generic/siginfo.h).
+/// `si_code` of a call refused by a filter (asm-generic/siginfo.h).
 const SYS_SECCOMP: libc::c_int = 1;
 
 thread_local! {
-    // Without a destructor, so that the handler may read it.
+    // Without a destructor, so that the signal handler may read it.
     static THREAD: Cell<([u8; NAME], usize)> = const { Cell::new(([0; NAME], 0)) };
     static REPORTING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What messages call the calling thread.
+/// Sets the name of the calling thread in messages.
 pub fn call_this_thread(name: &str) {
     let mut bytes = [0; NAME];
     let mut len = 0;
@@ -36,23 +36,23 @@ pub fn call_this_thread(name: &str) {
 /// Installs the handler.
 ///
 /// # Errors
-/// The host refused.
+/// The host refused the handler.
 #[expect(unsafe_code, reason = "installing a signal handler is")]
 pub fn install() -> io::Result<()> {
     let action = SigAction::new(
         SigHandler::SigAction(report),
-        // On the stack kept for signals, as the others. Not held back in its own handler: there it is to
-        // end the process too, with the same status.
+        // The handler runs on the signal stack, like the others. SIGSYS is not blocked in its own handler, where a second one
+        // must end the process with the same status.
         SaFlags::SA_SIGINFO | SaFlags::SA_NODEFER | SaFlags::SA_ONSTACK,
         SigSet::empty(),
     );
-    // SAFETY: the handler calls only functions that are async-signal-safe (signal-safety(7)):
-    // tcsetattr, write and _exit, formats numbers on its stack, and reads cells that were set before.
+    // SAFETY: the handler calls only async-signal-safe functions (signal-safety(7)): tcsetattr, write and _exit. It
+    // formats numbers on its stack and reads cells that were set before.
     unsafe { sigaction(Signal::SIGSYS, &action) }?;
     Ok(())
 }
 
-/// The part of `siginfo_t` for SIGSYS, which libc does not name (asm-generic/siginfo.h).
+/// The part of `siginfo_t` for SIGSYS, which libc does not define (asm-generic/siginfo.h).
 #[repr(C)]
 struct SigSys {
     signo: libc::c_int,
@@ -66,15 +66,15 @@ struct SigSys {
 
 #[expect(
     unsafe_code,
-    reason = "std's ways to write and to end are not async-signal-safe; what the kernel hands over is raw"
+    reason = "std's ways to write and to exit are not async-signal-safe, and the kernel passes raw pointers"
 )]
 extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     if REPORTING.replace(true) {
-        // The report itself was refused, by a list of the user's.
-        // SAFETY: it ends the process and touches nothing.
+        // A user's list refused the report itself.
+        // SAFETY: the call ends the process and touches no memory.
         unsafe { libc::_exit(BAD_SYSTEM_CALL.into()) };
     }
-    // SAFETY: the kernel hands over a whole siginfo_t, which is larger, for a handler with SA_SIGINFO.
+    // SAFETY: for a handler with SA_SIGINFO the kernel passes a whole siginfo_t, which is larger.
     let info = unsafe { &*info.cast::<SigSys>() };
     terminal::restore();
     if info.code != SYS_SECCOMP {
@@ -85,30 +85,27 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     let text = describe(info.syscall, registers);
     let fds = [Some(libc::STDERR_FILENO), logging::file_for_signals()];
     for fd in fds.into_iter().flatten() {
-        // SAFETY: the text outlives the call, and its length is its own.
+        // SAFETY: the text outlives the call, and the length is its own.
         unsafe { libc::write(fd, text.bytes.as_ptr().cast(), text.len) };
     }
-    // SAFETY: it ends the process and touches nothing.
+    // SAFETY: the call ends the process and touches no memory.
     unsafe { libc::_exit(BAD_SYSTEM_CALL.into()) };
 }
 
-/// Ends the process by the signal, which somebody sent.
-#[expect(
-    unsafe_code,
-    reason = "a handler may not use more than the call itself"
-)]
+/// Ends the process by a SIGSYS that another process sent.
+#[expect(unsafe_code, reason = "a handler may call only the system call itself")]
 fn die() {
     let signal = SigSet::from(Signal::SIGSYS);
-    // While it is held back, the kernel ends a process by it whose call a filter refuses. The next call is on
-    // no list: it is refused where there is a filter, and made where there is none.
+    // While SIGSYS is blocked, a refused call makes the kernel end the process by it. The next call is on no list: a filter
+    // refuses it, and without a filter it is made.
     let _ = signal.thread_block();
-    // SAFETY: it is the default disposition that is set.
+    // SAFETY: the call sets the default action.
     let _ = unsafe { libc::signal(libc::SIGSYS, libc::SIG_DFL) };
     let _ = raise(Signal::SIGSYS);
     let _ = signal.thread_unblock();
 }
 
-/// The registers of a call's arguments, in order.
+/// The registers of a system call's arguments, in order.
 const REGISTERS: [libc::c_int; 6] = [
     libc::REG_RDI,
     libc::REG_RSI,
@@ -124,7 +121,7 @@ fn describe(number: libc::c_int, registers: &[libc::greg_t]) -> Text {
     let thread = name.get(..len).and_then(|name| str::from_utf8(name).ok());
     let call = usize::try_from(number).ok().and_then(Sysno::new);
     let call = call.map_or("that has no name", |call| call.name());
-    // What does not fit is left out.
+    // Text that does not fit is dropped.
     let _ = write!(
         text,
         "bantam: error: thread {} made the system call {call} ({number}), which its seccomp filter refuses; \
@@ -141,7 +138,7 @@ fn describe(number: libc::c_int, registers: &[libc::greg_t]) -> Text {
     text
 }
 
-/// A line without an allocation.
+/// A line of text without an allocation.
 struct Text {
     bytes: [u8; 400],
     len: usize,

@@ -11,7 +11,7 @@ fn text(number: libc::c_int, registers: &[libc::greg_t]) -> String {
 }
 
 #[test]
-fn a_call_is_named_with_its_thread_and_arguments() {
+fn a_refused_call_is_named_with_its_thread_and_arguments() {
     call_this_thread("fc_vcpu 0");
     let mut registers = [0; 23];
     registers[usize::try_from(libc::REG_RDI).unwrap()] = 0x1234;
@@ -24,18 +24,18 @@ fn a_call_is_named_with_its_thread_and_arguments() {
 }
 
 #[test]
-fn a_number_without_a_name_and_a_thread_of_a_long_one_are_told_too() {
+fn unknown_call_numbers_and_long_thread_names_are_reported() {
     call_this_thread(&"x".repeat(200));
     let text = text(9999, &[]);
     assert!(text.contains("that has no name (9999)"), "{text}");
     assert!(text.len() < 400 && text.ends_with('\n'), "{text}");
 }
 
-/// How a process with the handler ends that sends itself SIGSYS, on a thread that is a vCPU's if `confined`.
+/// Returns the end of a process with the handler that sends itself SIGSYS, on a confined thread if `confined`.
 #[expect(unsafe_code, reason = "a process to end")]
 fn end_by_sent_signal(confined: bool) -> WaitStatus {
     let lists = parse(Path::new("default.json"), DEFAULT.as_bytes()).unwrap();
-    // SAFETY: the C library keeps its allocator usable in the child, which takes no lock of ours, and ends.
+    // SAFETY: the C library keeps its allocator usable in the child, which takes no lock of this process and exits.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             install().unwrap();
@@ -44,7 +44,7 @@ fn end_by_sent_signal(confined: bool) -> WaitStatus {
                 seccompiler::apply_filter(program).unwrap();
             }
             let _ = raise(Signal::SIGSYS);
-            // SAFETY: it ends the process.
+            // SAFETY: the call ends the process.
             unsafe { libc::_exit(99) }
         }
         ForkResult::Parent { child } => waitpid(child, None).unwrap(),
@@ -52,7 +52,7 @@ fn end_by_sent_signal(confined: bool) -> WaitStatus {
 }
 
 #[test]
-fn a_signal_that_is_sent_ends_the_process_by_it_confined_or_not() {
+fn a_sigsys_sent_by_a_process_ends_this_one_confined_or_not() {
     for confined in [false, true] {
         let end = end_by_sent_signal(confined);
         assert!(

@@ -1,4 +1,4 @@
-//! What the state of a snapshot holds.
+//! The content of a snapshot's state.
 
 use crate::machine::MachineState;
 use resources::VmConfig;
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
 
-/// Bytes of a snapshot's name.
+/// Length of a snapshot's id in bytes.
 pub(super) const ID_BYTES: usize = 16;
 
-/// Largest state in bytes. A state of 32 vCPUs takes 1 MiB.
+/// Limit of a state in bytes. A state of 32 vCPUs takes 1 MiB.
 pub const MAX_STATE_BYTES: u64 = 64 << 20;
 
-/// Most diffs one upon the other.
+/// Limit of diffs in a chain.
 pub const MAX_CHAIN: usize = 256;
 
-/// What the state's file holds, as JSON.
+/// The content of a state file, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Which snapshot it is: 16 random hexadecimal digits.
+    /// Id of the snapshot: 16 random hexadecimal digits.
     pub id: String,
-    /// The version of the program that wrote it, for the reader.
+    /// Version of the program that wrote it, for people.
     pub written_by: String,
-    /// The guest's configuration.
+    /// Configuration of the guest.
     pub config: VmConfig,
-    /// What is in the memory file.
+    /// Description of the memory file.
     pub memory: MemoryState,
-    /// Everything else.
+    /// State of the machine.
     pub machine: MachineState,
 }
 
 impl Snapshot {
-    /// Parses a state and checks that its parts fit one another. The bytes are not trusted.
+    /// Parses a state and checks that its parts match. The bytes are not trusted.
     ///
     /// # Errors
     /// The reason, for a message that names the file.
@@ -46,11 +46,11 @@ impl Snapshot {
         let machine = &self.config.machine_config;
         let problems = self.config.problems();
         if let Some(problem) = problems.first() {
-            return Err(format!("the saved configuration is not sound: {problem}"));
+            return Err(format!("the saved configuration is invalid: {problem}"));
         }
         if self.memory.bytes != machine.mem_bytes() {
             return Err(format!(
-                "the memory has {} bytes, and the configuration {}",
+                "the memory has {} bytes, and the configuration has {}",
                 self.memory.bytes,
                 machine.mem_bytes()
             ));
@@ -65,46 +65,46 @@ impl Snapshot {
     }
 }
 
-/// What is in a memory file.
+/// The description of a memory file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MemoryState {
-    /// Bytes of the guest's memory, and of the file.
+    /// Size of the guest's memory and of the file in bytes.
     pub bytes: u64,
     /// Bytes of the pages that were written.
     pub written: u64,
-    /// Where the file was written.
+    /// Path at which the file was written.
     #[serde(default)]
     pub path: PathBuf,
-    /// The file's inode, by which it is known before it has its place.
+    /// Inode of the file, which identifies it before it has its final name.
     pub inode: u64,
-    /// The snapshot that has the other pages.
+    /// The snapshot with the other pages, for a diff.
     #[serde(default)]
     pub base: Option<Base>,
-    /// Some pages of the whole memory, to know a memory that is another's.
+    /// Checksums of some pages of the whole memory, to detect the memory of another snapshot.
     pub samples: Vec<Sample>,
 }
 
-/// The snapshot that a diff lies on.
+/// The base of a diff.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// Which it is.
+    /// Id of the snapshot.
     pub id: String,
-    /// Its state.
+    /// Path of its state file.
     pub snapshot_path: PathBuf,
-    /// Its memory.
+    /// Path of its memory file.
     pub mem_file_path: PathBuf,
 }
 
 /// The checksum of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Index in the memory file.
+    /// Index of the page in the memory file.
     pub page: u64,
-    /// CRC-32.
+    /// CRC-32 of the page.
     pub crc: u32,
 }
 
-/// The name of a new snapshot or copy.
+/// Returns the id of a new snapshot or copy.
 ///
 /// # Errors
 /// The host has no random numbers.

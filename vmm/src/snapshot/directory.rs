@@ -1,13 +1,13 @@
-//! The names of a snapshot's two files in a directory of its own.
+//! The names of the two files in a snapshot's directory.
 
 use std::path::{Path, PathBuf};
 
-/// The file with the state, in a directory that is a snapshot.
+/// Name of the state file.
 const STATE: &str = "state";
-/// The file with the memory, likewise.
+/// Name of the memory file.
 const MEMORY: &str = "memory";
 
-/// The two files of the snapshot in `directory`.
+/// Returns the paths of state and memory in `directory`.
 pub fn files_in(directory: &Path) -> (PathBuf, PathBuf) {
     (directory.join(STATE), directory.join(MEMORY))
 }

@@ -7,7 +7,7 @@ use crate::machine::SaveError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why there is no snapshot, or none that can be used. Each text names the file.
+/// Why a snapshot cannot be written or used. Each text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The machine cannot be saved.
@@ -16,68 +16,68 @@ pub enum SnapshotError {
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The state's file is none.
+    /// The file is not a snapshot's state.
     #[error("{}", path.display())]
     Format {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: FormatError,
     },
-    /// The state's table is none.
+    /// The page table of the state is invalid.
     #[error("{}", path.display())]
     Table {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: TableError,
     },
-    /// No other process gives the memory.
+    /// No page fault handler serves the memory.
     #[error(transparent)]
     Uffd(#[from] UffdError),
-    /// What the state says cannot be.
+    /// The content of a file is invalid.
     #[error("{}: {why}", path.display())]
     Invalid {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// The host cannot map the memory.
     #[error("cannot map the guest's memory from {}", path.display())]
     Map {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// For `map_err` of reading `path`.
+/// Returns a closure for `map_err` of reading `path`.
 pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
     let path = path.to_owned();
     move |source| SnapshotError::Read { path, source }
 }
 
-/// For `map_err` of writing `path`.
+/// Returns a closure for `map_err` of writing `path`.
 pub(super) fn unwritable(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
     let path = path.to_owned();
     move |source| SnapshotError::Write { path, source }

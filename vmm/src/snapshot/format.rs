@@ -1,8 +1,8 @@
-//! The file of a snapshot's state: a header, the state as JSON, and the table of the pages that the memory file holds.
+//! The format of a state file: a header, the state as JSON, and the table of the pages that the memory file holds.
 //!
 //! ```text
 //!  0  "BANTAMSS"
-//!  8  u32  version of the format        little-endian, as all numbers
+//!  8  u32  version of the format        little-endian, like all numbers
 //! 12  u32  CRC-32 of the state
 //! 16  u64  bytes of the state
 //! 24  u64  bytes of the table
@@ -12,57 +12,57 @@
 //!  …  the table (see `runs.rs`)
 //! ```
 //!
-//! The state comes first and has a checksum of its own, so that a restore reads no table that it does not need. All
-//! bytes may be hostile: nothing is allocated by what they say, and checksums find accidents, not attackers; what the
-//! state says is checked by those who use it.
+//! The state comes first and has a checksum of its own, so that a restore need not read the table. The bytes are not
+//! trusted: no length in them makes the program allocate more than the file has. Checksums detect accidents, not attackers,
+//! so the users of the state check its values.
 
 use super::contents::MAX_STATE_BYTES;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 
-/// The version that is written. One that is read may be older: see `tests/golden`.
+/// Version that is written. Older versions can be read: see `tests/golden`.
 pub const VERSION: u32 = 1;
-/// Bytes of the header.
+/// Size of the header in bytes.
 const HEADER: usize = 40;
 const MAGIC: [u8; 8] = *b"BANTAMSS";
-/// Most bytes of a table: that of a TiB of which every other page is there.
+/// Limit of a table in bytes: the table of 1 TiB with every other page present.
 const MAX_TABLE: u64 = 2 << 30;
 
-/// Why the bytes are no snapshot.
+/// Why a file is not a state.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// Something else.
-    #[error("this is no snapshot's state")]
+    /// The file has another format.
+    #[error("this is not a snapshot's state")]
     Magic,
-    /// A version that came later.
-    #[error("this is version {0} of the format, and this program knows those up to {VERSION}")]
+    /// The version is later than this program's.
+    #[error("this is version {0} of the format, and this program knows versions up to {VERSION}")]
     Version(u32),
-    /// Part of it is missing.
-    #[error("it is cut off: {present} bytes are there of {needed}")]
+    /// The file is truncated.
+    #[error("it is truncated: it has {present} bytes of {needed}")]
     Truncated {
-        /// Bytes that are there.
+        /// Bytes that the file has.
         present: u64,
-        /// Bytes it says there are.
+        /// Bytes that the file must have.
         needed: u64,
     },
-    /// A part has other bytes than were written.
+    /// A part of the file is damaged.
     #[error("its {0} is damaged: the checksum is wrong")]
     Checksum(&'static str),
-    /// A part is larger than any can be.
-    #[error("its {0} is larger than can be")]
+    /// A part exceeds its limit.
+    #[error("its {0} is too large")]
     TooLarge(&'static str),
-    /// The host failed to read.
+    /// The file cannot be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
 }
 
-/// A version as it is printed: clients look for three numbers, of which the first tells whether they fit.
+/// Returns the text of a version. Clients expect three numbers, of which the first decides compatibility.
 pub fn version_text(version: u32) -> String {
     format!("v{version}.0.0")
 }
 
-/// What the header says.
+/// The header of a state file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Version of the format.
@@ -71,7 +71,7 @@ pub struct Header {
     table: (u64, u32),
 }
 
-/// All of a file.
+/// Returns the bytes of a state file.
 pub fn encode(state: &[u8], table: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + state.len() + table.len());
     bytes.extend(MAGIC);
@@ -86,7 +86,7 @@ pub fn encode(state: &[u8], table: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The numbers of a header, in order.
+/// The numbers of a header that are not parsed yet.
 struct Numbers<'a>(&'a [u8]);
 
 impl Numbers<'_> {
@@ -132,7 +132,7 @@ impl Header {
         };
         let mut all = Numbers(bytes.get(MAGIC.len()..).unwrap_or_default());
         let version = all.u32();
-        // First: a later version may have another header.
+        // The version comes first, because a later version may have another header.
         if version == 0 || version > VERSION {
             return Err(FormatError::Version(version));
         }
@@ -165,7 +165,7 @@ impl Header {
         (len, crc): (u64, u32),
         name: &'static str,
     ) -> Result<Vec<u8>, FormatError> {
-        // It was compared with the length of the file.
+        // The length is at most that of the file.
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| FormatError::TooLarge(name))?];
         read_at(file, offset, &mut bytes)?;
         match crc32fast::hash(&bytes) == crc {
@@ -174,7 +174,7 @@ impl Header {
         }
     }
 
-    /// The state, as JSON.
+    /// Reads the state, which is JSON.
     ///
     /// # Errors
     /// [`FormatError`].
@@ -182,7 +182,7 @@ impl Header {
         Self::part(file, HEADER as u64, self.state, "state")
     }
 
-    /// The table.
+    /// Reads the page table.
     ///
     /// # Errors
     /// [`FormatError`].

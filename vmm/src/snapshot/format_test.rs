@@ -16,7 +16,7 @@ fn read(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>), FormatError> {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn a_written_file_is_read_back() {
     let bytes = encode(b"{\"a\": 1}", b"table");
     let (state, table) = read(&bytes).unwrap();
     assert_eq!(
@@ -27,7 +27,7 @@ fn what_was_written_is_read() {
 }
 
 #[test]
-fn each_cut_and_each_changed_bit_is_an_error() {
+fn each_truncation_and_each_flipped_bit_is_an_error() {
     let bytes = encode(b"the state", b"the table");
     for len in 0..bytes.len() {
         let error = read(&bytes[..len]).unwrap_err();
@@ -42,7 +42,7 @@ fn each_cut_and_each_changed_bit_is_an_error() {
 }
 
 #[test]
-fn a_later_version_and_something_else_are_told_apart() {
+fn a_later_version_and_another_format_have_different_errors() {
     let mut bytes = encode(b"", b"");
     bytes[8] = 99;
     assert!(matches!(read(&bytes), Err(FormatError::Version(99))));
@@ -51,7 +51,7 @@ fn a_later_version_and_something_else_are_told_apart() {
 }
 
 #[test]
-fn lengths_that_lie_allocate_nothing() {
+fn wrong_lengths_allocate_nothing() {
     for (at, name) in [(16, "state"), (24, "table")] {
         let mut bytes = encode(b"x", b"y");
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
@@ -67,10 +67,10 @@ fn lengths_that_lie_allocate_nothing() {
 
 proptest! {
     #[test]
-    fn no_bytes_are_trusted(bytes in proptest::collection::vec(any::<u8>(), 0..200), magic: bool) {
+    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), magic: bool) {
         let mut all = if magic { MAGIC.to_vec() } else { Vec::new() };
         all.extend(bytes);
-        // It may be sound by chance, and must not panic.
+        // The bytes may be valid by chance. Reading them must not panic.
         let _ = read(&all);
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshots that were written by earlier versions can be read: see tests/golden.
+//! Snapshots of earlier versions can be read: see tests/golden.
 
 use super::format::{Header, VERSION};
 use super::runs;
@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// The memory file of `pages`, whose places the table of `state` names.
+/// Unpacks `pages` into a memory file, at the places that the table of `state` names.
 fn unpack(state: &Path, pages: &Path, memory: &Path) {
     let file = File::open(state).unwrap();
     let table = Header::read(&file).unwrap().table(&file).unwrap();
@@ -27,7 +27,7 @@ fn unpack(state: &Path, pages: &Path, memory: &Path) {
 }
 
 #[test]
-fn every_version_is_read() {
+fn every_version_can_be_loaded() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden");
     for version in 1..=VERSION {
         let dir = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ fn every_version_is_read() {
         ];
         assert_eq!(names, expected, "version {version}");
         assert_eq!(machine.vcpus.len(), 2);
-        // Its pages are where they were.
+        // The pages are at their places.
         let config = loaded.snapshot.config.machine_config.clone();
         loaded.memory(&config).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What the state of a snapshot tells of it, in words and as JSON.
+//! The description of a snapshot from its state, as text and as JSON.
 
 use super::contents::{MAX_CHAIN, Snapshot};
 use super::error::SnapshotError;
@@ -12,24 +12,24 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// A snapshot that another lies on.
+/// A base of the snapshot.
 enum Below {
-    /// It is there.
+    /// A base that was found.
     Found(PathBuf, Box<Snapshot>),
-    /// It is not, for this reason.
+    /// A base that cannot be used, and the reason.
     Lacking(PathBuf, String),
 }
 
-/// What is known of a snapshot without its memory.
+/// The description of a snapshot, without its memory.
 pub struct Info {
     snapshot: Snapshot,
     version: u32,
-    /// Those below, the nearest first.
+    /// The bases, the nearest first.
     below: Vec<Below>,
 }
 
 impl Info {
-    /// Of the snapshot with its state at `path`.
+    /// Reads the snapshot with the state file `path`.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -64,7 +64,7 @@ impl Info {
         })
     }
 
-    /// For people.
+    /// Returns the description for people.
     pub fn text(&self) -> String {
         let Self {
             snapshot, version, ..
@@ -92,7 +92,7 @@ impl Info {
             let _ = match below {
                 Below::Found(path, base) => write!(
                     text,
-                    "  upon     {} of {}, {}\n           {}\n",
+                    "  base     {} of {}, {}\n           {}\n",
                     base.id,
                     when(base),
                     written(base),
@@ -101,13 +101,13 @@ impl Info {
                 Below::Lacking(path, why) => {
                     writeln!(
                         text,
-                        "  upon     {}, which is lacking: {why}",
+                        "  base     {}, which is missing: {why}",
                         path.display()
                     )
                 }
             };
         }
-        // What a file says could be meant for the terminal.
+        // The file may contain control sequences for the terminal.
         let harmless = |c: char| match c.is_control() && c != '\n' {
             true => '\u{fffd}',
             false => c,
@@ -115,7 +115,7 @@ impl Info {
         text.chars().map(harmless).collect()
     }
 
-    /// For programs.
+    /// Returns the description for programs.
     pub fn json(&self) -> Value {
         let below = self.below.iter().map(|below| match below {
             Below::Found(path, base) => json!({
@@ -158,10 +158,10 @@ fn written(snapshot: &Snapshot) -> String {
     format!("{kind}, {} pages ({} KiB)", bytes / PAGE, bytes >> 10)
 }
 
-/// The version of the file at `path`, one that came later included.
+/// Returns the format version of the file `path`, even if it is later than this program's.
 ///
 /// # Errors
-/// [`SnapshotError`]: it is no snapshot's state.
+/// [`SnapshotError`]: it is not a state file.
 pub fn describe(path: &Path) -> Result<String, SnapshotError> {
     let file = links::open(path)?;
     let version = match Header::read(&file) {

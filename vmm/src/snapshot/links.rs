@@ -1,4 +1,4 @@
-//! The files of a snapshot and of those it lies on, found and read. All bytes may be hostile.
+//! Finds and opens the files of a snapshot and its bases. The files are not trusted.
 
 use super::contents::{MAX_CHAIN, Snapshot};
 use super::error::{SnapshotError, invalid, unreadable, unwritable};
@@ -13,22 +13,22 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A snapshot of a chain: the pair of its files.
+/// A snapshot of a chain with its two files.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// Which snapshot it is.
+    /// Id of the snapshot.
     pub id: String,
-    /// Its state.
+    /// Path of its state file.
     pub state_path: PathBuf,
-    /// Its memory.
+    /// Path of its memory file.
     pub memory_path: PathBuf,
-    /// The same, open.
+    /// The open memory file.
     pub memory: Arc<File>,
-    /// Whether the memory file has all pages, or those of the table.
+    /// Whether the memory file holds all pages, and not only those of the table.
     pub whole: bool,
     bytes: u64,
     state: (File, Header),
-    /// The table of a diff.
+    /// The page table of a diff.
     runs: Option<Vec<Run>>,
 }
 
@@ -58,7 +58,7 @@ impl Link {
         Ok(link)
     }
 
-    /// The pages that the snapshot's own table has, with their checksums.
+    /// Returns the page table of the snapshot.
     ///
     /// # Errors
     /// [`SnapshotError::Format`], [`SnapshotError::Table`].
@@ -77,22 +77,22 @@ impl Link {
         })
     }
 
-    /// Bytes of the guest's memory.
+    /// Returns the size of the guest's memory in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether it was written as a diff.
+    /// Returns whether the snapshot was written as a diff.
     pub fn is_diff(&self) -> bool {
         self.runs.is_some()
     }
 
-    /// Where its files are.
+    /// Returns the paths of its files.
     pub fn into_paths(self) -> [PathBuf; 2] {
         [self.state_path, self.memory_path]
     }
 
-    /// Its memory as a layer of the whole.
+    /// Returns the memory file as a layer.
     pub fn layer(&self) -> Layer {
         let runs = self.runs.as_ref().filter(|_| !self.whole);
         Layer {
@@ -102,8 +102,7 @@ impl Link {
     }
 }
 
-/// The snapshot with its state at `state_path` and its memory at `memory_path`, and the chain down to the memory that
-/// has all pages: the lowest first.
+/// Opens the snapshot with these files and its bases, down to a memory file with all pages. The lowest comes first.
 ///
 /// # Errors
 /// [`SnapshotError`].
@@ -125,7 +124,7 @@ pub(super) fn links(
         if all.len() > MAX_CHAIN {
             return Err(invalid(
                 state_path,
-                format!("it is a diff upon more than {MAX_CHAIN} others: merge them"),
+                format!("it is a diff on more than {MAX_CHAIN} others: merge them"),
             ));
         }
         let state_path = beside(&above.state_path, &lies_on.snapshot_path);
@@ -135,7 +134,7 @@ pub(super) fn links(
             return Err(invalid(
                 &state_path,
                 format!(
-                    "is snapshot {}, and {} is a diff upon snapshot {}",
+                    "is snapshot {}, and {} is a diff on snapshot {}",
                     below.id,
                     above.state_path.display(),
                     lies_on.id
@@ -150,7 +149,7 @@ pub(super) fn links(
     Ok((snapshot, all))
 }
 
-/// A regular file, whatever else has its name.
+/// Opens a regular file, and refuses anything else.
 pub(super) fn open(path: &Path) -> Result<File, SnapshotError> {
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -159,11 +158,11 @@ pub(super) fn open(path: &Path) -> Result<File, SnapshotError> {
         .map_err(unreadable(path))?;
     match file.metadata().map_err(unreadable(path))?.is_file() {
         true => Ok(file),
-        false => Err(invalid(path, "is no regular file")),
+        false => Err(invalid(path, "is not a regular file")),
     }
 }
 
-/// The state in the file at `path`, with what else is in there.
+/// Reads and checks the state file `path`.
 pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), SnapshotError> {
     let format = |source| SnapshotError::Format {
         path: path.into(),
@@ -176,8 +175,8 @@ pub(super) fn read_state(path: &Path) -> Result<(Snapshot, File, Header), Snapsh
     Ok((snapshot, file, header))
 }
 
-/// The memory at `path`, or where it is still called otherwise, because the host stopped between naming the state and
-/// naming the memory.
+/// Opens the memory file `path`. If the host stopped after the state got its name and before the memory did, the memory is
+/// still under its temporary name and is renamed first.
 fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> {
     let partial = temp_file::partial(path);
     if let Ok(file) = open(&partial)
@@ -186,7 +185,7 @@ fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> 
         && metadata.len() == snapshot.memory.bytes
     {
         log::warn!(
-            "{} takes its place: the host stopped before it could",
+            "{} is completed: the host stopped before the rename",
             path.display()
         );
         std::fs::rename(&partial, path).map_err(unwritable(path))?;
@@ -198,15 +197,15 @@ fn open_memory(snapshot: &Snapshot, path: &Path) -> Result<File, SnapshotError> 
         false => Err(invalid(
             path,
             format!(
-                "has {len} bytes, and the guest's memory {}: it is cut off, or not of this snapshot",
+                "has {len} bytes, and the guest's memory has {}: it is truncated, or of another snapshot",
                 snapshot.memory.bytes
             ),
         )),
     }
 }
 
-/// Whether a diff's memory file was merged into its base: it holds something beside the diff's `runs`. Zeroes are nothing:
-/// a file that was copied by a program that knows no holes has them everywhere.
+/// Returns whether another tool merged a diff's memory file into its base: the file then holds data beside the diff's
+/// `runs`. Zeroes do not count, because a copy made without knowledge of holes has them everywhere.
 pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::Result<bool> {
     let mut page = vec![0; PAGE_BYTES];
     for (start, data) in data_in(file, len)? {
@@ -228,7 +227,7 @@ pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::R
     Ok(false)
 }
 
-/// Where a base is: where it was written, or beside the diff upon it if all were moved.
+/// Returns the path of a base: the one where it was written, or beside the diff if all files were moved.
 pub(super) fn beside(diff: &Path, written: &Path) -> PathBuf {
     let moved = diff
         .parent()

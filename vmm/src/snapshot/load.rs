@@ -1,4 +1,4 @@
-//! Reading a snapshot as far as a machine can be built from it.
+//! Loads a snapshot, so that a machine can be built from it.
 
 use super::contents::{Base, ID_BYTES, Sample, Snapshot};
 use super::error::{SnapshotError, invalid};
@@ -12,24 +12,24 @@ use resources::MachineConfig;
 use std::path::{Path, PathBuf};
 use vm_memory::{Bytes as _, GuestAddress};
 
-/// A snapshot that was read and found sound.
+/// A snapshot that was read and checked.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The state.
+    /// The content of the state file.
     pub snapshot: Snapshot,
-    /// The files with the memory.
+    /// The memory files.
     pub layers: Layers,
-    /// Where it lies, for a diff upon it.
+    /// Id and paths of the snapshot, as the base of the next diff.
     pub base: Base,
-    /// Its files, and those of the snapshots it lies on.
+    /// Paths of its files and of its bases' files.
     pub files: Vec<PathBuf>,
-    /// Whether its memory file has all pages, or those of a diff.
+    /// Whether its memory file holds all pages.
     pub whole: bool,
-    /// The process that gives the memory, in place of files.
+    /// Socket of the process that serves the memory instead of files.
     served_by: Option<PathBuf>,
 }
 
-/// Reads the snapshot with its state at `state_path` and its memory at `memory_path`.
+/// Loads the snapshot with the given state and memory files.
 ///
 /// # Errors
 /// [`SnapshotError`].
@@ -50,7 +50,7 @@ pub fn load(state_path: &Path, memory_path: &Path) -> Result<Loaded, SnapshotErr
     })
 }
 
-/// Reads the snapshot with its state at `state_path`, of which the process that listens at `socket` gives the memory.
+/// Loads the snapshot with the given state file. The process that listens at `socket` serves its memory.
 ///
 /// # Errors
 /// [`SnapshotError`].
@@ -72,7 +72,7 @@ pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotE
 }
 
 impl Loaded {
-    /// The guest's memory, known to be that of the snapshot as far as a few pages tell.
+    /// Maps the guest's memory, and checks by a few pages that it is the snapshot's.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -80,7 +80,7 @@ impl Loaded {
         if let Some(socket) = &self.served_by {
             let (memory, layer) = uffd::map(config, socket)?;
             self.layers = Layers(vec![layer]);
-            // Each other page would be one that somebody has to give.
+            // Samples are not checked, because the handler would have to serve each page.
             self.recognise_mark(&memory, socket)?;
             return Ok(memory);
         }
@@ -105,7 +105,7 @@ impl Loaded {
             Ok(other) if other.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 format!("is the memory of snapshot {other}")
             }
-            _ => "is no snapshot's memory".into(),
+            _ => "is not a snapshot's memory".into(),
         };
         let id = &self.snapshot.id;
         Err(invalid(path, format!("{whose}, and the state is of {id}")))
@@ -122,7 +122,7 @@ impl Loaded {
             Some(sample) => Err(invalid(
                 &self.base.mem_file_path,
                 format!(
-                    "is damaged: page {} is not what it was (`bantam snapshot verify` looks at all)",
+                    "is damaged: page {} differs from what was saved (`bantam snapshot verify` checks all pages)",
                     sample.page
                 ),
             )),

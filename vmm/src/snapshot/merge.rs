@@ -1,5 +1,5 @@
-//! A chain of diffs made into one snapshot with all pages, which is the same snapshot: diffs upon the chain's last
-//! lie on the merged one as well. The files of the chain stay as they are.
+//! Merges a chain of diffs into one full snapshot with the id of the last diff, so that later diffs on it load on the
+//! result. The files of the chain are not changed.
 
 use super::error::{SnapshotError, invalid, unreadable, unwritable};
 use super::links::{Link, links};
@@ -18,19 +18,19 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Longest run of pages that have no checksum yet.
+/// Longest run of pages without a checksum, in bytes.
 const PIECE: u64 = 2 << 20;
 
-/// Pages on their way: where they are in both files.
+/// Pages to copy, with their place in both files.
 struct Segment {
     run: Run,
     from: Arc<File>,
 }
 
-/// Merges the snapshot of the first pair of files, state and memory, into the second. Returns the bytes of pages in it.
+/// Merges the snapshot of the first pair of files, state and memory, into the second. Returns the bytes of its pages.
 ///
 /// # Errors
-/// [`SnapshotError`]: nothing is at the second pair then.
+/// [`SnapshotError`]: the second pair does not exist.
 pub fn merge(
     (state_path, memory_path): (&Path, &Path),
     (to_state, to_memory): (&Path, &Path),
@@ -40,7 +40,7 @@ pub fn merge(
         if path.symlink_metadata().is_ok() {
             return Err(invalid(
                 path,
-                "is there already: remove it, or merge to elsewhere",
+                "is there already: remove it, or choose another path",
             ));
         }
     }
@@ -49,7 +49,7 @@ pub fn merge(
     if let Some(problem) = verdict.problems.into_iter().next() {
         return Err(invalid(
             state_path,
-            format!("nothing was merged, for part of it is damaged: {problem}"),
+            format!("nothing was merged, because a part is damaged: {problem}"),
         ));
     }
     let segments = segments(&links)?;
@@ -81,14 +81,14 @@ pub fn merge(
     if let Some(run) = damaged {
         return Err(invalid(
             to_memory,
-            format!("page {} came out other than it went in", run.start),
+            format!("page {} of the copy differs from the original", run.start),
         ));
     }
     place(&snapshot, &runs, memory_file, (to_state, to_memory))?;
     Ok(written)
 }
 
-/// What the merged memory holds: of each page the topmost.
+/// Returns the pages of the merged memory, each from the topmost snapshot that holds it.
 fn segments(links: &[Link]) -> Result<Vec<Segment>, SnapshotError> {
     let mut all = Vec::new();
     let mut covered: Vec<(u64, u64)> = Vec::new();
@@ -99,7 +99,7 @@ fn segments(links: &[Link]) -> Result<Vec<Segment>, SnapshotError> {
         all.extend(new.map_err(unreadable(&link.memory_path))?);
         covered = union(covered, runs);
         if link.whole {
-            // What no table tells of, where another program merged a diff into its base.
+            // Pages that no table names, in a file that another tool merged into its base.
             let rest = rest(link, &covered);
             all.extend(rest.map_err(unreadable(&link.memory_path))?);
         }
@@ -108,7 +108,7 @@ fn segments(links: &[Link]) -> Result<Vec<Segment>, SnapshotError> {
     Ok(all)
 }
 
-/// The pages of `table` that are not `covered`.
+/// Returns the pages of `table` that are not `covered`.
 fn take(link: &Link, table: Vec<Run>, covered: &[(u64, u64)]) -> io::Result<Vec<Segment>> {
     let mut all = Vec::with_capacity(table.len());
     for run in table {
@@ -123,7 +123,7 @@ fn take(link: &Link, table: Vec<Run>, covered: &[(u64, u64)]) -> io::Result<Vec<
     Ok(all)
 }
 
-/// The pages beside those `covered` that hold something.
+/// Returns the pages outside `covered` that hold data.
 fn rest(link: &Link, covered: &[(u64, u64)]) -> io::Result<Vec<Segment>> {
     let mut all = Vec::new();
     let mut page = vec![0; PAGE_BYTES];
@@ -162,7 +162,7 @@ fn segment(link: &Link, (offset, len): (u64, u64), crc: u32) -> io::Result<Segme
     })
 }
 
-/// The parts of a range, offset and length, that are not in `covered`, which is in order and nowhere overlaps.
+/// Returns the parts of a range that are not in `covered`, whose ranges are in order and do not overlap.
 fn outside((offset, len): (u64, u64), covered: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let end = offset + len;
     let mut at = offset;
@@ -181,7 +181,7 @@ fn outside((offset, len): (u64, u64), covered: &[(u64, u64)]) -> Vec<(u64, u64)>
     parts
 }
 
-/// All of both, in order, those joined that meet.
+/// Returns the union of both lists, in order and joined.
 fn union(mut one: Vec<(u64, u64)>, other: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     one.extend(other);
     one.sort_unstable();
@@ -197,7 +197,7 @@ fn union(mut one: Vec<(u64, u64)>, other: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     all
 }
 
-/// By the kernel, which shares the blocks where the file system can.
+/// Copies a segment by copy_file_range(2), which shares blocks where the file system can.
 fn copy(segment: &Segment, to: &File) -> io::Result<()> {
     let (start, bytes) = (segment.run.offset(), segment.run.bytes());
     let mut done = 0;
@@ -210,7 +210,7 @@ fn copy(segment: &Segment, to: &File) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(copied) => done += copied as u64,
             Err(Errno::EINTR) => {}
-            // Between file systems that cannot, or one that never can.
+            // The file systems differ, or cannot do it.
             Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
                 let rest = (start + done, bytes - done);
                 return read_pages(from, rest, |page, at| to.write_all_at(page, at));

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 #[test]
-fn what_is_covered_is_left_out() {
+fn covered_parts_are_removed() {
     let covered = [(10, 5), (20, 5)];
     for (range, expected) in [
         ((0, 5), vec![(0, 5)]),
@@ -18,7 +18,7 @@ fn what_is_covered_is_left_out() {
 }
 
 fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
-    // In order, none meeting the next.
+    // Ranges in order that do not touch.
     prop::collection::vec((1_u64..6, 1_u64..6), 0..12).prop_map(|steps| {
         let mut at = 0;
         let step = |(gap, len)| {
@@ -32,7 +32,7 @@ fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
 
 proptest! {
     #[test]
-    fn each_page_is_in_a_union_if_it_is_in_either(one in ranges(), other in ranges()) {
+    fn a_union_contains_exactly_the_pages_of_both(one in ranges(), other in ranges()) {
         let has = |all: &[(u64, u64)], at: u64| all.iter().any(|(o, l)| (*o..o + l).contains(&at));
         let both = union(one.clone(), other.clone());
         for at in 0..150 {

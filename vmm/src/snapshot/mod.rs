@@ -1,17 +1,17 @@
-//! Snapshots: a held machine in two files, and a machine from them.
+//! Snapshots: saving a paused machine to two files, loading it, and tools that inspect, verify and merge snapshots.
 //!
-//! | file | holds |
+//! The controller and `main.rs` use it. It builds no machine and talks to no other process but a page fault handler.
+//!
+//! | file | content |
 //! |---|---|
-//! | the state (`snapshot_path`) | configuration, registers, devices, and which pages the memory file has; see `format.rs` |
-//! | the memory (`mem_file_path`) | guest memory from its first to its last byte; pages without content are holes |
+//! | state (`snapshot_path`) | configuration, registers, devices, and the table of the pages in the memory file; see `format.rs` |
+//! | memory (`mem_file_path`) | guest memory from its first to its last byte; pages without data are holes |
 //!
-//! The memory file of a *diff* holds only the pages that were written since the snapshot before, its base; the state
-//! names the base, so that a chain of diffs loads as it is. One that was merged into its base by other tools
-//! loads, too: it is known by what it holds beside the pages of the diff.
+//! The memory file of a *diff* holds only the pages written since its base. The state names the base, so that a chain of
+//! diffs can be loaded. A diff that another tool merged into its base can be loaded, too: it holds data beside its own pages.
 //!
-//! Both files are written aside, brought to the disk, and take their places with the state first: from then on it is the
-//! snapshot. If that is where the host stops, the memory is found under its first name, which the state knows by its
-//! inode.
+//! Both files are written under temporary names and synced. Then the state is renamed first: from then on it is the
+//! snapshot. If the host stops there, the loader finds the memory under its temporary name by the inode in the state.
 
 mod contents;
 mod directory;

@@ -1,14 +1,12 @@
-//! No fault tail: what a guest touched when it was restored before is brought into memory beside its running, before it
-//! asks.
+//! Reads ahead the pages that a guest touched after an earlier restore, so that it does not wait for page faults.
 //!
-//! The first restore records. The kernel tells which pages of ours are in memory by `/proc/self/pagemap`, which is opened
-//! before the process is confined and looked at again and again until the marker: the time asked for, or the
-//! guest's first pause. Pages around one that was read may be recorded with it, since the kernel maps neighbours that
-//! its cache has. Where there is no /proc, as in a jail, nothing is recorded: what was recorded elsewhere is used.
+//! The first restore records. `/proc/self/pagemap` tells which pages are in memory. It is opened before the process is
+//! confined and read again and again until the recording time is over or the guest is paused for the first time. Pages
+//! beside a touched one may be recorded, too, because the kernel maps neighbours that its cache has. Without /proc, as in a
+//! jail, nothing is recorded, and a file recorded elsewhere is used.
 //!
-//! The later ones read: first the file's ranges ahead, then the pages into our page tables, those that were written
-//! as copies of our own. None of it changes what memory holds. A thread does either, confined by a filter
-//! of its own; it ends when it is done.
+//! Later restores read: first the file's ranges, then the pages into this process's page tables; pages that were written
+//! become private copies. The content of memory does not change. A thread with a filter of its own does either, and ends.
 
 use super::temp_file::TempFile;
 use super::working_set::{self, MAX_RUNS, Touched};
@@ -27,32 +25,32 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The thread's name.
+/// Name of the thread.
 const NAME: &str = "prefetch";
-/// Shortest time between two looks: the order within it is lost.
+/// Shortest time between two looks at the page map. The order of pages within it is lost.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// A look takes at most one of so many parts of the time.
+/// A look takes at most one part of the time in this many.
 const SHARE: u32 = 8;
-/// Bytes that the disk is asked for before they are mapped.
+/// Bytes that are read ahead of the mapping.
 const AHEAD: u64 = 16 << 20;
-/// Bytes mapped at a time.
+/// Bytes that are mapped at a time.
 const PIECE: u64 = 2 << 20;
-/// Pages looked at at a time.
+/// Pages that are looked at together.
 const WINDOW: u64 = 8192;
 
-// Documentation/admin-guide/mm/pagemap.rst.
+// Bits of Documentation/admin-guide/mm/pagemap.rst.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
 
-/// Where the guest is.
+/// The phase of the restored guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GuestPhase {
-    /// It did not run yet.
+    /// The guest was not resumed yet.
     Paused,
-    /// It runs.
+    /// The guest runs.
     Running,
-    /// It was paused, or has ended.
+    /// The guest was paused after it ran, or has ended.
     Over,
 }
 
@@ -63,17 +61,17 @@ struct Shared {
 }
 
 impl Shared {
-    /// Waits for `patience` at most, or until `done`.
-    fn wait(&self, patience: Duration, done: impl Fn(GuestPhase) -> bool) -> GuestPhase {
+    /// Waits until `done`, for at most `timeout`. Returns the phase.
+    fn wait(&self, timeout: Duration, done: impl Fn(GuestPhase) -> bool) -> GuestPhase {
         let phase = lock(&self.phase);
         let waited = self
             .changed
-            .wait_timeout_while(phase, patience, |phase| !done(*phase));
+            .wait_timeout_while(phase, timeout, |phase| !done(*phase));
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// A thread that records or reads, as this one's owner knows it.
+/// The handle of the thread that records or reads ahead.
 #[derive(Debug)]
 pub struct Prefetch {
     shared: Arc<Shared>,
@@ -81,15 +79,15 @@ pub struct Prefetch {
     confinement: Option<Confinement>,
 }
 
-/// What the thread does.
+/// The work of the thread.
 enum Work {
     Record(Recorder),
     Read(Vec<Touched>),
 }
 
 impl Prefetch {
-    /// Starts to read what was recorded of the snapshot `id` with its memory at `path`, which was mapped as
-    /// `memory`; to record it for as long as `time` if nothing was. `None`, with a message, if neither can be.
+    /// Starts a thread that reads ahead the recorded pages of the snapshot `id`, whose memory file `path` is mapped as `memory`.
+    /// Without a recording, the thread records for at most `time`. Returns `None` and logs a message if neither is possible.
     pub fn start(
         memory: &GuestMemory,
         (id, path): (&str, &Path),
@@ -133,50 +131,50 @@ impl Prefetch {
                 confinement: Some(confinement),
             }),
             Err(e) => {
-                log::warn!("prefetch: there is no thread for it: {e}");
+                log::warn!("prefetch: cannot start its thread: {e}");
                 None
             }
         }
     }
 
-    /// Waits until the thread is confined: no guest before.
+    /// Waits until the thread is confined. The guest must not run before.
     ///
     /// # Errors
-    /// The kernel refused its filter.
+    /// The kernel refused the filter.
     pub fn wait_until_confined(&mut self) -> io::Result<()> {
         self.confinement.take().map_or(Ok(()), Confinement::wait)
     }
 
     fn set(&self, phase: GuestPhase) {
         let mut now = lock(&self.shared.phase);
-        // What is over is over: a guest that goes on after a pause is no restored one any more.
+        // A guest that was paused once is not a freshly restored one any more.
         if *now != GuestPhase::Over {
             *now = phase;
         }
         self.shared.changed.notify_all();
     }
 
-    /// The guest runs.
+    /// Reports that the guest was resumed.
     pub fn guest_resumed(&self) {
         self.set(GuestPhase::Running);
     }
 
-    /// The guest stands still: that was all of it.
+    /// Reports that the guest was paused, which ends the thread's work.
     pub fn guest_paused(&self) {
         self.set(GuestPhase::Over);
     }
 
-    /// The process is about to end: waits for what was recorded to be written.
+    /// Ends the work and waits until the recording is written. Called at the end of the process.
     pub fn finish(mut self) {
         self.set(GuestPhase::Over);
         if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
+            // A thread that panicked has reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// What is needed to record, opened before the process is confined.
+/// The state of a recording. Its files are opened before the process is confined.
 struct Recorder {
     pagemap: File,
     file: TempFile,
@@ -217,7 +215,7 @@ impl Recorder {
             let pause = INTERVAL.max(look.elapsed() * SHARE).min(left);
             let phase = shared.wait(pause, |phase| phase == GuestPhase::Over);
             if phase == GuestPhase::Over || left.is_zero() {
-                // What came since.
+                // The pages touched since the last look.
                 break self.look(view);
             }
         };
@@ -233,7 +231,7 @@ impl Recorder {
         }
     }
 
-    /// Adds what has come since the last look.
+    /// Adds the pages touched since the last look.
     fn look(&mut self, view: &View) -> io::Result<()> {
         let mut bytes = Vec::new();
         for piece in view.pieces(WINDOW * PAGE) {
@@ -286,7 +284,7 @@ impl Recorder {
     }
 }
 
-/// Reads `runs` in their order.
+/// Reads ahead `runs` in their order.
 fn read_ahead(view: &View, runs: &[Touched], shared: &Shared) {
     let started = Instant::now();
     let pieces = |run: &Touched| view.range(run.start.into(), run.pages.into());
@@ -298,7 +296,7 @@ fn read_ahead(view: &View, runs: &[Touched], shared: &Shared) {
             && let Some(next) = ahead.next()
         {
             for piece in pieces(next) {
-                // What cannot be read ahead is read when it is touched.
+                // Pages that cannot be read ahead are read when they are touched.
                 let _ = piece.advise(libc::MADV_WILLNEED);
                 asked += piece.len;
             }
@@ -318,7 +316,7 @@ fn read_ahead(view: &View, runs: &[Touched], shared: &Shared) {
     );
 }
 
-/// Has the pages of `piece` in our page tables; returns false if the kernel cannot (before Linux 5.14).
+/// Maps the pages of `piece`. Returns false if the kernel does not support it (before Linux 5.14).
 fn map_pages(piece: &Piece, written: bool) -> bool {
     let advice = match written {
         true => libc::MADV_POPULATE_WRITE,
@@ -326,7 +324,7 @@ fn map_pages(piece: &Piece, written: bool) -> bool {
     };
     match piece.advise(advice) {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => false,
-        // A page that cannot be had is the guest's to find.
+        // A page that cannot be read fails again when the guest touches it.
         _ => true,
     }
 }

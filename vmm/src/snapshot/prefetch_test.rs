@@ -10,7 +10,7 @@ fn shared(phase: GuestPhase) -> Shared {
 }
 
 #[test]
-fn what_was_touched_is_recorded_in_the_order_in_which_it_was_seen() {
+fn touched_pages_are_recorded_in_the_order_they_were_seen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.workingset");
     let memory = memory();
@@ -23,7 +23,7 @@ fn what_was_touched_is_recorded_in_the_order_in_which_it_was_seen() {
     recorder.look(&view).unwrap();
     touch(2);
     recorder.look(&view).unwrap();
-    // In the second part, after a hole in the guest's addresses.
+    // A page of the second region, after a hole in the guest's addresses.
     touch(256);
     recorder.run(&view, &shared(GuestPhase::Over));
     let runs = working_set::read(&path, id, 12).unwrap().unwrap();
@@ -33,7 +33,7 @@ fn what_was_touched_is_recorded_in_the_order_in_which_it_was_seen() {
 }
 
 #[test]
-fn two_do_not_record_the_same() {
+fn two_processes_cannot_record_the_same_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.workingset");
     let memory = memory();
@@ -45,7 +45,7 @@ fn two_do_not_record_the_same() {
 }
 
 #[test]
-fn what_is_brought_in_holds_what_it_held() {
+fn reading_ahead_does_not_change_memory() {
     let memory = memory();
     memory.write_obj(7_u8, GuestAddress(3 * PAGE)).unwrap();
     let view = View::new(&memory);

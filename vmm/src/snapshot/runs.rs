@@ -1,50 +1,50 @@
-//! Which pages a memory file holds: runs of pages, each with the checksum of its bytes.
+//! The table of the pages in a memory file: runs of pages with their checksums.
 
 use crate::machine::memory::page::PAGE;
 
-/// Bytes of a run in the table.
+/// Size of an entry in bytes.
 const ENTRY: usize = 12;
 
-/// Pages one after the other, in the file as in the guest's memory.
+/// A run of adjacent pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
-    /// The first, as an index into the file.
+    /// Index of the first page in the memory file.
     pub start: u32,
-    /// How many; at least one.
+    /// Number of pages, at least one.
     pub pages: u32,
-    /// CRC-32 of their bytes.
+    /// CRC-32 of the pages.
     pub crc: u32,
 }
 
 impl Run {
-    /// Bytes before it in the file.
+    /// Returns the run's offset in the memory file.
     pub fn offset(&self) -> u64 {
         u64::from(self.start) * PAGE
     }
 
-    /// Its bytes.
+    /// Returns the run's length in bytes.
     pub fn bytes(&self) -> u64 {
         u64::from(self.pages) * PAGE
     }
 
-    /// The index after its last page.
+    /// Returns the index after the last page.
     pub fn end(&self) -> u64 {
         u64::from(self.start) + u64::from(self.pages)
     }
 }
 
-/// Why a table is none.
+/// Why a table is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
-    /// An entry is cut off.
-    #[error("the table of its pages is cut off")]
+    /// The last entry is truncated.
+    #[error("the page table is truncated")]
     CutOff,
-    /// Runs overlap, are empty, out of order or beyond the memory.
-    #[error("the table of its pages is no such table at entry {0}")]
+    /// Runs overlap, are empty, out of order, or beyond the memory.
+    #[error("page table entry {0} is invalid (empty, out of order, or beyond the end of memory)")]
     Entry(usize),
 }
 
-/// The table of `runs`, which are in order.
+/// Returns the table of `runs`, which are in order.
 pub fn encode(runs: &[Run]) -> Vec<u8> {
     let entries = runs.iter();
     entries
@@ -53,7 +53,7 @@ pub fn encode(runs: &[Run]) -> Vec<u8> {
         .collect()
 }
 
-/// The runs of `table`, of a memory of `pages` pages.
+/// Parses the table of a memory of `pages` pages.
 ///
 /// # Errors
 /// [`TableError`].
@@ -84,7 +84,7 @@ pub fn decode(table: &[u8], pages: u64) -> Result<Vec<Run>, TableError> {
     Ok(runs)
 }
 
-/// `runs` with those joined that follow one another; checksums are lost.
+/// Returns the ranges of `runs`, as offset and length, with adjacent runs joined.
 pub fn joined(runs: &[Run]) -> Vec<(u64, u64)> {
     let mut all: Vec<(u64, u64)> = Vec::new();
     for run in runs {

@@ -10,7 +10,7 @@ fn run(start: u32, pages: u32) -> Run {
 }
 
 #[test]
-fn a_table_is_read_as_it_was_written() {
+fn a_table_is_read_back() {
     let runs = [run(0, 1), run(1, 3), run(10, 2)];
     assert_eq!(decode(&encode(&runs), 12), Ok(runs.to_vec()));
     assert_eq!(joined(&runs), [(0, 4 * PAGE), (10 * PAGE, 2 * PAGE)]);
@@ -18,7 +18,7 @@ fn a_table_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_table_that_cannot_be_is_refused() {
+fn an_invalid_table_is_refused() {
     for (runs, at) in [
         (vec![run(0, 0)], 0),
         (vec![run(0, 2), run(1, 1)], 1),
@@ -37,7 +37,7 @@ fn a_table_that_cannot_be_is_refused() {
 
 proptest! {
     #[test]
-    fn what_is_read_lies_in_the_memory_and_in_order(
+    fn parsed_runs_are_in_order_and_within_the_memory(
         words in proptest::collection::vec(0_u32..40, 0..30), pages in 0_u64..60
     ) {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -52,7 +52,7 @@ proptest! {
 }
 
 #[test]
-fn the_run_that_has_a_byte_is_found() {
+fn the_range_of_a_byte_is_found() {
     let runs = [(4096, 8192), (16384, 4096)];
     for (at, expected) in [
         (0, None),

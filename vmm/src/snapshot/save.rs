@@ -1,4 +1,4 @@
-//! Writing a snapshot of a machine that is held.
+//! Saves a paused machine to a snapshot.
 
 use super::contents::{Base, MemoryState, Sample, Snapshot, new_id};
 use super::error::{SnapshotError, invalid, unwritable};
@@ -21,26 +21,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vm_memory::{Bytes as _, GuestAddress};
 
-/// Pages that are sampled.
+/// Number of sampled pages.
 const SAMPLES: usize = 8;
 
-/// A snapshot that was written.
+/// A snapshot that was written or loaded.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// Which one, and where: the base of the next.
+    /// Id and paths, as the base of the next diff.
     pub base: Base,
-    /// Bytes of pages that were written.
+    /// Bytes of the pages that were written.
     pub written: u64,
-    /// Its checksums.
+    /// Checksums of sampled pages.
     pub samples: Vec<Sample>,
-    /// Its files, and those of the snapshots it lies on.
+    /// Paths of its files and of its bases' files.
     pub files: Vec<PathBuf>,
-    /// Whether its memory file has all pages, or those of a diff.
+    /// Whether its memory file holds all pages.
     pub whole: bool,
 }
 
 impl Saved {
-    /// Whether `path` is one of the files that a diff upon it needs.
+    /// Returns whether a diff on this snapshot needs the file `path`.
     fn needs(&self, path: &Path) -> bool {
         let identity = |path: &Path| Some(path.metadata().ok()?).map(|m| (m.dev(), m.ino()));
         let wanted = identity(path);
@@ -49,12 +49,12 @@ impl Saved {
     }
 }
 
-/// Writes the state of `machine`, which is held, to `state_path` and its memory to `memory_path`. With `since` it is a
-/// diff on that snapshot, of the pages written since; unless that would take the place of a file that the diff needs: then
-/// all of the memory is written, as clients expect who save differences over the whole.
+/// Saves the paused `machine` to the two files. With `since` it writes a diff of the pages written since that snapshot. If
+/// the diff would replace a file that it needs, all pages are written instead: clients save diffs over the full snapshot and
+/// expect that.
 ///
 /// # Errors
-/// [`SnapshotError`]: what was at the two paths is still there, and the machine as it was.
+/// [`SnapshotError`]: the files at the two paths and the machine are unchanged.
 pub fn save(
     machine: &mut Machine,
     config: &VmConfig,
@@ -62,11 +62,11 @@ pub fn save(
     since: Option<&Saved>,
 ) -> Result<Saved, SnapshotError> {
     if state_path == memory_path {
-        return Err(invalid(state_path, "state and memory need a file each"));
+        return Err(invalid(state_path, "state and memory need different files"));
     }
     let since = since.filter(|since| !since.needs(state_path) && !since.needs(memory_path));
     let id = new_id().map_err(unwritable(state_path))?;
-    // The pages that were written count for the next diff if this one fails.
+    // If this snapshot fails, these pages count for the next diff.
     let mut dirty = machine.take_dirty().map_err(unwritable(memory_path))?;
     let marked = mark(machine.memory(), &id);
     if let Some(dirty) = &mut dirty {
@@ -82,7 +82,7 @@ pub fn save(
     saved
 }
 
-/// Writes into the memory which snapshot it belongs to, where the guest has nothing.
+/// Writes the snapshot's id into a page of memory that the guest does not use.
 fn mark(memory: &GuestMemory, id: &str) -> io::Result<()> {
     let place = GuestAddress(layout::SNAPSHOT_ID);
     memory
@@ -132,14 +132,14 @@ fn write(
     })
 }
 
-/// The files of a snapshot at these paths that lies on `since`.
+/// Returns the paths of a snapshot's files and of its bases' files.
 fn files(state_path: &Path, memory_path: &Path, since: Option<&Saved>) -> Vec<PathBuf> {
     let below = since.map(|saved| saved.files.clone()).unwrap_or_default();
     let own = [state_path.into(), memory_path.into()];
     below.into_iter().chain(own).collect()
 }
 
-/// Which pages to write, and whether that is a diff.
+/// Selects the pages to write. Returns the base if they are a diff.
 fn select<'s>(
     machine: &Machine,
     dirty: Option<&PageSet>,
@@ -147,14 +147,14 @@ fn select<'s>(
 ) -> io::Result<(Selection, Option<&'s Saved>)> {
     match (since, dirty) {
         (Some(since), Some(dirty)) => Ok((Selection::These(dirty.clone()), Some(since))),
-        // Without track_dirty_pages what has changed is found by comparing with the file before, which has to have it.
+        // Without dirty tracking, compare every page with the previous memory file, which must hold all pages.
         (Some(since), None) if machine.is_based_on_one_file() && since.whole => {
             let base = File::open(&since.base.mem_file_path)?;
             Ok((Selection::DifferFrom(base), Some(since)))
         }
         _ => Ok((
             Selection::NotZero {
-                elsewhere: machine.pages_in_files()?,
+                elsewhere: machine.file_ranges()?,
                 swap: nix::sys::sysinfo::sysinfo()?.swap_total() > 0,
             },
             None,
@@ -162,7 +162,7 @@ fn select<'s>(
     }
 }
 
-/// By this thread and those of the vCPUs, which have nothing else to do.
+/// Writes the memory on this thread and the vCPU threads, which have nothing else to do.
 fn write_memory(
     machine: &Machine,
     view: &View,
@@ -177,7 +177,7 @@ fn write_memory(
     Ok(runs)
 }
 
-/// Pages of which the checksums are kept: of those that were written, and those of the base that still hold.
+/// Returns checksums of some written pages, and the base's checksums of pages that did not change.
 fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
     let step = runs.len().div_ceil(SAMPLES).max(1);
     let written = runs.iter().step_by(step).map(|run| u64::from(run.start));
@@ -196,7 +196,7 @@ fn sample(view: &View, runs: &[Run], since: Option<&Saved>) -> Vec<Sample> {
     samples.collect()
 }
 
-/// Writes the state and gives both files their places.
+/// Writes the state file and gives both files their names.
 pub(super) fn place(
     snapshot: &Snapshot,
     runs: &[Run],

@@ -1,6 +1,6 @@
-//! A file that takes its place only when it is whole: written aside, on the disk before it is named.
+//! A file that is written under a temporary name, synced, and renamed when it is complete.
 //!
-//! What is left of a writer that was killed has a fixed name, `NAME.partial`, and is written over by the next.
+//! The temporary name is `NAME.partial`. The next writer overwrites what a killed writer left there.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsString;
@@ -9,21 +9,21 @@ use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// A file that is being written. Dropped before [`TempFile::commit`] it is gone.
+/// A file under its temporary name. It is removed if it is dropped before [`TempFile::commit`].
 pub struct TempFile {
     file: Option<Flock<File>>,
     partial: PathBuf,
     path: PathBuf,
 }
 
-/// Where the file that will be `path` is written.
+/// Returns the temporary name of the file `path`.
 pub fn partial(path: &Path) -> PathBuf {
     let mut name: OsString = path.into();
     name.push(".partial");
     name.into()
 }
 
-/// The directory of `path`.
+/// Returns the directory of `path`.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -32,10 +32,10 @@ fn directory(path: &Path) -> &Path {
 }
 
 impl TempFile {
-    /// Starts the file that will be `path`, which no other process is writing.
+    /// Creates the temporary file for `path` and locks it.
     ///
     /// # Errors
-    /// The host's; `WouldBlock` if another is writing it.
+    /// The file cannot be created; `WouldBlock` if another process is writing it.
     pub fn create(path: &Path) -> io::Result<Self> {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -52,7 +52,7 @@ impl TempFile {
                 .open(&partial)?;
             let file = Flock::lock(file, FlockArg::LockExclusiveNonblock)
                 .map_err(|(_, e)| io::Error::from(e))?;
-            // The one before may have taken its place, or gone, between the two calls.
+            // The file may have been renamed or removed between opening and locking it.
             let here = std::fs::symlink_metadata(&partial);
             if here.is_ok_and(|here| Some(here.ino()) == file.metadata().ok().map(|m| m.ino())) {
                 file.set_len(0)?;
@@ -65,7 +65,7 @@ impl TempFile {
         }
     }
 
-    /// The file.
+    /// Returns the file.
     ///
     /// # Errors
     /// None before [`Self::commit`].
@@ -74,18 +74,18 @@ impl TempFile {
         file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Brings all that was written to the disk.
+    /// Syncs the file to the disk.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk failed.
     pub fn sync(&self) -> io::Result<()> {
         self.file()?.sync_all()
     }
 
-    /// Gives the file its place, for good.
+    /// Renames the file to its final name.
     ///
     /// # Errors
-    /// The host's. It has its place all the same if only the directory could not be brought to the disk.
+    /// The host refused the rename. If only the directory could not be synced, the file has its final name.
     pub fn commit(mut self) -> io::Result<()> {
         std::fs::rename(&self.partial, &self.path)?;
         self.file = None;
@@ -96,7 +96,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if self.file.is_some() {
-            // If it cannot be removed it is written over by the next.
+            // A file that cannot be removed is overwritten by the next writer.
             let _ = std::fs::remove_file(&self.partial);
         }
     }

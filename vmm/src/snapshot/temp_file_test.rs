@@ -2,36 +2,36 @@ use super::*;
 use std::io::Write as _;
 
 #[test]
-fn the_old_file_is_there_until_the_new_one_is_whole() {
+fn the_old_file_stays_until_the_new_one_is_committed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "old").unwrap();
-    let aside = TempFile::create(&path).unwrap();
-    aside.file().unwrap().write_all(b"new").unwrap();
+    let file = TempFile::create(&path).unwrap();
+    file.file().unwrap().write_all(b"new").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     let second = TempFile::create(&path).err().unwrap();
     assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
-    aside.sync().unwrap();
-    aside.commit().unwrap();
+    file.sync().unwrap();
+    file.commit().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     assert!(!partial(&path).exists());
 }
 
 #[test]
-fn one_that_was_given_up_is_gone_and_one_left_over_is_written_over() {
+fn a_dropped_file_is_removed_and_a_leftover_is_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     drop(TempFile::create(&path).unwrap());
     assert!(!partial(&path).exists());
     std::fs::write(partial(&path), "of one that was killed").unwrap();
-    let aside = TempFile::create(&path).unwrap();
-    aside.file().unwrap().write_all(b"new").unwrap();
-    aside.commit().unwrap();
+    let file = TempFile::create(&path).unwrap();
+    file.file().unwrap().write_all(b"new").unwrap();
+    file.commit().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
 }
 
 #[test]
-fn what_cannot_be_a_file_is_refused() {
+fn directories_and_links_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert!(TempFile::create(dir.path()).is_err());
     assert!(TempFile::create(&dir.path().join("no/such/directory")).is_err());

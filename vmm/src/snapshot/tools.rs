@@ -1,4 +1,4 @@
-//! `bantam snapshot …`: what a person or a script does with snapshots, beside guests.
+//! The actions of `bantam snapshot`.
 
 use super::directory::files_in;
 use super::info::Info;
@@ -14,13 +14,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The two files that the user means.
+/// Returns the two files that the user named.
 fn files(state: PathBuf, memory: Option<PathBuf>) -> Result<(PathBuf, PathBuf), String> {
     match memory {
         Some(memory) => Ok((state, memory)),
         None if state.is_dir() => Ok(files_in(&state)),
         None => Err(format!(
-            "{} is no directory: name the file with the memory, too",
+            "{} is not a directory: name the memory file, too",
             state.display()
         )),
     }
@@ -35,7 +35,7 @@ pub fn run(command: SnapshotCommand) -> ExitCode {
     };
     match done {
         Ok(text) => {
-            // A reader that went away, as `head` does, is no failure of ours.
+            // A reader that closed the pipe, as `head` does, is not a failure.
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -46,7 +46,7 @@ pub fn run(command: SnapshotCommand) -> ExitCode {
     }
 }
 
-/// For `map_err`: a message for the user.
+/// Returns the message for `error`.
 fn failed(error: impl Error) -> String {
     format!("bantam: error: {}\n", chain(&error))
 }
@@ -72,7 +72,7 @@ fn verify_files(VerifyArguments { state, memory }: VerifyArguments) -> Result<St
     }
     match verdict.problems.as_slice() {
         [] => Ok(format!(
-            "{}: snapshot {} is as it was written: {} MiB of memory in {} {}\n",
+            "{}: snapshot {} is intact: {} MiB of memory in {} {}\n",
             state.display(),
             verdict.id,
             verdict.bytes >> 20,
@@ -98,7 +98,7 @@ fn merge_files(arguments: MergeArguments) -> Result<String, String> {
     ) {
         (_, Some(to)) => to,
         (Some(directory), None) => files_in(directory),
-        (None, None) => return Err("bantam: error: merge: say where to\n".into()),
+        (None, None) => return Err("bantam: error: merge: name the target\n".into()),
     };
     let made = arguments.output.as_deref().filter(|path| !path.exists());
     if let Some(directory) = made {
@@ -113,7 +113,7 @@ fn merge_files(arguments: MergeArguments) -> Result<String, String> {
             bytes >> 20
         )),
         Err(e) => {
-            // What was made is taken back; it is empty, or stays.
+            // A directory that was created is removed, if it is empty.
             if let Some(directory) = made {
                 let _ = std::fs::remove_dir(directory);
             }

@@ -1,8 +1,8 @@
-//! Guest memory whose pages another process gives as the guest touches them (userfaultfd(2)): the one that listens at
-//! a Unix socket. It is told where the memory is, and gets the descriptor by which it serves faults, in one
-//! message; from then on a touch of a page that it does not give waits for it, without an end.
+//! Guest memory whose page faults another process serves (userfaultfd(2)). The process listens at a Unix socket and gets
+//! the layout of the memory and the descriptor in one message. From then on, a touch of a page waits until the process serves
+//! it, without a limit.
 //!
-//! All of this is done before the process is confined.
+//! All of this happens before the process is confined.
 
 use crate::machine::memory::layers::Layer;
 use crate::machine::memory::mapping::{self, MemoryError};
@@ -19,13 +19,13 @@ use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_val};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket as _;
 
-// linux/userfaultfd.h.
+// Constants of linux/userfaultfd.h.
 const DEVICE: &str = "/dev/userfaultfd";
 const USERFAULTFD_IOC_NEW: libc::c_ulong = 0xaa00;
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
 const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
 const UFFD_API: u64 = 0xaa;
-/// The handler hears of pages that the balloon gave back, and does not give them again.
+/// Reports pages that the balloon released to the handler, which then serves zeroes for them.
 const UFFD_FEATURE_EVENT_REMOVE: u64 = 1 << 3;
 const UFFDIO_REGISTER_MODE_MISSING: u64 = 1 << 0;
 
@@ -44,60 +44,59 @@ struct UffdioRegister {
     ioctls: u64,
 }
 
-/// Why no other process gives the memory. Each text names what can be done.
+/// Why no process can serve the memory. Each text tells how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum UffdError {
-    /// It cannot be mapped.
+    /// The memory cannot be mapped.
     #[error(transparent)]
     Map(#[from] MemoryError),
-    /// The kernel does not let this user.
+    /// The user may not use userfaultfd.
     #[error(
-        "mem_backend: Uffd: this user may not have page faults served: let it open {DEVICE}, which the \
-         jailer puts into jails where the host has it, or write 1 to /proc/sys/vm/unprivileged_userfaultfd"
+        "mem_backend: Uffd: this user may not use userfaultfd: grant access to {DEVICE}, which the jailer puts into \
+        jails if the host has it, or write 1 to /proc/sys/vm/unprivileged_userfaultfd"
     )]
     NotPermitted(#[source] io::Error),
-    /// The kernel cannot.
+    /// The kernel does not support userfaultfd.
     #[error(
-        "mem_backend: Uffd: the host's kernel cannot have page faults served (CONFIG_USERFAULTFD)"
+        "mem_backend: Uffd: the host's kernel does not support userfaultfd (CONFIG_USERFAULTFD)"
     )]
     NotSupported(#[source] io::Error),
-    /// The kernel refuses this memory.
-    #[error("mem_backend: Uffd: the kernel does not have faults of guest memory served")]
+    /// The kernel refused this memory.
+    #[error("mem_backend: Uffd: the kernel refused to register guest memory with userfaultfd")]
     Register(#[source] io::Error),
-    /// Nobody listens.
+    /// The handler does not listen.
     #[error("mem_backend: Uffd: cannot connect to {}: is the page fault handler running?", path.display())]
     Connect {
-        /// The socket.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The handler does not take it.
+    /// The handler did not accept the message.
     #[error("mem_backend: Uffd: cannot send the memory's layout to {}", path.display())]
     Send {
-        /// The socket.
+        /// The socket's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// A part of guest memory as handlers are told of it.
+/// A region of guest memory in the message to a handler.
 #[derive(Debug, Serialize)]
 struct Mapping {
     base_host_virt_addr: u64,
     size: u64,
-    /// Where it is in the memory file.
+    /// Offset in the memory file.
     offset: u64,
     page_size: u64,
-    /// In bytes all the same: handlers depend on it.
+    /// In bytes in spite of its name, because handlers depend on it.
     page_size_kib: u64,
 }
 
-/// The memory of `config`, given by the process that listens at `socket`. The layer stands for it: every page may
-/// hold something.
+/// Maps the memory of `config`, served by the process that listens at `socket`. The layer covers all pages.
 ///
 /// # Errors
 /// [`UffdError`].
@@ -143,7 +142,7 @@ pub(super) fn map(
         path: path.into(),
         source,
     })?;
-    // Kept as long as the memory: if the handler ended, the last who closes it would give the guest zeroes.
+    // The descriptor is kept as long as the memory: if the handler ended and it were closed, the guest would see zeroes.
     let layer = Layer {
         file: Arc::new(faults),
         runs: Some(vec![(0, offset)]),
@@ -151,7 +150,7 @@ pub(super) fn map(
     Ok((memory, layer))
 }
 
-/// A descriptor for faults of the kernel's own as well, in which guests run; by the device if it can be opened.
+/// Opens a descriptor that also serves faults in kernel mode, in which guests run. Prefers the device to the system call.
 fn open() -> Result<File, UffdError> {
     let by_device = File::options().read(true).write(true).open(DEVICE);
     let faults = by_device.and_then(|device| new_by_device(&device));
@@ -171,13 +170,13 @@ const FLAGS: libc::c_int = libc::O_CLOEXEC | libc::O_NONBLOCK;
 #[expect(unsafe_code, reason = "ioctl is an unsafe function")]
 fn new_by_device(device: &File) -> io::Result<File> {
     let flags = libc::c_ulong::try_from(FLAGS).map_err(io::Error::other)?;
-    // SAFETY: the request takes a number and answers a new descriptor or an error.
+    // SAFETY: the request takes a number and returns a new descriptor or an error.
     unsafe { owned(ioctl_with_val(device, USERFAULTFD_IOC_NEW, flags)) }
 }
 
 #[expect(unsafe_code, reason = "the C library has no such function")]
 fn new_by_call() -> io::Result<File> {
-    // SAFETY: the call takes a number and answers a new descriptor or an error.
+    // SAFETY: the call takes a number and returns a new descriptor or an error.
     let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, FLAGS) };
     let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: as above.
@@ -185,11 +184,11 @@ fn new_by_call() -> io::Result<File> {
 }
 
 /// # Safety
-/// `fd` is a new descriptor, or negative.
-#[expect(unsafe_code, reason = "a descriptor that the kernel just gave")]
+/// `fd` must be a new descriptor, or negative.
+#[expect(unsafe_code, reason = "the descriptor arrives as a number")]
 unsafe fn owned(fd: libc::c_int) -> io::Result<File> {
     match fd {
-        // SAFETY: the caller has it from the kernel and nobody else knows of it.
+        // SAFETY: the caller got the descriptor from the kernel, and nothing else owns it.
         0.. => Ok(unsafe { File::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
@@ -217,8 +216,8 @@ fn register(faults: &File, mapping: &Mapping) -> io::Result<()> {
         mode: UFFDIO_REGISTER_MODE_MISSING,
         ioctls: 0,
     };
-    // SAFETY: the kernel reads and writes a `struct uffdio_register`. The range is a mapping of anonymous memory of
-    // which no page was touched: whoever touches one waits until it is given.
+    // SAFETY: the kernel reads and writes a `struct uffdio_register`. The range is a mapping of anonymous memory that was
+    // never touched. A thread that touches it waits in the kernel.
     match unsafe { ioctl_with_mut_ref(faults, UFFDIO_REGISTER, &mut register) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

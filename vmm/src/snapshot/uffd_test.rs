@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn handlers_are_told_in_the_form_they_know() {
+fn the_message_to_handlers_has_firecracker_s_form() {
     let mapping = Mapping {
         base_host_virt_addr: 4096,
         size: 8192,
@@ -17,7 +17,7 @@ fn handlers_are_told_in_the_form_they_know() {
 }
 
 #[test]
-fn errors_name_the_way_out() {
+fn errors_tell_how_to_mend_them() {
     let error = io::Error::from_raw_os_error(libc::EPERM);
     let text = UffdError::NotPermitted(error).to_string();
     for part in [DEVICE, "jailer", "unprivileged_userfaultfd"] {

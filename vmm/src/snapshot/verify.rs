@@ -1,4 +1,4 @@
-//! Reads all of a snapshot, and of those it lies on, and holds it against every checksum there is.
+//! Verifies a snapshot and its bases against all their checksums.
 
 use super::contents::{ID_BYTES, Snapshot};
 use super::error::{SnapshotError, unreadable};
@@ -13,30 +13,30 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Bytes read at a time.
+/// Size of a read in bytes.
 const BUFFER: usize = 1 << 20;
-/// Most that is said to be wrong: a disk that lost much would fill a screen.
+/// Limit of reported problems. A badly damaged disk would fill a screen.
 const MOST: usize = 20;
 
-/// What there is to say of a snapshot that could be read at all.
+/// The result of a verification.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Which it is.
+    /// Id of the snapshot.
     pub id: String,
-    /// Snapshots of the chain.
+    /// Number of snapshots in the chain.
     pub links: usize,
     /// Bytes that have a checksum.
     pub bytes: u64,
-    /// What is wrong, a line each.
+    /// Problems, one line each.
     pub problems: Vec<String>,
-    /// What could not be looked at.
+    /// Parts that could not be verified.
     pub notes: Vec<String>,
 }
 
-/// Reads the snapshot with its state at `state_path` and its memory at `memory_path`.
+/// Verifies the snapshot with the given state and memory files.
 ///
 /// # Errors
-/// [`SnapshotError`]: no more can be said of it than this.
+/// [`SnapshotError`]: it cannot be read at all.
 pub fn verify(
     (state_path, memory_path): (&Path, &Path),
     progress: &mut Progress,
@@ -45,7 +45,7 @@ pub fn verify(
     verify_links(&snapshot, &links, progress)
 }
 
-/// The same of those that were found.
+/// Verifies the links of a chain.
 pub(super) fn verify_links(
     snapshot: &Snapshot,
     links: &[Link],
@@ -68,7 +68,7 @@ pub(super) fn verify_links(
     let told = verdict.problems.len();
     if told > MOST {
         verdict.problems.truncate(MOST);
-        let more = format!("and {} more of the kind", told - MOST);
+        let more = format!("and {} more problems", told - MOST);
         verdict.problems.push(more);
     }
     Ok(verdict)
@@ -88,7 +88,7 @@ impl Verdict {
                 Ok(crc) if crc == run.crc => {}
                 Ok(_) => self
                     .problems
-                    .push(format!("{path}: {pages} are not what was written")),
+                    .push(format!("{path}: {pages} differ from what was saved")),
                 Err(e) => self
                     .problems
                     .push(format!("{path}: {pages} cannot be read: {e}")),
@@ -109,17 +109,17 @@ impl Verdict {
             match more.map_err(unreadable(&link.memory_path))? {
                 false => {}
                 true if link.is_diff() => self.notes.push(format!(
-                    "{path}: was merged into its base by another program, of whose pages no checksum is here"
+                    "{path}: was merged into its base by another program; the checksums of the base's pages are not known"
                 )),
                 true => self.problems.push(format!(
-                    "{path}: has bytes where the snapshot has nothing"
+                    "{path}: has data where the snapshot has none"
                 )),
             }
         }
         Ok(())
     }
 
-    /// They are of the whole memory, and all there is of one that another program merged.
+    /// Checks the sampled pages of the whole memory. They are the only checksums of a base that another program merged.
     fn look_at_samples(&mut self, snapshot: &Snapshot, links: &[Link]) {
         let layers = Layers(links.iter().map(Link::layer).collect());
         for sample in &snapshot.memory.samples {
@@ -128,17 +128,20 @@ impl Verdict {
             let crc = holder.map(|(Layer { file, .. }, at)| crc_of(file, at, PAGE));
             if !matches!(crc, Some(Ok(crc)) if crc == sample.crc) {
                 let page = sample.page;
-                let why = format!("snapshot {}: page {page} is not what it was", self.id);
+                let why = format!(
+                    "snapshot {}: page {page} differs from what was saved",
+                    self.id
+                );
                 self.problems.push(why);
             }
         }
     }
 }
 
-/// The first of `runs` of which `file` holds something else.
+/// Returns the first of `runs` whose pages in `file` have another checksum.
 ///
 /// # Errors
-/// The file's.
+/// The file cannot be read.
 pub(super) fn first_damaged<'r>(
     file: &File,
     runs: &'r [Run],
@@ -153,10 +156,10 @@ pub(super) fn first_damaged<'r>(
     Ok(None)
 }
 
-/// CRC-32 of `len` bytes of `file` from `offset` on.
+/// Returns the CRC-32 of `len` bytes of `file` from `offset` on.
 ///
 /// # Errors
-/// The file's.
+/// The file cannot be read.
 pub(super) fn crc_of(file: &File, offset: u64, len: u64) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![

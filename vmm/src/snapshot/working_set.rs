@@ -1,16 +1,16 @@
-//! Which pages a restored guest touches at first, in about which order: a file beside the memory, written by the first
-//! restore that is asked for it and read by the later ones.
+//! The working set: the pages that a restored guest touches first, approximately in order. The first restore with prefetch
+//! writes it to a file beside the memory, and later restores read it.
 //!
 //! ```text
 //!  0  "BANTAMWS"
-//!  8  u32  version of the format        little-endian, as all numbers
+//!  8  u32  version of the format        little-endian, like all numbers
 //! 12  the snapshot's id, 16 characters
 //! 28  u32  runs
-//! 32  a run: u32 first page, u32 pages; the highest bit of the second is set if they were written
+//! 32  a run: u32 first page, u32 pages; the highest bit of the second is set if the guest wrote to them
 //!  …  u32  CRC-32 of all bytes before
 //! ```
 //!
-//! All bytes may be hostile. The worst that they do is to have wrong pages read ahead.
+//! The bytes are not trusted. At worst, wrong pages are read ahead.
 
 use super::contents::ID_BYTES;
 use std::ffi::OsString;
@@ -21,52 +21,52 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 8] = *b"BANTAMWS";
 const VERSION: u32 = 1;
-/// Bytes before the runs.
+/// Size of the header in bytes.
 const HEADER: usize = 32;
-/// Bytes of a run.
+/// Size of a run in bytes.
 const ENTRY: usize = 8;
-/// Bytes after them.
+/// Size of the checksum in bytes.
 const TRAILER: usize = 4;
-/// Most runs: of as many single pages are 4 GiB.
+/// Limit of runs. As many single pages are 4 GiB.
 pub const MAX_RUNS: usize = 1 << 20;
 const WRITTEN: u32 = 1 << 31;
 
-/// Pages one after the other that were touched at about the same time.
+/// A run of pages that were touched at about the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// The first, as an index into the memory file.
+    /// Index of the first page in the memory file.
     pub start: u32,
-    /// How many; at least one.
+    /// Number of pages, at least one.
     pub pages: u32,
-    /// Whether the guest wrote to them.
+    /// Whether the guest wrote to the pages.
     pub written: bool,
 }
 
-/// Why a file is not used.
+/// Why a working set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkingSetError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
-    /// Something else.
-    #[error("it is no working set that this version knows")]
+    /// The file has another format.
+    #[error("it is not a working set that this version knows")]
     Magic,
-    /// It was recorded of another snapshot.
+    /// The working set belongs to another snapshot.
     #[error("it is of another snapshot")]
     Other,
-    /// It is not as it was written.
+    /// The file is damaged.
     #[error("it is damaged")]
     Damaged,
 }
 
-/// Where the working set of the memory at `path` is.
+/// Returns the path of the working set of the memory file `path`.
 pub fn beside(path: &Path) -> PathBuf {
     let mut name: OsString = path.into();
     name.push(".workingset");
     name.into()
 }
 
-/// All of a file.
+/// Returns the bytes of a working set file.
 pub fn encode(id: &str, runs: &[Touched]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + runs.len() * ENTRY + TRAILER);
     bytes.extend(MAGIC);
@@ -82,7 +82,7 @@ pub fn encode(id: &str, runs: &[Touched]) -> Vec<u8> {
     bytes
 }
 
-/// The runs in `bytes`, of the snapshot `id` with a memory of `pages` pages.
+/// Parses the working set of the snapshot `id`, whose memory has `pages` pages.
 ///
 /// # Errors
 /// [`WorkingSetError`].
@@ -123,7 +123,7 @@ pub fn decode(bytes: &[u8], id: &str, pages: u64) -> Result<Vec<Touched>, Workin
             pages: count & !WRITTEN,
             written: count & WRITTEN != 0,
         };
-        // Each page may be read at first and written later.
+        // A page may be listed twice: read first and written later.
         sum += u64::from(run.pages);
         let end = u64::from(run.start) + u64::from(run.pages);
         if run.pages == 0 || end > pages || sum > 2 * pages {
@@ -134,7 +134,7 @@ pub fn decode(bytes: &[u8], id: &str, pages: u64) -> Result<Vec<Touched>, Workin
     Ok(runs)
 }
 
-/// The working set at `path`; `None` if there is none.
+/// Reads the working set file `path`. Returns `None` if it does not exist.
 ///
 /// # Errors
 /// [`WorkingSetError`].
@@ -154,7 +154,7 @@ pub fn read(path: &Path, id: &str, pages: u64) -> Result<Option<Vec<Touched>>, W
     }
     let most = HEADER + MAX_RUNS * ENTRY + TRAILER;
     let mut bytes = Vec::new();
-    // One that is longer is cut off, and found to be damaged.
+    // A longer file is truncated here, and then found to be damaged.
     let read = file.take(most as u64).read_to_end(&mut bytes);
     read.map_err(WorkingSetError::Read)?;
     decode(&bytes, id, pages).map(Some)

@@ -12,7 +12,7 @@ fn run(start: u32, pages: u32, written: bool) -> Touched {
 }
 
 #[test]
-fn what_was_recorded_is_read() {
+fn a_recording_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = beside(&dir.path().join("memory"));
     assert_eq!(path.file_name().unwrap(), "memory.workingset");
@@ -29,7 +29,7 @@ fn what_was_recorded_is_read() {
 }
 
 #[test]
-fn one_that_has_too_much_to_read_is_refused() {
+fn a_recording_with_too_many_pages_is_refused() {
     let most = [run(0, 10, false), run(0, 10, true)];
     assert!(decode(&encode(ID, &most), ID, 10).is_ok());
     let more = [run(0, 10, false), run(0, 10, true), run(5, 1, false)];
@@ -40,7 +40,7 @@ fn one_that_has_too_much_to_read_is_refused() {
 
 proptest! {
     #[test]
-    fn no_bytes_are_trusted(mut bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..60, honest: bool) {
+    fn any_bytes_are_parsed_without_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0_usize..60, honest: bool) {
         if honest {
             bytes = encode(ID, &[run(1, 2, true), run(7, 1, false)]);
             let at = at % bytes.len();

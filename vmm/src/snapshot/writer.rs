@@ -1,4 +1,4 @@
-//! Writes guest memory to a file, by as many threads as there are.
+//! Writes guest memory to a file on several threads.
 
 use super::runs::Run;
 use crate::machine::memory::page::PAGE;
@@ -10,28 +10,28 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that a thread takes at a time: large enough for the disk, small enough that threads end together.
+/// Bytes that a thread writes at a time: large enough for the disk, small enough that all threads end together.
 const PIECE: u64 = 2 << 20;
 
-/// Which pages are written.
+/// The pages to write.
 pub enum Selection {
-    /// All but those that hold nothing.
+    /// Pages that are not zero.
     NotZero {
-        /// Where in the file's order pages may hold something though they are not in memory, as offset and length.
+        /// Ranges of the memory file, as offset and length, that may hold data without being in memory.
         elsewhere: Vec<(u64, u64)>,
         /// Whether pages may be swapped out.
         swap: bool,
     },
-    /// These, whatever they hold.
+    /// These pages, whatever they hold.
     These(PageSet),
-    /// Those that differ from this file.
+    /// Pages that differ from this file.
     DifferFrom(File),
 }
 
-/// A memory on its way into a file.
+/// A memory that is being written to a file.
 pub struct Writer {
     pieces: Vec<Piece>,
-    /// Keeps the mapping of the pieces.
+    /// Keeps the pieces mapped.
     _view: View,
     file: File,
     selection: Selection,
@@ -41,10 +41,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes the selected pages of `view` to `file`, which becomes as long as the memory.
+    /// Creates a writer of the selected pages of `view`, and sets the length of `file` to that of the memory.
     ///
     /// # Errors
-    /// The file cannot be made so long.
+    /// The length cannot be set.
     pub fn new(view: &View, file: &File, selection: Selection) -> io::Result<Self> {
         file.set_len(view.bytes())?;
         Ok(Self {
@@ -58,7 +58,7 @@ impl Writer {
         })
     }
 
-    /// Writes until there is nothing more to write, or any thread failed. To be called by each thread.
+    /// Writes pieces until all are written or a thread failed. Each thread calls it.
     pub fn work(&self) {
         let mut buffer = Vec::new();
         while lock(&self.failed).is_none() {
@@ -102,7 +102,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether each page of `piece` is to be written.
+    /// Returns for each page of `piece` whether it is selected.
     fn chosen(&self, piece: &Piece, buffer: &mut Vec<u8>) -> io::Result<Vec<bool>> {
         let first = piece.offset / PAGE;
         match &self.selection {
@@ -131,10 +131,10 @@ impl Writer {
         }
     }
 
-    /// What was written, in order.
+    /// Returns the written runs in order.
     ///
     /// # Errors
-    /// What any thread met.
+    /// The first error of a thread.
     pub fn finish(&self) -> io::Result<Vec<Run>> {
         if let Some(e) = lock(&self.failed).take() {
             return Err(e);

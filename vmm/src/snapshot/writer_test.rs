@@ -36,7 +36,7 @@ fn places(runs: &[Run]) -> Vec<(u32, u32)> {
 }
 
 #[test]
-fn a_full_one_has_no_zeroes() {
+fn a_full_snapshot_has_no_zero_pages() {
     let view = filled();
     for (elsewhere, swap) in [
         (vec![], false),
@@ -54,7 +54,7 @@ fn a_full_one_has_no_zeroes() {
 }
 
 #[test]
-fn chosen_pages_are_written_whatever_they_hold() {
+fn selected_pages_are_written_whatever_they_hold() {
     let mut pages = PageSet::empty(12);
     [0, 2, 11].into_iter().for_each(|page| pages.insert(page));
     let (file, runs) = write(&filled(), Selection::These(pages));
@@ -64,7 +64,7 @@ fn chosen_pages_are_written_whatever_they_hold() {
 }
 
 #[test]
-fn what_differs_from_a_file_is_written() {
+fn pages_that_differ_from_a_file_are_written() {
     let view = filled();
     let all = Selection::NotZero {
         elsewhere: vec![],
@@ -82,7 +82,7 @@ fn what_differs_from_a_file_is_written() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_told() {
+fn a_write_error_is_returned() {
     let view = filled();
     let file = File::open("/dev/null").unwrap();
     let selection = Selection::These(PageSet::empty(12));

@@ -2,11 +2,11 @@
 
 use devices::bus::Bus;
 
-/// The buses a vCPU's accesses go to.
+/// The buses that serve the accesses of vCPUs.
 #[derive(Debug, Default)]
 pub struct Buses {
-    /// I/O ports.
+    /// The bus of I/O ports.
     pub port: Bus,
-    /// Guest-physical addresses without memory.
+    /// The bus of guest-physical addresses without memory.
     pub memory: Bus,
 }

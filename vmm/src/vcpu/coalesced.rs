@@ -1,9 +1,9 @@
-//! Serial output without an exit for each byte: KVM collects the writes to the transmit register in a
-//! ring (KVM API, 4.116, KVM_CAP_COALESCED_PIO), and the monitor takes them at the next exit.
+//! Serial output without an exit for each byte: KVM collects writes to the transmit register in a ring (KVM API, 4.116,
+//! KVM_CAP_COALESCED_PIO), and the monitor reads the ring at the next exit.
 //!
-//! Only for a guest that has switched the port's FIFO on. Its driver then asks for the line status
-//! before each burst, which is an exit, so what it wrote before is out in order; a payload that
-//! writes blindly is served byte by byte. What nobody asks after, a timer brings out a moment later.
+//! Writes are collected only for a guest that has enabled the port's FIFO. Its driver reads the line status before each
+//! burst, which is an exit, so earlier output appears in order. A payload that writes without reading the status is served
+//! byte by byte. A timer writes output that no exit follows.
 
 use super::buses::Buses;
 use boot::layout::{COM1_PORT, COM1_PORTS};
@@ -17,19 +17,19 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-/// Bytes of the ring, its header included: one page, on x86.
+/// Size of the ring and its header in bytes: one page on x86.
 const RING_BYTES: usize = 4096;
-/// Bytes of the header: the indices of the first and of the next free entry.
+/// Size of the header in bytes: the indices of the first and of the next free entry.
 const HEADER_BYTES: usize = 8;
-/// What KVM fits into the rest.
+/// Number of entries in the rest of the page.
 const ENTRIES: u32 = 170;
 const _: () = assert!((RING_BYTES - HEADER_BYTES) / size_of::<kvm_coalesced_mmio>() == 170);
-/// FIFO control register, as an offset, and its enable bit.
+/// Offset of the FIFO control register, and its enable bit.
 const FIFO_CONTROL: u16 = 2;
 const FIFO_ENABLE: u8 = 1;
-/// How long output may wait when the guest does not come back for it: less than a person sees.
+/// Time that output may wait without an exit: less than a person notices.
 pub(super) const FLUSH_MS: i64 = 20;
-/// The ring that KVM shares with us. The mapping holds the VM, so it goes with the guest.
+/// The ring that KVM shares with this process. The mapping holds a reference to the VM.
 struct Ring {
     page: NonNull<u8>,
 }
@@ -37,14 +37,14 @@ struct Ring {
 #[expect(unsafe_code, reason = "unmapping")]
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the page is ours alone, and references into it last no longer than a call on the ring.
-        // It fails only for a range that is no mapping.
+        // SAFETY: only this struct uses the page, and references into it last no longer than a call. munmap fails only for a
+        // range that is not mapped.
         unsafe { libc::munmap(self.page.as_ptr().cast(), RING_BYTES) };
     }
 }
 
 #[expect(unsafe_code, reason = "a pointer to a shared mapping")]
-// SAFETY: the mapping belongs to no thread; accesses are atomic, or made under the mutex around it.
+// SAFETY: the mapping belongs to no thread, and accesses are atomic or made under the mutex around the ring.
 unsafe impl Send for Ring {}
 #[expect(unsafe_code, reason = "a pointer to a shared mapping")]
 // SAFETY: as above.
@@ -71,11 +71,11 @@ impl Ring {
         }
     }
 
-    /// Index 0 is of the first entry, 1 of the next free one.
+    /// Returns the index of the first entry (0) or of the next free entry (1).
     #[expect(unsafe_code, reason = "a reference into the shared mapping")]
     fn index(&self, which: usize) -> &AtomicU32 {
         let index = self.page.cast::<AtomicU32>();
-        // SAFETY: the page is mapped as long as `self` and aligned, both indices are within it, and KVM and we
+        // SAFETY: the page is aligned and mapped as long as `self`, both indices are within it, and KVM and this process
         // access them as words.
         unsafe { index.add(which.min(1)).as_ref() }
     }
@@ -108,20 +108,20 @@ impl Ring {
 /// The collected writes of a VM.
 pub struct Coalesced {
     ring: Ring,
-    /// One takes at a time, so that bytes stay in order.
+    /// Held while the ring is read, so that bytes stay in order.
     taking: Mutex<()>,
     on: AtomicBool,
     pub(super) timer: TimerFd,
     pub(super) armed: AtomicBool,
-    /// Looks since the last access or output.
+    /// Number of timer expirations since the last access or output.
     pub(super) quiet: AtomicUsize,
 }
 
 impl Coalesced {
-    /// `None` if this host's KVM does not collect port writes.
+    /// Maps the ring. Returns `None` if this host's KVM does not collect port writes.
     ///
     /// # Errors
-    /// The ring cannot be mapped or the timer not be made.
+    /// The ring cannot be mapped, or the timer cannot be created.
     pub fn new(vm: &VmFd, vcpu: &VcpuFd) -> io::Result<Option<Self>> {
         if !vm.check_extension(Cap::CoalescedPio) {
             return Ok(None);
@@ -137,14 +137,13 @@ impl Coalesced {
         }))
     }
 
-    /// Performs the writes collected so far; returns whether there were any. To be called before any
-    /// other access is.
+    /// Performs the collected writes. Returns whether there were any. Call it before any other access is served.
     pub fn drain(&self, buses: &Buses) -> bool {
         if !self.is_on() {
             return false;
         }
-        // Also if the ring is empty: another thread may hold its last entry and not have written it, and
-        // what the caller does next (a register of the port, the guest's end) comes after it.
+        // The lock is needed even if the ring is empty: another thread may hold the last entry without having written it,
+        // and the caller's access comes after that entry.
         let _one_at_a_time = devices::lock(&self.taking);
         let mut any = false;
         while let Some(entry) = self.ring.take() {
@@ -156,12 +155,12 @@ impl Coalesced {
         any
     }
 
-    /// Whether writes are collected.
+    /// Returns whether writes are collected.
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
     }
 
-    /// Starts collecting: the guest has switched the FIFO on, now or before it was saved.
+    /// Starts collecting, when the guest enables the FIFO or a restored guest had it enabled.
     pub fn start(&self, vm: &VmFd) {
         if !self.on.swap(true, Ordering::AcqRel) {
             let transmit = IoEventAddress::Pio(COM1_PORT.into());
@@ -172,8 +171,8 @@ impl Coalesced {
         }
     }
 
-    /// Sees an access to `port`: starts collecting when the guest switches the FIFO on, and makes sure
-    /// that what follows an access to the serial port comes out.
+    /// Observes an access to `port`. Starts collecting when the guest enables the FIFO, and arms the timer for output that
+    /// follows the access.
     pub fn observe(&self, vm: &VmFd, port: u16, written: Option<u8>) {
         let Some(register @ 0..8) = port.checked_sub(COM1_PORT) else {
             return;
@@ -183,7 +182,7 @@ impl Coalesced {
             self.start(vm);
         }
         if self.on.load(Ordering::Relaxed) {
-            // One that is set for later is set anew.
+            // A timer set for a later look is set anew.
             let late = self.quiet.swap(0, Ordering::AcqRel) > 0;
             if !self.armed.swap(true, Ordering::AcqRel) || late {
                 self.arm(FLUSH_MS);
@@ -194,7 +193,7 @@ impl Coalesced {
     pub(super) fn arm(&self, ms: i64) {
         let then = Expiration::OneShot(TimeSpec::milliseconds(ms));
         if let Err(e) = self.timer.set(then, TimerSetTimeFlags::empty()) {
-            log::error!("the console's timer: {e}");
+            log::error!("cannot set the console's timer: {e}");
         }
     }
 }

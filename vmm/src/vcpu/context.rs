@@ -1,4 +1,4 @@
-//! What all vCPUs of a machine share.
+//! The context that all vCPUs of a machine share.
 
 use super::buses::Buses;
 use super::coalesced::Coalesced;
@@ -10,24 +10,24 @@ use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VmFd};
 use std::sync::Arc;
 
-/// What the vCPUs share. KVM's slots point into the memory, so it goes last, with the VM.
+/// The shared context of the vCPUs. KVM's memory slots point into the memory, so memory and VM are dropped last.
 pub struct VmContext {
-    /// Where accesses go.
+    /// Buses for accesses without memory.
     pub buses: Buses,
-    /// How the guest ends.
+    /// The guest's end.
     pub end: GuestEnd,
-    /// What stops the vCPUs.
+    /// The gate that stops the vCPUs.
     pub gate: Arc<Gate>,
-    /// Serial output that KVM collects, where it can.
+    /// Collected serial output, if KVM supports it.
     pub coalesced: Option<Coalesced>,
-    /// What the vCPUs count.
+    /// Metrics of the vCPUs.
     pub metrics: Arc<VcpuMetrics>,
     /// The VM.
     pub vm: VmFd,
     /// The host's KVM.
     pub kvm: Kvm,
-    /// What each vCPU was told to be.
+    /// The CPUID that was set on each vCPU.
     pub cpuids: Vec<CpuId>,
-    /// Its memory.
+    /// The guest's memory.
     pub memory: GuestMemory,
 }

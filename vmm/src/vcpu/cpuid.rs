@@ -1,4 +1,4 @@
-//! The processor as the guest sees it: the host's features, and a topology of our own.
+//! The CPUID of the guest: the host's features with a topology of our own.
 
 use super::error::VcpuError;
 use kvm_bindings::{
@@ -8,7 +8,7 @@ use kvm_ioctls::Kvm;
 
 /// Leaf 1, ECX: x2APIC.
 const X2APIC: u32 = 1 << 21;
-/// Leaf 1, ECX: the local APIC's timer counts in TSC ticks. KVM serves it and leaves it to us to say so.
+/// Leaf 1, ECX: TSC deadline mode of the local APIC's timer. KVM supports it but leaves the bit to its user.
 const TSC_DEADLINE: u32 = 1 << 24;
 /// Leaf 1, ECX: a hypervisor is present.
 const HYPERVISOR: u32 = 1 << 31;
@@ -17,17 +17,17 @@ const PDCM: u32 = 1 << 15;
 /// Leaf 1, EDX: EBX[23:16] is the number of logical processors.
 const HTT: u32 = 1 << 28;
 
-/// How many vCPUs there are and how they are arranged: one package.
+/// Number and arrangement of the vCPUs in one package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// All.
+    /// Number of vCPUs.
     pub vcpus: u8,
-    /// Of one core: 1 or 2.
+    /// Threads of a core: 1 or 2.
     pub threads_per_core: u8,
 }
 
 impl Topology {
-    /// `vcpus` of them; with `smt` two share a core.
+    /// Returns a topology of `vcpus` vCPUs. With `smt`, two share a core.
     pub fn new(vcpus: u8, smt: bool) -> Self {
         let threads_per_core = if smt && vcpus > 1 { 2 } else { 1 };
         Self {
@@ -36,49 +36,49 @@ impl Topology {
         }
     }
 
-    /// Bits of an APIC id that number the threads of a core.
+    /// Returns the number of APIC id bits for the threads of a core.
     fn thread_bits(self) -> u32 {
         bits(self.threads_per_core.into())
     }
 
-    /// Bits of an APIC id within the package.
+    /// Returns the number of APIC id bits for the package.
     fn package_bits(self) -> u32 {
         bits(self.vcpus.into())
     }
 }
 
-/// Bits that number `count` things.
+/// Returns the number of bits that count to `count`.
 fn bits(count: u32) -> u32 {
     count.next_power_of_two().trailing_zeros()
 }
 
-/// What the host's KVM can give.
+/// Returns the CPUID that the host's KVM supports.
 pub(super) fn supported(kvm: &Kvm) -> Result<CpuId, VcpuError> {
     kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(|e| VcpuError::SupportedCpuid(e.into()))
 }
 
-/// `supported` as vCPU `index` sees it.
+/// Returns the CPUID of vCPU `index`.
 pub(super) fn for_vcpu(supported: &CpuId, topology: &Topology, index: u8) -> CpuId {
     let mut cpuid = supported.clone();
     let extended = extended_topology(&cpuid);
     for entry in cpuid.as_mut_slice() {
         set_topology(entry, topology, index);
     }
-    // The host's own topology leaves are as many as it has levels: ours are two and an end.
+    // The host has as many topology leaves as its processor has levels. The guest has two levels and an end.
     cpuid.retain(|entry| !extended.contains(&entry.function));
     for function in extended {
         for level in topology_levels(function, topology, index) {
-            // The table is smaller than KVM's limit, from which the host's leaves went.
+            // The table cannot exceed KVM's limit, because the host's leaves were removed.
             if let Err(e) = cpuid.push(level) {
-                log::warn!("CPUID leaf {function:#x} is left out: {e:?}");
+                log::warn!("CPUID leaf {function:#x} is missing: {e:?}");
             }
         }
     }
     cpuid
 }
 
-/// Which of the extended topology leaves the host's processor has.
+/// Returns the extended topology leaves that the host's processor has.
 fn extended_topology(cpuid: &CpuId) -> Vec<u32> {
     let has = |function: &u32| cpuid.as_slice().iter().any(|e| e.function == *function);
     [0xb, 0x1f].into_iter().filter(has).collect()
@@ -98,7 +98,7 @@ fn set_topology(entry: &mut kvm_cpuid_entry2, topology: &Topology, index: u8) {
                 entry.edx & !HTT
             };
         }
-        // Deterministic cache parameters: who shares a cache (Intel SDM 2A, CPUID, leaf 4).
+        // Deterministic cache parameters: the sharers of a cache (Intel SDM 2A, CPUID, leaf 4).
         0x4 if entry.eax & 0x1f != 0 => {
             let level = entry.eax >> 5 & 7;
             let sharing = match level {
@@ -108,13 +108,13 @@ fn set_topology(entry: &mut kvm_cpuid_entry2, topology: &Topology, index: u8) {
             let cores = 1 << (topology.package_bits() - topology.thread_bits());
             entry.eax = entry.eax & 0x3fff | (sharing - 1) << 14 | (cores - 1) << 26;
         }
-        // No performance counters: they would be the host's.
+        // No performance counters, because they would be the host's.
         0xa => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0),
         // AMD: size of the APIC id and number of threads (APM 3, E.4.7).
         0x8000_0008 => {
             entry.ecx = entry.ecx & !0xf0ff | topology.package_bits() << 12 | (vcpus - 1);
         }
-        // AMD: cache topology, as leaf 4.
+        // AMD: cache topology, like leaf 4.
         0x8000_001d if entry.eax & 0x1f != 0 => {
             let sharing = match entry.eax >> 5 & 7 {
                 1 | 2 => u32::from(topology.threads_per_core),
@@ -133,7 +133,7 @@ fn set_topology(entry: &mut kvm_cpuid_entry2, topology: &Topology, index: u8) {
     }
 }
 
-/// The levels of an extended topology leaf (Intel SDM 2A, CPUID, leaf 0BH): threads, cores, end.
+/// Returns the levels of an extended topology leaf (Intel SDM 2A, CPUID, leaf 0BH): threads, cores, end.
 fn topology_levels(function: u32, topology: &Topology, index: u8) -> [kvm_cpuid_entry2; 3] {
     let level = |number: u32, kind: u32, shift: u32, count: u32| kvm_cpuid_entry2 {
         function,
@@ -157,7 +157,7 @@ fn topology_levels(function: u32, topology: &Topology, index: u8) -> [kvm_cpuid_
     ]
 }
 
-/// Leaves whose registers are sets of features, with the registers (Intel SDM 2A, CPUID; AMD APM 3, appendix E).
+/// Leaves with feature registers, and which registers those are (Intel SDM 2A, CPUID; AMD APM 3, appendix E).
 const FEATURES: [(u32, u32, [bool; 4]); 6] = [
     (0x1, 0, [false, false, true, true]),
     (0x7, 0, [false, true, true, true]),
@@ -166,15 +166,15 @@ const FEATURES: [(u32, u32, [bool; 4]); 6] = [
     (0xd, 1, [true, false, false, false]),
     (0x8000_0001, 0, [false, false, true, true]),
 ];
-/// What KVM serves without saying so, or what depends on the state of the guest: of leaf 1, ECX (with OSXSAVE).
+/// Bits of leaf 1, ECX that KVM supports without reporting them, or that depend on the guest's state (OSXSAVE).
 const ALWAYS_SERVED: u32 = X2APIC | TSC_DEADLINE | HYPERVISOR | 1 << 27;
-/// Of leaf 7, ECX: OSPKE, which follows CR4.
+/// Leaf 7, ECX: OSPKE, which follows CR4.
 const OSPKE: u32 = 1 << 4;
 
-/// Whether a host with `supported` can go on with a guest that sees `saved`.
+/// Checks that a host with `supported` can run a guest that sees `saved`.
 ///
 /// # Errors
-/// What the host lacks.
+/// The feature that the host lacks.
 pub(super) fn missing(
     saved: &[kvm_cpuid_entry2],
     supported: &[kvm_cpuid_entry2],
@@ -206,7 +206,7 @@ pub(super) fn missing(
         for (((had, has), name), counts) in had.into_iter().zip(has).zip(names).zip(registers) {
             let served = match (function, name) {
                 (0x1, "ECX") => ALWAYS_SERVED,
-                // HTT is the topology's.
+                // HTT depends on the topology.
                 (0x1, "EDX") => HTT,
                 (0x7, "ECX") if index == 0 => OSPKE,
                 _ => 0,

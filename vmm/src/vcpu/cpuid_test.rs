@@ -24,7 +24,7 @@ fn find(cpuid: &CpuId, function: u32, index: usize) -> kvm_cpuid_entry2 {
 }
 
 #[test]
-fn each_vcpu_has_its_apic_id_everywhere() {
+fn each_vcpu_has_its_apic_id_in_all_leaves() {
     let topology = Topology::new(4, false);
     for index in 0..4 {
         let cpuid = for_vcpu(&host(), &topology, index);
@@ -56,12 +56,12 @@ fn threads_share_a_core_only_with_smt() {
     assert_eq!(
         find(&without, 4, 1).eax >> 14 & 0xfff,
         3,
-        "all share the last"
+        "all cores share the last-level cache"
     );
 }
 
 #[test]
-fn the_host_s_counters_and_levels_are_not_the_guest_s() {
+fn performance_counters_and_host_levels_are_hidden() {
     let cpuid = for_vcpu(&host(), &Topology::new(1, true), 0);
     assert_eq!(find(&cpuid, 0xa, 0).eax, 0);
     assert_eq!(
@@ -81,7 +81,7 @@ fn the_host_s_counters_and_levels_are_not_the_guest_s() {
 }
 
 #[test]
-fn thirty_two_and_odd_numbers_of_vcpus_fit() {
+fn thirty_two_and_odd_numbers_of_vcpus_are_described() {
     for (vcpus, smt, package_bits) in [(32, false, 5), (32, true, 5), (6, true, 3)] {
         let cpuid = for_vcpu(&host(), &Topology::new(vcpus, smt), vcpus - 1);
         let cores = find(&cpuid, 0xb, 1);

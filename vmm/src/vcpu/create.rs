@@ -1,4 +1,4 @@
-//! Creating vCPUs: as a boot wants them, or as they were saved.
+//! Creates vCPUs, for a boot or from saved states.
 
 use super::coalesced::Coalesced;
 use super::cpuid::{self, Topology};
@@ -14,25 +14,25 @@ use std::io;
 pub struct Vcpu {
     pub(super) index: u8,
     pub(super) fd: VcpuFd,
-    /// What it was told to be. KVM may show the guest another.
+    /// The CPUID that was set. KVM may show the guest another one.
     cpuid: CpuId,
-    /// It was in the guest before: it was restored.
+    /// Whether the vCPU was in the guest before it was saved.
     pub(super) entered: bool,
 }
 
 impl Vcpu {
-    /// What it was told to be.
+    /// Returns the CPUID that was set.
     pub(crate) fn cpuid(&self) -> CpuId {
         self.cpuid.clone()
     }
 
-    /// The ring of writes that KVM collects for all vCPUs, reached through this one.
+    /// Maps the ring of collected writes, which all vCPUs share.
     pub(crate) fn coalesced(&self, vm: &VmFd) -> io::Result<Option<Coalesced>> {
         Coalesced::new(vm, &self.fd)
     }
 }
 
-/// Creates the vCPUs; the first starts with `entry`, the others wait for it.
+/// Creates the vCPUs of a boot. The first starts with `entry`, and the others wait for it.
 ///
 /// # Errors
 /// [`VcpuError`].
@@ -65,10 +65,10 @@ pub fn create(
     Ok(vcpus)
 }
 
-/// Creates the vCPUs as `states` has them.
+/// Creates vCPUs with the saved `states`.
 ///
 /// # Errors
-/// [`VcpuError`]: among others, this host's processor lacks something.
+/// [`VcpuError`], for example because this host's processor lacks a feature.
 pub fn restore(kvm: &Kvm, vm: &VmFd, states: &[VcpuState]) -> Result<Vec<Vcpu>, VcpuError> {
     let supported = cpuid::supported(kvm)?;
     let mut vcpus = Vec::with_capacity(states.len());

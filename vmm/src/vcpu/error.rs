@@ -5,40 +5,40 @@ use std::io;
 /// Why a vCPU cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VcpuError {
-    /// KVM refused something.
+    /// KVM refused an operation.
     #[error("KVM refused {what} of vCPU {index}")]
     Refused {
-        /// Which vCPU.
+        /// Number of the vCPU.
         index: u8,
-        /// What.
+        /// The operation.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The host's processor cannot be described.
-    #[error("KVM does not say which processor features it supports")]
+    /// KVM does not report the host's processor features.
+    #[error("KVM does not report the processor features that it supports")]
     SupportedCpuid(#[source] io::Error),
-    /// It was saved on another processor.
-    #[error("vCPU {index} cannot go on here: {why}")]
+    /// The guest was saved on another processor.
+    #[error("vCPU {index} cannot run on this host: {why}")]
     OtherProcessor {
-        /// Which vCPU.
+        /// Number of the vCPU.
         index: u8,
-        /// What is missing.
+        /// The missing feature.
         why: String,
     },
-    /// No more threads.
+    /// The host has no more threads, or refused the thread's filter.
     #[error("cannot start the thread of vCPU {index}")]
     Thread {
-        /// Which vCPU.
+        /// Number of the vCPU.
         index: u8,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// For `map_err` of an operation on vCPU `index`.
+/// Returns a closure for `map_err` of an operation on vCPU `index`.
 pub(super) fn refused(
     index: u8,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! The run loop of a vCPU: into the guest, and back for what only the monitor can answer.
+//! The run loop of a vCPU: entering the guest and serving its exits.
 
 use super::context::VmContext;
 use super::gate::Pass;
@@ -9,8 +9,8 @@ use devices::util::timer::now;
 use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-/// Runs the vCPU `index` until its thread is to end; an outcome if it is by a failure of this vCPU. `entered` is
-/// whether it was in the guest before: one that was restored.
+/// Runs the vCPU `index` until its thread must end. Returns the outcome if this vCPU failed. `entered` tells whether it was
+/// in the guest before it was restored.
 pub(super) fn run(
     index: u8,
     vcpu: &mut VcpuFd,
@@ -19,7 +19,7 @@ pub(super) fn run(
 ) -> Option<Outcome> {
     let mut kicks = KickGuard::start(vcpu);
     let mut jobs = 0;
-    // An access of the guest was answered, and KVM has not taken the answer.
+    // Whether an access was answered and KVM has not completed it yet.
     let mut answered = false;
     loop {
         kicks.clear();
@@ -41,7 +41,7 @@ pub(super) fn run(
             Pass::End => return None,
         }
         if context.end.is_set() {
-            // Nothing more to do; the gate says when to end.
+            // The gate decides when the thread ends.
             context.gate.wait_for_end();
             return None;
         }
@@ -53,13 +53,13 @@ pub(super) fn run(
     }
 }
 
-/// How a stay in the guest ended.
+/// How a run of the guest ended.
 enum Entered {
-    /// By an exit, which was answered.
+    /// An exit that was answered.
     Answered,
-    /// By a signal, or because the vCPU waits for its start-up interrupt.
+    /// A signal, or a vCPU that waits for its start-up interrupt.
     Kicked,
-    /// By a failure.
+    /// A failure.
     Failed(Outcome),
 }
 
@@ -81,8 +81,8 @@ fn enter(vcpu: &mut VcpuFd, context: &VmContext) -> Entered {
     }
 }
 
-/// Has KVM take the answer to the last exit without running the guest (KVM API, 5, on `immediate_exit`): until then the
-/// registers are those of before the access, and could not be saved. An access may be made of several.
+/// Makes KVM complete the last exit without running the guest (KVM API, 5, on `immediate_exit`). Before that, the registers
+/// are those before the access and cannot be saved. An access may consist of several exits.
 fn complete(vcpu: &mut VcpuFd, context: &VmContext) -> Option<Outcome> {
     vcpu.set_kvm_immediate_exit(1);
     let failure = loop {
@@ -97,20 +97,20 @@ fn complete(vcpu: &mut VcpuFd, context: &VmContext) -> Option<Outcome> {
     failure
 }
 
-/// Tells the guest's clock that it stood still on purpose: else its watchdog reports a lock-up.
+/// Tells the guest's clock about the pause, or else the guest's watchdog reports a lock-up.
 fn after_pause(vcpu: &VcpuFd, context: &VmContext) {
     match vcpu.kvmclock_ctrl() {
         Ok(()) => {}
-        // A guest that does not use the clock.
+        // The guest does not use the clock.
         Err(e) if e.errno() == libc::EINVAL => {}
         Err(e) => {
-            log::warn!("KVM does not tell the guest's clock of the pause: {e}");
+            log::warn!("KVM cannot tell the guest's clock about the pause: {e}");
             context.metrics.kvmclock_ctrl_fails.increment();
         }
     }
 }
 
-/// Serves one exit; an outcome if it is the last.
+/// Serves one exit. Returns the outcome if it ends the guest.
 fn answer(exit: VcpuExit<'_>, context: &VmContext) -> Option<Outcome> {
     let buses = &context.buses;
     if let Some(coalesced) = &context.coalesced {
@@ -141,14 +141,14 @@ fn answer(exit: VcpuExit<'_>, context: &VmContext) -> Option<Outcome> {
             buses.memory.write(address, data);
             (&metrics.exit_mmio_write, &metrics.exit_mmio_write_agg)
         }
-        // A triple fault, by which a PC resets.
+        // A triple fault resets a PC.
         VcpuExit::Shutdown => return Some(Outcome::Guest(GuestEvent::Reset)),
         VcpuExit::SystemEvent(kind, _) => return system_event(kind),
         VcpuExit::FailEntry(reason, _cpu) => return Some(Outcome::FailedEntry(reason)),
         VcpuExit::InternalError => return Some(Outcome::KvmInternalError),
         VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen | VcpuExit::Nmi => return None,
         other => {
-            log::error!("KVM came back with {other:?}, which this monitor did not ask for");
+            log::error!("KVM returned {other:?}, which this monitor does not expect");
             return Some(Outcome::VcpuFailed);
         }
     };
@@ -157,7 +157,7 @@ fn answer(exit: VcpuExit<'_>, context: &VmContext) -> Option<Outcome> {
     None
 }
 
-/// An unanswered read sees the bus floating high.
+/// Reads from `bus`. An address without a device reads as ones, as on a floating bus.
 fn read(bus: &devices::bus::Bus, address: u64, data: &mut [u8]) {
     if !bus.read(address, data) {
         data.fill(0xff);

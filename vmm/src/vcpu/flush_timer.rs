@@ -1,4 +1,4 @@
-//! Brings out serial output that KVM collected and the guest does not ask after.
+//! A timer that writes collected serial output which no exit follows.
 
 use super::coalesced::FLUSH_MS;
 use super::context::VmContext;
@@ -9,26 +9,26 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// When to look again at an output that nobody reads.
+/// Time until the next try if nobody reads the output.
 const STUCK_MS: i64 = 200;
-/// When to look again after a look that found nothing: the guest may have lost its processor between
-/// the access that set the timer and the output that follows it.
+/// Times until further looks after one that found nothing: the guest may have lost its processor between the access that
+/// armed the timer and the output that follows it.
 const LATER_MS: [i64; 3] = [100, 500, 2500];
 
 /// The timer as a subscriber of the event loop.
 pub struct FlushTimer {
     context: Weak<VmContext>,
     output: Output,
-    /// The loop's own: the guest may be gone before the loop forgets the timer.
+    /// A duplicate for the loop, which may outlive the machine.
     watched: OwnedFd,
 }
 
 impl FlushTimer {
-    /// Brings out what the vCPUs of `guest` wrote last, when `output` takes it. `None` if nothing is
-    /// collected.
+    /// Creates a subscriber that writes the last output of the vCPUs of `context` when `output` can take it. Returns `None` if
+    /// KVM collects nothing.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The host has no more descriptors.
     pub fn new(context: &Arc<VmContext>, output: Output) -> io::Result<Option<Self>> {
         let Some(coalesced) = &context.coalesced else {
             return Ok(None);
@@ -57,7 +57,7 @@ impl MutEventSubscriber for FlushTimer {
         };
         let _ = coalesced.timer.wait();
         if !self.output.is_writable() {
-            // This loop serves the network too and must not block: a vCPU may, or we look again.
+            // This loop serves the network, too, and must not block. A vCPU writes the output, or the next look does.
             coalesced.arm(STUCK_MS);
             return;
         }
@@ -66,7 +66,7 @@ impl MutEventSubscriber for FlushTimer {
             coalesced.quiet.store(0, Ordering::Release);
             Some(FLUSH_MS)
         } else {
-            // A few more looks and then none: an idle guest costs no wake-ups.
+            // After a few more looks the timer stops, so that an idle guest causes no wake-ups.
             let quiet = coalesced.quiet.fetch_add(1, Ordering::AcqRel);
             LATER_MS.get(quiet).copied()
         };

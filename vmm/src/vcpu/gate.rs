@@ -1,7 +1,7 @@
-//! Stops the vCPUs' threads between two entries of the guest, and lets them go on.
+//! The gate stops the vCPU threads between two entries of the guest, and lets them continue.
 //!
-//! A vCPU that runs is called out of the guest by a signal, which keeps one out that is about to enter. It is sent again until
-//! every vCPU has come: what a thread does for its guest may go on after a signal, until the next.
+//! A signal kicks a running vCPU out of the guest and keeps one out that is about to enter. It is sent again until every
+//! vCPU is out, because a thread may serve an exit after one signal and enter again before the next.
 
 use devices::lock;
 use kvm_ioctls::VcpuFd;
@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vmm_sys_util::signal::{Killable as _, SIGRTMIN};
 
-/// How long a vCPU may take before it is called again.
+/// Time after which a vCPU that is still in the guest is kicked again.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What the vCPUs are to do.
+/// The wanted state of the vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Run,
@@ -22,42 +22,42 @@ enum Wanted {
     End,
 }
 
-/// Something that each vCPU's thread does once while it waits: its vCPU's number, and the vCPU.
+/// A function that each vCPU thread runs once while it waits. It gets the vCPU's number and the vCPU.
 pub type Job = Arc<dyn Fn(u8, &VcpuFd) + Send + Sync>;
 
 struct State {
     wanted: Wanted,
-    /// Threads that wait or have ended.
+    /// Number of threads that wait or have ended.
     out: usize,
-    /// What those that wait are to do, and how many jobs there were before it.
+    /// The current job and the number of jobs so far.
     job: Option<Job>,
     jobs: u64,
-    /// Threads that have done it.
+    /// Number of threads that have finished the job.
     done: usize,
 }
 
-/// The gate before the guest, one for all vCPUs of a machine.
+/// The gate of a machine, which all its vCPUs pass.
 pub struct Gate {
-    /// Whether to look at the state before the next entry: the only thing a running vCPU reads.
+    /// Whether to look at the state before the next entry: the only field that a running vCPU reads.
     shut: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-/// Where a vCPU goes on.
+/// The next step of a vCPU thread.
 pub enum Pass {
-    /// Into the guest.
+    /// Enter the guest.
     Enter,
-    /// Into the guest, after a pause.
+    /// Enter the guest after a pause.
     EnterAfterPause,
-    /// Nowhere yet: its thread does this, says [`Gate::finish_job`] and comes again.
+    /// Run this job, call [`Gate::finish_job`], and pass the gate again.
     Job(Job),
-    /// Its thread ends.
+    /// End the thread.
     End,
 }
 
 impl Gate {
-    /// A gate that is shut: the first [`Vcpus::resume`] opens it.
+    /// Creates a gate that is shut. The first [`Vcpus::resume`] opens it.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             shut: AtomicBool::new(true),
@@ -72,13 +72,13 @@ impl Gate {
         })
     }
 
-    /// Whether a vCPU that comes now has to wait.
+    /// Returns whether a vCPU must wait at the gate.
     pub fn is_shut(&self) -> bool {
         self.shut.load(Ordering::Acquire)
     }
 
-    /// Called by a vCPU's thread before each entry; waits while the gate is shut. `jobs` is the thread's
-    /// own, from 0: how many it has seen.
+    /// Waits while the gate is shut. A vCPU thread calls it before each entry. `jobs` is the thread's own counter of jobs that
+    /// it has seen, from 0.
     pub fn pass(&self, jobs: &mut u64) -> Pass {
         if !self.is_shut() {
             return Pass::Enter;
@@ -98,7 +98,7 @@ impl Gate {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         match state.wanted {
-            // It stays out.
+            // The thread stays counted as out.
             Wanted::End => Pass::End,
             Wanted::Run | Wanted::Wait => {
                 state.out -= 1;
@@ -107,13 +107,13 @@ impl Gate {
         }
     }
 
-    /// Called by a vCPU's thread that has done an job.
+    /// Counts the calling vCPU thread as finished with the current job.
     pub fn finish_job(&self) {
         lock(&self.state).done += 1;
         self.changed.notify_all();
     }
 
-    /// Has each of `threads` do `job`, does `meanwhile` itself, and returns what that did when all have done theirs.
+    /// Runs `job` on all `threads` and `meanwhile` on this one. Returns the result of `meanwhile` when all are done.
     fn run_job<T>(&self, job: Job, threads: usize, meanwhile: impl FnOnce() -> T) -> T {
         let mut state = lock(&self.state);
         state.job = Some(job);
@@ -133,7 +133,7 @@ impl Gate {
         result
     }
 
-    /// Called by a vCPU's thread whose guest has ended.
+    /// Waits for the end of the thread, after its guest has ended.
     pub fn wait_for_end(&self) {
         let mut state = lock(&self.state);
         state.out += 1;
@@ -153,7 +153,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Shuts the gate and waits until all of `threads` are out.
+    /// Shuts the gate and waits until all of `threads` are out of the guest.
     fn shut(&self, wanted: Wanted, threads: &[JoinHandle<()>]) {
         let mut state = lock(&self.state);
         state.wanted = wanted;
@@ -161,7 +161,7 @@ impl Gate {
         self.changed.notify_all();
         while state.out < threads.len() {
             for thread in threads {
-                // It fails only for a thread that has ended, which is out.
+                // The call fails only for a thread that has ended, which counts as out.
                 let _ = thread.kill(SIGRTMIN());
             }
             let waited = self.changed.wait_timeout(state, KICK_INTERVAL);
@@ -170,14 +170,14 @@ impl Gate {
     }
 }
 
-/// The running threads.
+/// The running vCPU threads.
 pub struct Vcpus {
     gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Vcpus {
-    /// Takes charge of `threads`, which pass `gate`.
+    /// Takes ownership of `threads`, which pass `gate`.
     pub fn new(gate: Arc<Gate>, threads: Vec<JoinHandle<()>>) -> Self {
         Self { gate, threads }
     }
@@ -187,23 +187,23 @@ impl Vcpus {
         self.gate.open();
     }
 
-    /// Returns when none is in the guest.
+    /// Stops the vCPUs. On return, none is in the guest.
     pub fn pause(&self) {
         self.gate.shut(Wanted::Wait, &self.threads);
     }
 
-    /// Has each vCPU's thread do `job` while all are held, and does `meanwhile` itself; returns when both are
-    /// done. To be called only between [`Self::pause`] and [`Self::resume`], of a guest that has not ended: a thread
-    /// whose guest has ended does nothing any more.
+    /// Runs `job` on each vCPU thread while all are paused, and `meanwhile` on this one. Returns when all are done. Call it
+    /// only between [`Self::pause`] and [`Self::resume`], and only if the guest has not ended: its threads run no job after
+    /// that.
     pub fn run_job<T>(&self, job: Job, meanwhile: impl FnOnce() -> T) -> T {
         self.gate.run_job(job, self.threads.len(), meanwhile)
     }
 
-    /// Ends the threads.
+    /// Ends the threads and waits for them.
     pub fn end(self) {
         self.gate.shut(Wanted::End, &self.threads);
         for thread in self.threads {
-            // A panic aborts the process, so there is no other end.
+            // The thread cannot have panicked: a panic aborts the process.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! How a guest ended, told by whoever sees it first.
+//! The end of a guest, reported by the first thread that sees it.
 
 use crate::event_loop::wake;
 use crate::process::exit_status::Outcome;
@@ -6,7 +6,7 @@ use devices::platform::guest_event::EventSink;
 use devices::virtio::worker::Loop;
 use std::sync::{Arc, OnceLock};
 
-/// The end of one machine.
+/// The outcome of a machine's guest, once it has ended.
 #[derive(Clone)]
 pub struct GuestEnd {
     outcome: Arc<OnceLock<Outcome>>,
@@ -14,7 +14,7 @@ pub struct GuestEnd {
 }
 
 impl GuestEnd {
-    /// Not ended. `event_loop` is woken at the end.
+    /// Creates the handle of a guest that has not ended. `event_loop` is woken at the end.
     pub(crate) fn new(event_loop: &Loop) -> Self {
         Self {
             outcome: Arc::default(),
@@ -29,12 +29,12 @@ impl GuestEnd {
         }
     }
 
-    /// Whether the guest has ended: its vCPUs have nothing more to do.
+    /// Returns whether the guest has ended.
     pub fn is_set(&self) -> bool {
         self.outcome.get().is_some()
     }
 
-    /// How, if it has.
+    /// Returns the outcome, if the guest has ended.
     pub fn outcome(&self) -> Option<Outcome> {
         self.outcome.get().copied()
     }

@@ -1,30 +1,30 @@
-//! What the vCPUs count.
+//! Metrics of the vCPUs.
 
 use devices::metric_set;
 use devices::util::metrics::{Counter, Latency};
 
 metric_set! {
-    /// What the vCPUs count, all together.
+    /// Metrics of all vCPUs together.
     pub struct VcpuMetrics = "vcpu" {
-        /// Reads of ports that the monitor answered.
+        /// Port reads served by the monitor.
         exit_io_in: Counter,
-        /// Writes to ports.
+        /// Port writes served by the monitor.
         exit_io_out: Counter,
-        /// Reads of registers in memory.
+        /// Reads of memory-mapped registers.
         exit_mmio_read: Counter,
-        /// Writes to them.
+        /// Writes of memory-mapped registers.
         exit_mmio_write: Counter,
-        /// vCPUs that could not go on.
+        /// vCPUs that failed.
         failures: Counter,
-        /// Times KVM did not tell a guest's clock of a pause.
+        /// Pauses that KVM could not report to the guest's clock.
         kvmclock_ctrl_fails: Counter,
-        /// How long the answers took.
+        /// Times of port reads.
         exit_io_in_agg: Latency,
-        /// The same of writes.
+        /// Times of port writes.
         exit_io_out_agg: Latency,
-        /// The same of registers.
+        /// Times of register reads.
         exit_mmio_read_agg: Latency,
-        /// The same of writes to them.
+        /// Times of register writes.
         exit_mmio_write_agg: Latency,
     }
 }

@@ -1,4 +1,6 @@
-//! vCPUs: creating them, setting them up, and the thread that runs each.
+//! vCPUs: creating, saving and restoring them, and the thread that runs each.
+//!
+//! `machine` uses it. With `machine`, it is the only room that calls KVM. It serves exits from buses and knows no device.
 
 mod buses;
 mod coalesced;

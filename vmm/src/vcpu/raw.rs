@@ -1,4 +1,4 @@
-//! KVM's structures in JSON: their bytes in base64, as the kernel's interface lays them out.
+//! KVM structures in JSON: base64 of their bytes in the layout of the kernel's interface.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::fmt;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// One structure.
+/// A KVM structure.
 pub struct Raw<T>(pub T);
 
-/// Several in a row.
+/// A list of KVM structures.
 #[derive(Clone)]
 pub struct RawList<T>(pub Vec<T>);
 

@@ -1,11 +1,10 @@
-//! The boot processor's registers, from the plan to KVM's form.
+//! The registers of the boot processor, translated from the boot plan.
 
 use boot::{DescriptorTable, EntryState, Segment};
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
-/// Makes `vcpu` start as `entry` says. The FPU keeps the state that KVM resets it to, which is that of
-/// the architecture.
+/// Sets the registers of `vcpu` from `entry`. The FPU keeps its state after KVM's reset, which is the architecture's.
 pub(super) fn set(vcpu: &VcpuFd, entry: &EntryState) -> Result<(), kvm_ioctls::Error> {
     let mut special = vcpu.get_sregs()?;
     special.cs = segment(&entry.cs);

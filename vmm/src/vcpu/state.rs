@@ -1,7 +1,7 @@
-//! All of a vCPU, to be saved and to be put into another one.
+//! The state of a vCPU: saving and restoring it.
 //!
-//! Registers are kept as the KVM API lays them out (`Documentation/virt/kvm/api.rst`), which is for good: KVM's
-//! structures grow only at their end, and those here have their full size since long.
+//! Registers keep the layout of the KVM API (`Documentation/virt/kvm/api.rst`), which is stable: KVM's structures grow only
+//! at their end, and these have had their full size for a long time.
 
 use super::cpuid;
 use super::error::{VcpuError, refused};
@@ -15,22 +15,22 @@ use serde::{Deserialize, Serialize};
 
 /// Time-stamp counter (Intel SDM 4, table 2-2).
 const TSC: u32 = 0x10;
-/// Between two counters that nobody takes for one. KVM has a counter go on as it does if it is set within a second of that,
-/// so that those of all vCPUs are one; until Linux 6.7 also one that was never set, so that a guest lost what it had of
-/// its first second. The first vCPU's is set far off before, and the others' are what its then is.
+/// Distance of a first TSC write from the saved value. KVM treats a write within one second of the expected value as
+/// *synchronize with the other vCPUs* and ignores the value; until Linux 6.7 it did so for a TSC that was never written, too.
+/// A write this far away makes the next write to vCPU 0 take effect; the other vCPUs then synchronize with vCPU 0.
 const FAR: u64 = 1 << 62;
-/// Most registers at once; KVM itself takes no more.
+/// Limit of registers in one call, which is KVM's own.
 const MSRS_AT_ONCE: usize = 256;
 
-/// A model-specific register and what it holds.
+/// A model-specific register: index and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Msr(u32, u64);
 
-/// A vCPU at rest.
+/// The state of a paused vCPU.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct VcpuState {
     cpuid: RawList<kvm_cpuid_entry2>,
-    /// `None` if the host's KVM does not know.
+    /// TSC frequency; `None` if the host's KVM does not report it.
     tsc_khz: Option<u32>,
     mp_state: u32,
     regs: Raw<kvm_regs>,
@@ -43,10 +43,11 @@ pub struct VcpuState {
     events: Raw<kvm_vcpu_events>,
 }
 
-/// Reads the state of vCPU `index`, which is in no guest, of which the last exit is completed, and which was told to be
-/// `cpuid`. `msrs` are those that [`indices`] found.
+/// Saves the state of vCPU `index`, which is out of the guest, has completed its last exit, and has the CPUID `cpuid`.
+/// `msrs` is the list that [`indices`] returned.
 ///
 /// # Errors
+/// [`VcpuError::Refused`].
 /// [`VcpuError::Refused`].
 pub fn save(
     index: u8,
@@ -55,7 +56,7 @@ pub fn save(
     msrs: &[u32],
 ) -> Result<VcpuState, VcpuError> {
     let refused = |what| refused(index, what);
-    // The multiprocessing state first: asking for it makes KVM take up pending INIT and SIPI.
+    // The multiprocessing state comes first, because reading it makes KVM process a pending INIT and SIPI.
     let mp_state = vcpu.get_mp_state().map_err(refused("its run state"))?;
     Ok(VcpuState {
         mp_state: mp_state.mp_state,
@@ -74,10 +75,10 @@ pub fn save(
     })
 }
 
-/// Which model-specific registers there are to save on this host.
+/// Returns the model-specific registers to save on this host.
 ///
 /// # Errors
-/// KVM does not say.
+/// KVM does not return the list.
 pub fn indices(kvm: &Kvm) -> Result<Vec<u32>, kvm_ioctls::Error> {
     Ok(kvm.get_msr_index_list()?.as_slice().to_vec())
 }
@@ -94,7 +95,7 @@ fn list(entries: &[kvm_msr_entry]) -> Result<Msrs, kvm_ioctls::Error> {
     Msrs::from_entries(entries).map_err(|_| kvm_ioctls::Error::new(libc::ENOMEM))
 }
 
-/// KVM stops at a register that this vCPU does not have: that one is left out.
+/// Reads registers. KVM stops at a register that this vCPU does not have, which is skipped.
 fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, kvm_ioctls::Error> {
     let mut found = Vec::with_capacity(indices.len());
     let mut rest = indices;
@@ -111,7 +112,7 @@ fn get_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, kvm_ioctls::Erro
     Ok(found)
 }
 
-/// A register that KVM does not take is no loss if it holds the same already, or held nothing.
+/// Writes registers. A register that KVM refuses is ignored if it holds the value already, or if the value is zero.
 fn set_msrs(vcpu: &VcpuFd, msrs: &[Msr]) -> Result<(), kvm_ioctls::Error> {
     let mut rest = msrs;
     while !rest.is_empty() {
@@ -122,7 +123,7 @@ fn set_msrs(vcpu: &VcpuFd, msrs: &[Msr]) -> Result<(), kvm_ioctls::Error> {
             let same = get_msrs(vcpu, &[*index])?.contains(&Msr(*index, *data));
             if !same && *data != 0 {
                 log::error!(
-                    "KVM does not take {data:#x} for the model-specific register {index:#x}"
+                    "KVM refused the value {data:#x} of the model-specific register {index:#x}"
                 );
                 return Err(kvm_ioctls::Error::new(libc::EINVAL));
             }
@@ -134,20 +135,20 @@ fn set_msrs(vcpu: &VcpuFd, msrs: &[Msr]) -> Result<(), kvm_ioctls::Error> {
 }
 
 impl VcpuState {
-    /// Whether a host with `supported` can go on with this vCPU.
+    /// Checks that a host with `supported` can run this vCPU.
     ///
     /// # Errors
-    /// What it lacks.
+    /// The feature that the host lacks.
     pub fn fits(&self, supported: &CpuId) -> Result<(), String> {
         cpuid::missing(&self.cpuid.0, supported.as_slice())
     }
 
-    /// The CPUID, to be set before all else.
+    /// Returns the saved CPUID, which must be set first.
     fn cpuid(&self) -> Result<CpuId, kvm_ioctls::Error> {
         CpuId::from_entries(&self.cpuid.0).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
     }
 
-    /// Lets time go on by `nanoseconds` for those who count by the time-stamp counter.
+    /// Advances the TSC by `nanoseconds`.
     pub fn advance(&mut self, nanoseconds: u64) {
         let Some(khz) = self.tsc_khz else {
             return;
@@ -160,9 +161,8 @@ impl VcpuState {
     }
 }
 
-/// Puts `state` into vCPU `index`, which was just made; returns what it was told to be. The order is KVM's: the APIC's mode comes with the special
-/// registers, its deadline counts only once it is in that mode, and events are as they were only if nothing else is set
-/// after them.
+/// Loads `state` into the new vCPU `index`. Returns its CPUID. The order is KVM's: the APIC's mode is part of the special
+/// registers, its deadline counts only in that mode, and events must come last, because later calls change them.
 ///
 /// # Errors
 /// [`VcpuError::Refused`].
@@ -212,8 +212,8 @@ pub(super) fn restore(
 
 #[expect(unsafe_code, reason = "KVM reads as many bytes as the guest may use")]
 fn set_xsave(vcpu: &VcpuFd, xsave: &kvm_xsave) -> Result<(), kvm_ioctls::Error> {
-    // SAFETY: KVM reads more than `kvm_xsave` only for a guest with features that a process must ask for by
-    // arch_prctl(2), which this one does not.
+    // SAFETY: KVM reads more than `kvm_xsave` only for guest features that a process must request by arch_prctl(2), which
+    // this process does not do.
     unsafe { vcpu.set_xsave(xsave) }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn time_goes_on_for_those_who_count_ticks() {
+fn advancing_the_clock_advances_the_tsc() {
     let json = serde_json::json!({
         "cpuid": "", "tsc_khz": 2_000_000, "mp_state": 0,
         "regs": zeroes::<kvm_regs>(), "sregs": zeroes::<kvm_sregs>(), "xsave": zeroes::<kvm_xsave>(),
@@ -23,7 +23,7 @@ fn zeroes<T>() -> String {
 }
 
 #[test]
-fn a_structure_that_is_cut_off_is_refused() {
+fn a_truncated_structure_is_refused() {
     let short = serde_json::from_str::<Raw<kvm_regs>>("\"AAAA\"");
     assert!(
         short

@@ -72,7 +72,7 @@ fn run(mut vcpu: Vcpu, context: &VmContext) {
     }
 }
 
-/// The first failure is the guest's end; the thread then waits for its own.
+/// Ends the guest because of the first failure, and waits for the end of the thread.
 fn failed(index: u8, outcome: Outcome, context: &VmContext) {
     log::error!("vCPU {index}: {outcome}");
     context.metrics.failures.increment();

@@ -1,4 +1,4 @@
-//! Guest memory in layers: the file with all of it, and those with what was written since, each over the one before.
+//! Guest memory in layers: a file with all pages, and files with the pages written later, each on top of the one before.
 
 use super::mapping;
 use super::page::PAGE;
@@ -11,18 +11,18 @@ use std::io;
 use std::sync::Arc;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _};
 
-/// Runs of fewer pages are copied: a mapping costs as much as copying these, and their number is limited
-/// (`vm.max_map_count`, 65530).
+/// Shortest run of pages that is mapped. Copying a shorter run costs no more than a mapping, and the number of mappings is
+/// limited (`vm.max_map_count`, 65530).
 const MAP_PAGES: u64 = 4;
-/// Most runs that are mapped.
+/// Limit of mapped runs per layer.
 const MAX_MAPPINGS: usize = 16 << 10;
 
-/// A file with pages of guest memory, each at its place.
+/// A file with pages of guest memory, each at its offset.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    /// The file, which nobody writes to any more.
+    /// The file. Nobody writes to it any more.
     pub file: Arc<File>,
-    /// What it holds, as offset and length; `None` for everything.
+    /// The ranges that the file holds, as offset and length; `None` for all of it.
     pub runs: Option<Vec<(u64, u64)>>,
 }
 
@@ -31,14 +31,15 @@ pub struct Layer {
 pub struct Layers(pub Vec<Layer>);
 
 impl Layers {
-    /// Maps the memory of `config` privately: its pages come from the layers as the guest touches them, and what it writes
-    /// stays its own.
+    /// Maps the memory of `config` privately: pages are read from the layers when the guest touches them, and its writes do not
+    /// reach the files.
     ///
     /// # Errors
-    /// The host's.
+    /// The host refused a mapping.
     pub fn map(&self, config: &MachineConfig) -> io::Result<GuestMemory> {
         let base = self.0.first().filter(|layer| layer.runs.is_none());
-        let base = base.ok_or_else(|| io::Error::other("there is no file with all of it"))?;
+        let base =
+            base.ok_or_else(|| io::Error::other("the lowest layer does not hold all pages"))?;
         let memory = mapping::map_whole(config, &base.file).map_err(io::Error::other)?;
         for layer in self.0.iter().skip(1) {
             overlay(&memory, layer)?;
@@ -46,10 +47,10 @@ impl Layers {
         Ok(memory)
     }
 
-    /// Where pages may hold something that nobody has touched yet, as offset and length.
+    /// Returns the ranges that hold data in a layer, as offset and length.
     ///
     /// # Errors
-    /// The host's.
+    /// A file cannot be read.
     pub fn data(&self, len: u64) -> io::Result<Vec<(u64, u64)>> {
         let mut all = Vec::new();
         for layer in &self.0 {
@@ -61,16 +62,16 @@ impl Layers {
         Ok(all)
     }
 
-    /// Whether they can be the layers of a memory of `bytes` bytes: descriptors and numbers that another process sent.
+    /// Checks that these are layers of a memory of `bytes` bytes. Files and ranges come from another process.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The reason.
     pub fn check(&self, bytes: u64) -> Result<(), String> {
         for (index, layer) in self.0.iter().enumerate() {
             let len = layer.file.metadata().map_or(0, |metadata| metadata.len());
             if len != bytes {
                 return Err(format!(
-                    "layer {index} has {len} bytes, and the memory {bytes}"
+                    "layer {index} has {len} bytes, and the guest's memory has {bytes}"
                 ));
             }
             let mut end = 0;
@@ -79,7 +80,7 @@ impl Layers {
                 let after = offset.checked_add(*len).filter(|after| *after <= bytes);
                 match after.filter(|_| aligned && *offset >= end) {
                     Some(after) => end = after,
-                    None => return Err(format!("layer {index} is no part of the memory")),
+                    None => return Err(format!("layer {index} has an invalid range")),
                 }
             }
         }
@@ -87,11 +88,11 @@ impl Layers {
             Some((base, rest)) if base.runs.is_none() && rest.iter().all(|l| l.runs.is_some()) => {
                 Ok(())
             }
-            _ => Err("not all of the memory is there, or twice".into()),
+            _ => Err("the layers must be one complete file, followed by diffs".into()),
         }
     }
 
-    /// The pages of a memory file in which `page` is found: the topmost layer's.
+    /// Returns the topmost layer that holds `page`.
     pub fn holder(&self, page: u64) -> Option<&Layer> {
         let at = page * PAGE;
         let holds = |layer: &&Layer| match &layer.runs {
@@ -102,7 +103,7 @@ impl Layers {
     }
 }
 
-/// Lays the runs of `layer` over `memory`.
+/// Maps or copies the ranges of `layer` over `memory`.
 fn overlay(memory: &GuestMemory, layer: &Layer) -> io::Result<()> {
     let mut mapped = 0;
     let mut start = 0;

@@ -22,8 +22,8 @@ fn layer(runs: Option<&[(u64, u64)]>, byte: u8) -> Layer {
 }
 
 #[test]
-fn the_topmost_page_is_seen_and_writes_stay_private() {
-    // One run is copied, one is mapped.
+fn the_topmost_layer_wins_and_writes_stay_private() {
+    // The first run is copied, the second is mapped.
     let top = [(PAGE, PAGE), (10 * PAGE, 8 * PAGE)];
     let layers = Layers(vec![layer(None, 1), layer(Some(&top), 2)]);
     let memory = layers.map(&config()).unwrap();
@@ -42,7 +42,7 @@ fn the_topmost_page_is_seen_and_writes_stay_private() {
 }
 
 #[test]
-fn no_memory_is_made_of_differences_alone() {
+fn diffs_without_a_base_cannot_be_mapped() {
     let layers = Layers(vec![layer(Some(&[(0, PAGE)]), 1)]);
     assert!(layers.map(&config()).is_err());
     assert!(Layers::default().map(&config()).is_err());

@@ -1,4 +1,4 @@
-//! Guest memory: mapping it, and giving it to KVM.
+//! Maps guest memory and gives it to KVM.
 
 use boot::FilePiece;
 use devices::GuestMemory;
@@ -18,7 +18,7 @@ use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion as _, GuestRegionMmap,
 };
 
-/// Why guest memory cannot be had. Each text names the key.
+/// Why guest memory cannot be mapped. Each text names the key.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host has no room for the mapping.
@@ -27,49 +27,49 @@ pub enum MemoryError {
         if *huge { ": are that many huge pages reserved (/proc/sys/vm/nr_hugepages)?" } else { "" }
     )]
     Map {
-        /// Size of the guest's memory.
+        /// Size of the guest's memory in MiB.
         mib: u64,
         /// Whether huge pages were asked for.
         huge: bool,
-        /// Why.
+        /// The cause.
         #[source]
         source: MmapRegionError,
     },
-    /// The host has no file for it.
-    #[error("machine-config.forkable: the host has no file in memory of {mib} MiB")]
+    /// The host cannot create the memory file.
+    #[error("machine-config.forkable: the host cannot create a memory file of {mib} MiB")]
     File {
-        /// Size of the guest's memory.
+        /// Size of the guest's memory in MiB.
         mib: u64,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The parts do not form a memory.
+    /// The regions do not form a memory.
     #[error("machine-config.mem_size_mib: {0} MiB cannot be laid out")]
     Layout(u64),
-    /// KVM refused a part.
+    /// KVM refused a region.
     #[error("machine-config.mem_size_mib: KVM refused guest memory at {start:#x}")]
     Slot {
-        /// Guest address.
+        /// Guest address of the region.
         start: u64,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// What is behind guest memory.
+/// The backing of guest memory.
 #[derive(Clone, Copy)]
 enum Backing<'a> {
-    /// Nothing but the host's memory.
+    /// Anonymous memory of the host.
     Anonymous,
-    /// A file with all of it: its pages are read as the guest touches them, and what the guest writes stays its own.
+    /// A file with all pages, mapped privately: the guest's writes do not reach it.
     Private(&'a Arc<File>),
-    /// A file in memory, which has what the guest writes.
+    /// A memory file, mapped shared: it holds the guest's writes.
     Shared(&'a Arc<File>),
 }
 
-/// Maps the memory that `config` asks for. The host's pages come as the guest touches them.
+/// Maps the memory that `config` asks for. The host allocates pages when the guest touches them.
 ///
 /// # Errors
 /// [`MemoryError::Map`] or [`MemoryError::Layout`].
@@ -78,7 +78,7 @@ pub fn map(config: &MachineConfig) -> Result<GuestMemory, MemoryError> {
     map_from(config, Backing::Anonymous)
 }
 
-/// As [`map`], of a guest that is to be forked: its memory is a file that others can map when it is frozen.
+/// Maps the memory of a forkable guest: a memory file that others can map when it is frozen.
 ///
 /// # Errors
 /// [`MemoryError::File`], and as [`map`].
@@ -90,7 +90,7 @@ pub fn map_forkable(config: &MachineConfig) -> Result<(GuestMemory, Arc<File>), 
     Ok((map_from(config, Backing::Shared(&file))?, file))
 }
 
-/// Maps the memory of `config` privately from `file`, which has all of it.
+/// Maps the memory of `config` privately from `file`, which holds all pages.
 ///
 /// # Errors
 /// As [`map`].
@@ -98,10 +98,10 @@ pub fn map_whole(config: &MachineConfig, file: &Arc<File>) -> Result<GuestMemory
     map_from(config, Backing::Private(file))
 }
 
-/// A file of `len` bytes without a name, in the host's memory.
+/// Creates an unnamed memory file of `len` bytes.
 ///
 /// # Errors
-/// The host's.
+/// The host refused the file.
 pub fn file_in_memory(name: &CStr, len: u64) -> io::Result<File> {
     let file = File::from(memfd_create(
         name,
@@ -111,22 +111,22 @@ pub fn file_in_memory(name: &CStr, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Has nobody who is given `file` change it or its length. Mappings that are there stay as they are.
+/// Seals `file`: nobody it is passed to can write to it or resize it. Existing mappings stay writable.
 ///
 /// # Errors
-/// The host's.
+/// The host refused the seals.
 pub fn seal(file: &File) -> io::Result<()> {
     let mode = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     if mode & OFlag::O_ACCMODE == OFlag::O_RDONLY {
-        // A file on a disk, by which nobody can write.
+        // A file on a disk that is open for reading only.
         return Ok(());
     }
-    // Not F_SEAL_WRITE, for which the kernel looks at each page; there is no mapping by which anybody could write.
+    // F_SEAL_WRITE would make the kernel look at each page. No writable mapping exists.
     let future_write = SealFlag::from_bits_retain(F_SEAL_FUTURE_WRITE);
     let seals =
         future_write | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     match fcntl(file, FcntlArg::F_ADD_SEALS(seals)) {
-        // It is sealed.
+        // The file is sealed, now or before.
         Ok(_) | Err(nix::Error::EPERM) => Ok(()),
         Err(e) => Err(e.into()),
     }
@@ -138,7 +138,7 @@ fn map_from(config: &MachineConfig, backing: Backing<'_>) -> Result<GuestMemory,
     let (flags, file) = match backing {
         Backing::Private(file) => (libc::MAP_PRIVATE | libc::MAP_NORESERVE, Some(file)),
         Backing::Shared(file) => (libc::MAP_SHARED | libc::MAP_NORESERVE, Some(file)),
-        // Reserved at once: a guest that ran out of them later would die of SIGBUS.
+        // Huge pages are reserved at once: a guest that ran out of them later would die of SIGBUS.
         Backing::Anonymous if huge => (
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB,
             None,
@@ -172,18 +172,17 @@ fn map_from(config: &MachineConfig, backing: Backing<'_>) -> Result<GuestMemory,
     GuestMemory::from_regions(regions).map_err(|_| MemoryError::Layout(mib))
 }
 
-/// linux/fcntl.h: no new way to write to the file, since Linux 5.1.
+/// Seal of linux/fcntl.h against new ways to write to the file, since Linux 5.1.
 const F_SEAL_FUTURE_WRITE: libc::c_int = 0x10;
 
-/// What is mapped anew at a time while the guest runs, at multiples of which page tables begin: what it may wait for.
+/// Bytes mapped again at a time while the guest runs, aligned to the ranges of page tables: the guest may wait for one.
 const RENEW: usize = 16 << 20;
 
-/// Maps `memory`, which was mapped by [`map_forkable`] from `file`, anew in place while the guest runs, and so frees its page
-/// tables. Nothing is lost, for the file has it; the guest finds it there again, page by page. What is not there any more
-/// need not be taken off while the guest is held.
+/// Maps `memory`, which [`map_forkable`] mapped from `file`, again in place while the guest runs, to free its page tables
+/// before the pause. No data is lost, because the file holds it; the guest faults its pages in again.
 ///
 /// # Errors
-/// The host's; the guest must not go on then.
+/// The host refused a mapping: the guest must not resume.
 pub fn renew(memory: &GuestMemory, file: &File) -> io::Result<()> {
     let mut offset = 0;
     for region in memory.iter() {
@@ -205,11 +204,11 @@ pub fn renew(memory: &GuestMemory, file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Maps `memory`, which was mapped by [`map_forkable`] from `file`, privately in place: from now on the file stays as it is,
-/// and what the guest writes is its own. The guest is held.
+/// Maps `memory`, which [`map_forkable`] mapped from `file`, privately in place. From now on the file does not change, and
+/// the guest's writes go to pages of its own. The guest must be paused.
 ///
 /// # Errors
-/// The host's; the guest must not go on then.
+/// The host refused a mapping: the guest must not resume.
 pub fn freeze(memory: &GuestMemory, file: &File) -> io::Result<()> {
     let mut offset = 0;
     for region in memory.iter() {
@@ -265,7 +264,7 @@ unsafe fn map_over(
     }
 }
 
-/// Where devices note the pages they write in `len` bytes of memory, if the guest's writes are tracked, too.
+/// Returns the bitmap in which devices mark the pages they write, if dirty tracking is on.
 pub fn bitmap(config: &MachineConfig, len: usize) -> Option<AtomicBitmap> {
     (config.track_dirty_pages || config.forkable).then(|| AtomicBitmap::with_len(len))
 }
@@ -286,8 +285,8 @@ fn warn_of_overcommit(config: &MachineConfig) {
 
 #[expect(unsafe_code, reason = "madvise is an unsafe function")]
 fn advise_huge(region: &vm_memory::MmapRegion<Option<AtomicBitmap>>) {
-    // SAFETY: the range is the mapping we just made and that nobody else knows of; the advice
-    // changes which pages back it, not what it holds.
+    // SAFETY: the range is the new mapping, which nothing else uses yet. The advice changes which pages back it, not
+    // their content.
     let advised =
         unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
     if advised != 0 {
@@ -296,13 +295,11 @@ fn advise_huge(region: &vm_memory::MmapRegion<Option<AtomicBitmap>>) {
     }
 }
 
-/// Maps part of a kernel or initrd where it belongs in guest memory, privately: nothing is read until the
-/// guest touches it, and guests share it in the page cache. Returns false if that cannot be done
-/// and the bytes must be copied.
+/// Maps part of a kernel or initrd privately at its place in guest memory: nothing is read until the guest touches it, and
+/// guests share it in the page cache. Returns false if the bytes must be copied instead.
 ///
-/// A guest dies of SIGBUS if the file is cut short while it runs, and sees what is written into it in
-/// place, where it has not touched it yet; replacing a kernel by renaming, as packages do, leaves
-/// the mapped file as it was.
+/// If the file is truncated while the guest runs, the guest dies of SIGBUS. A write to the file in place is visible on pages
+/// that the guest has not touched yet. Replacing a kernel by rename, as packages do, leaves the mapped file unchanged.
 #[expect(unsafe_code, reason = "mapping over guest memory")]
 pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
     let start = GuestAddress(piece.guest_addr);
@@ -312,7 +309,7 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
     ) else {
         return false;
     };
-    // The whole piece in one region, or its host addresses are not contiguous.
+    // The whole piece must lie in one region, or its host addresses are not contiguous.
     let Ok(slice) = memory.get_slice(start, len) else {
         return false;
     };
@@ -334,7 +331,7 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
     false
 }
 
-/// Makes `memory` the VM's, a slot for each part; with `log_writes` KVM notes which pages vCPUs write.
+/// Sets `memory` as the memory of `vm`, one slot for each region. With `log_writes` KVM logs the pages that vCPUs write.
 ///
 /// # Errors
 /// [`MemoryError::Slot`].
@@ -353,8 +350,8 @@ pub fn give_to_kvm(vm: &VmFd, memory: &GuestMemory, log_writes: bool) -> Result<
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the range is a mapping of exactly this length. The machine keeps the memory until the
-        // process ends, and nothing in Rust holds a reference into it: all accesses are volatile.
+        // SAFETY: the range is a mapping of exactly this length. The machine keeps the memory until the process ends, and no
+        // Rust reference points into it: all accesses are volatile.
         let set = unsafe { vm.set_user_memory_region(part) };
         set.map_err(|e| MemoryError::Slot {
             start,

@@ -1,4 +1,6 @@
-//! Guest memory: mapping it, giving it to KVM, reading it in place, and the layers of files that it can come from.
+//! Guest memory: mapping it, giving it to KVM, reading it in place, and the layers of files that back it.
+//!
+//! The machine, snapshots and forks use it. It knows neither their formats nor vCPUs.
 
 pub mod layers;
 pub mod mapping;

@@ -1,18 +1,18 @@
-//! A set of pages of guest memory, by their index in a memory file.
+//! A set of pages of guest memory, identified by their index in a memory file.
 
 use super::page::PAGE;
 
 /// Pages in a word.
 const WORD: u64 = 64;
 
-/// See the module.
+/// A set of pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageSet {
     words: Vec<u64>,
 }
 
 impl PageSet {
-    /// None of `pages`.
+    /// Creates an empty set for a memory of `pages` pages.
     pub fn empty(pages: u64) -> Self {
         let words = usize::try_from(pages.div_ceil(WORD)).unwrap_or_default();
         Self {
@@ -21,12 +21,12 @@ impl PageSet {
     }
 
     fn word(page: u64) -> (usize, u64) {
-        // An index that is too large for a word's is in no set.
+        // A page whose word has no index is in no set.
         let index = usize::try_from(page / WORD).unwrap_or(usize::MAX);
         (index, 1 << (page % WORD))
     }
 
-    /// Adds `page`; one beyond the memory is ignored.
+    /// Adds `page`. A page beyond the memory is ignored.
     pub fn insert(&mut self, page: u64) {
         let (index, bit) = Self::word(page);
         if let Some(word) = self.words.get_mut(index) {
@@ -34,13 +34,13 @@ impl PageSet {
         }
     }
 
-    /// Whether `page` is in it.
+    /// Returns whether the set contains `page`.
     pub fn contains(&self, page: u64) -> bool {
         let (index, bit) = Self::word(page);
         self.words.get(index).is_some_and(|word| word & bit != 0)
     }
 
-    /// Adds 64 pages for each of `words`, the first of which is for the page `first`.
+    /// Adds the pages of a bitmap whose first bit is the page `first`.
     pub fn insert_words(&mut self, first: u64, words: &[u64]) {
         if first.is_multiple_of(WORD) {
             let from = Self::word(first).0;
@@ -60,7 +60,7 @@ impl PageSet {
         self.insert_words(0, &other.words);
     }
 
-    /// How many there are.
+    /// Returns the number of pages.
     pub fn len(&self) -> u64 {
         self.words
             .iter()
@@ -68,17 +68,17 @@ impl PageSet {
             .sum()
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// Bytes of the pages.
+    /// Returns the number of bytes of the pages.
     pub fn bytes(&self) -> u64 {
         self.len() * PAGE
     }
 
-    /// The pages in a row, as first and number.
+    /// Returns the runs of adjacent pages, as first page and number.
     pub fn runs(&self) -> Vec<(u64, u64)> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for (index, word) in (0_u64..).zip(&self.words) {

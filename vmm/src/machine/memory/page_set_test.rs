@@ -15,7 +15,7 @@ fn pages_beyond_the_memory_are_ignored() {
 
 proptest! {
     #[test]
-    fn it_is_a_set(pages in proptest::collection::btree_set(0_u64..300, 0..100)) {
+    fn it_behaves_as_a_set(pages in proptest::collection::btree_set(0_u64..300, 0..100)) {
         let mut set = PageSet::empty(300);
         pages.iter().for_each(|page| set.insert(*page));
         prop_assert_eq!(set.len(), pages.len() as u64);
@@ -23,11 +23,11 @@ proptest! {
         let back: BTreeSet<u64> = runs.iter().flat_map(|(first, n)| *first..first + n).collect();
         prop_assert_eq!(&back, &pages);
         let apart = runs.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0);
-        prop_assert!(apart, "runs that touch are one");
+        prop_assert!(apart, "adjacent runs must be joined");
     }
 
     #[test]
-    fn words_are_added_where_they_belong(
+    fn words_are_added_at_their_pages(
         first in 0_u64..200, words in proptest::collection::vec(any::<u64>(), 0..4)
     ) {
         let mut set = PageSet::empty(600);

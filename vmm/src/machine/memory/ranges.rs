@@ -1,4 +1,4 @@
-//! Ranges of bytes: which of a file hold data, and which of a list holds a byte.
+//! Ranges of bytes, as offset and length.
 
 use super::page::PAGE_BYTES;
 use std::fs::File;
@@ -6,10 +6,10 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 
-/// Where `file` holds data, as offset and length; a file system that does not know holds data everywhere.
+/// Returns the ranges of `file` that hold data. On a file system without holes the whole file holds data.
 ///
 /// # Errors
-/// The host's.
+/// The file cannot be read.
 pub fn data_in(file: &File, len: u64) -> io::Result<Vec<(u64, u64)>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -27,11 +27,11 @@ pub fn data_in(file: &File, len: u64) -> io::Result<Vec<(u64, u64)>> {
     Ok(found)
 }
 
-/// `None` if there is nothing more.
+/// Moves to the next data or hole. Returns `None` at the end of the file.
 #[expect(unsafe_code, reason = "lseek is an unsafe function")]
 fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
     let from = libc::off_t::try_from(from).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open; nobody depends on its position.
+    // SAFETY: the descriptor is open, and nothing depends on its position.
     let at = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
     match u64::try_from(at) {
         Ok(at) => Ok(Some(at)),
@@ -42,7 +42,7 @@ fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<Option<u64>> 
     }
 }
 
-/// Which of `runs`, offsets and lengths in order, has the byte at `at`.
+/// Returns the range of `runs`, which are in order, that contains the byte at `at`.
 pub fn holding(runs: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
     let after = runs.partition_point(|(offset, _)| *offset <= at);
     let (offset, len) = *runs.get(after.checked_sub(1)?)?;

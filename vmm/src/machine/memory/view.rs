@@ -1,4 +1,4 @@
-//! Guest memory as a memory file has it: its parts one after the other, read where they are while the guest is held.
+//! A view of guest memory in the layout of a memory file: the regions one after the other, read in place.
 
 use super::page::{PAGE, PAGE_BYTES};
 use devices::GuestMemory;
@@ -7,21 +7,21 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
-/// A page without anything.
+/// A page of zeroes.
 const ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
-/// A stretch of guest memory.
+/// A range of guest memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece {
-    /// Where it is in a memory file.
+    /// Offset in a memory file.
     pub offset: u64,
-    /// Its address in this process.
+    /// Address in this process.
     host: usize,
-    /// Bytes; whole pages.
+    /// Length in bytes, a multiple of the page size.
     pub len: u64,
 }
 
-/// The memory of a guest that is held: no vCPU and no device writes to it. It outlives the view.
+/// A view of the memory of a paused guest: no vCPU and no device writes to it. The memory lives as long as the view.
 #[derive(Clone)]
 pub struct View {
     memory: GuestMemory,
@@ -29,7 +29,7 @@ pub struct View {
 }
 
 impl View {
-    /// A view of `memory`.
+    /// Creates a view of `memory`.
     pub fn new(memory: &GuestMemory) -> Self {
         let mut offset = 0;
         let parts = memory.iter().map(|region| {
@@ -47,23 +47,22 @@ impl View {
         }
     }
 
-    /// The memory.
+    /// Returns the memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
     }
 
-    /// Bytes of all parts.
+    /// Returns the size of the memory in bytes.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.len).sum()
     }
 
-    /// The parts, cut in pieces of at most `len` bytes.
+    /// Returns the regions, cut into pieces of at most `len` bytes.
     pub fn pieces(&self, len: u64) -> Vec<Piece> {
         self.parts.iter().flat_map(|part| part.cuts(len)).collect()
     }
 
-    /// `pages` pages of a memory file from the page `first` on, as far as there are such: in one piece, or in one of
-    /// each part.
+    /// Returns `pages` pages from the page `first` on, as far as they exist, in one piece for each region.
     pub fn range(&self, first: u64, pages: u64) -> Vec<Piece> {
         let (start, end) = (
             first.saturating_mul(PAGE),
@@ -78,7 +77,7 @@ impl View {
         self.parts.iter().filter_map(within).collect()
     }
 
-    /// The page `index` of a memory file.
+    /// Returns the page `index` of a memory file.
     pub fn page(&self, index: u64) -> Option<Piece> {
         let offset = index.checked_mul(PAGE)?;
         let mut parts = self.parts.iter();
@@ -88,7 +87,7 @@ impl View {
 }
 
 impl Piece {
-    /// `len` bytes of it from `start` on, if it has them.
+    /// Returns `len` bytes from `start` on, if the piece has them.
     pub fn cut(&self, start: u64, len: u64) -> Option<Self> {
         let fits = start.checked_add(len)? <= self.len;
         fits.then_some(Self {
@@ -98,22 +97,22 @@ impl Piece {
         })
     }
 
-    /// All of it, cut in pieces of at most `len` bytes.
+    /// Returns the piece cut into pieces of at most `len` bytes.
     pub fn cuts(self, len: u64) -> impl Iterator<Item = Self> {
         let step = usize::try_from(len.max(PAGE)).unwrap_or(usize::MAX);
         let starts = (0..self.len).step_by(step);
         starts.filter_map(move |start| self.cut(start, len.min(self.len - start)))
     }
 
-    /// Its address in this process.
+    /// Returns the piece's address in this process.
     pub fn address(&self) -> u64 {
         self.host as u64
     }
 
-    /// Gives the kernel `advice`, which is one that leaves what the memory holds as it is.
+    /// Passes `advice` to the kernel. Only advice that does not change content is accepted.
     ///
     /// # Errors
-    /// The kernel does not take it.
+    /// The kernel refused the advice.
     #[expect(unsafe_code, reason = "madvise is an unsafe function")]
     pub fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         const HARMLESS: [libc::c_int; 3] = [
@@ -125,14 +124,14 @@ impl Piece {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let len = usize::try_from(self.len).unwrap_or_default();
-        // SAFETY: the range is mapped, and none of these changes what it holds.
+        // SAFETY: the range is mapped, and none of these values changes its content.
         match unsafe { libc::madvise(self.host as *mut _, len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Its pages.
+    /// Returns the pages of the piece.
     pub fn pages(self) -> impl Iterator<Item = Self> {
         (0..self.len / PAGE).filter_map(move |page| self.cut(page * PAGE, PAGE))
     }
@@ -140,41 +139,40 @@ impl Piece {
     #[expect(unsafe_code, reason = "guest memory as bytes")]
     fn bytes(&self) -> &[u8] {
         let len = usize::try_from(self.len).unwrap_or_default();
-        // SAFETY: the piece was cut from a mapping that lives as long as the view's memory, and nobody writes to it
-        // while the guest is held; the reference does not leave this file.
+        // SAFETY: the piece was cut from a mapping that lives as long as the view's memory. Nobody writes to it while the
+        // guest is paused, and the reference does not leave this file.
         unsafe { std::slice::from_raw_parts(self.host as *const u8, len) }
     }
 
-    /// Whether it holds nothing but zeroes.
+    /// Returns whether the piece holds only zeroes.
     pub fn is_zero(&self) -> bool {
         self.bytes().chunks(ZEROES.len()).all(|page| page == ZEROES)
     }
 
-    /// CRC-32 of its bytes.
+    /// Returns the CRC-32 of the piece.
     pub fn crc(&self) -> u32 {
         crc32fast::hash(self.bytes())
     }
 
-    /// Writes it to where it belongs in `file`.
+    /// Writes the piece to its offset in `file`.
     ///
     /// # Errors
-    /// The host's, e.g. a full disk.
+    /// The file cannot be written, for example because the disk is full.
     pub fn write_to(&self, file: &File) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(file, self.bytes(), self.offset)
     }
 
-    /// Writes it to where it belongs in `file`, though the guest may be writing to it: what gets there may be of before
-    /// and after.
+    /// Writes the piece to its offset in `file` while the guest may be writing to it: the file may receive a mix of old and new
+    /// bytes.
     ///
     /// # Errors
-    /// The host's.
+    /// The file cannot be written.
     #[expect(unsafe_code, reason = "pwrite from memory that changes")]
     pub fn copy_to(&self, file: &File) -> io::Result<()> {
         let (mut at, mut left) = (self.host, usize::try_from(self.len).unwrap_or_default());
         let mut offset = libc::off_t::try_from(self.offset).map_err(io::Error::other)?;
         while left > 0 {
-            // SAFETY: the kernel reads from a mapping that lives as long as the view's memory; nothing in Rust refers to
-            // it.
+            // SAFETY: the kernel reads from a mapping that lives as long as the view's memory. No Rust reference points into it.
             let done = unsafe { libc::pwrite(file.as_raw_fd(), at as *const _, left, offset) };
             match usize::try_from(done) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -192,26 +190,26 @@ impl Piece {
         Ok(())
     }
 
-    /// Whether `file` holds the same in its place.
+    /// Returns whether `file` holds the same bytes at the piece's offset.
     ///
     /// # Errors
-    /// The host's.
+    /// The file cannot be read.
     pub fn equals(&self, file: &File, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.resize(self.bytes().len(), 0);
         std::os::unix::fs::FileExt::read_exact_at(file, buffer, self.offset)?;
         Ok(buffer.as_slice() == self.bytes())
     }
 
-    /// Which of its pages are in the host's memory; those that are not were never touched, are in a file or are
-    /// swapped out.
+    /// Returns for each page whether it is in the host's memory. Other pages were never touched, are in a file, or are swapped
+    /// out.
     ///
     /// # Errors
-    /// The host does not say.
+    /// The kernel refused the query.
     #[expect(unsafe_code, reason = "mincore is an unsafe function")]
     pub fn resident(&self) -> io::Result<Vec<bool>> {
         let len = usize::try_from(self.len).unwrap_or_default();
         let mut pages = vec![0_u8; len.div_ceil(ZEROES.len())];
-        // SAFETY: the kernel writes a byte for each page of the range, which is mapped.
+        // SAFETY: the kernel writes one byte for each page of the range, which is mapped.
         let told = unsafe { libc::mincore(self.host as *mut _, len, pages.as_mut_ptr()) };
         match told {
             0 => Ok(pages.into_iter().map(|page| page & 1 != 0).collect()),

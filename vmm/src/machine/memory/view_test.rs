@@ -4,7 +4,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes as _, GuestAddress, GuestRegionMmap};
 
-/// Two parts with a hole between them.
+/// Returns a memory of two regions with a hole between them.
 pub(crate) fn memory() -> GuestMemory {
     let parts = [(0, 8 << 12), (1 << 20, 4 << 12)].map(|(start, len)| {
         let region = MmapRegionBuilder::new_with_bitmap(len, None)
@@ -17,7 +17,7 @@ pub(crate) fn memory() -> GuestMemory {
 }
 
 #[test]
-fn parts_lie_one_after_the_other() {
+fn regions_follow_one_another() {
     let memory = memory();
     memory
         .write_slice(&[7; 4096], GuestAddress((1 << 20) + (1 << 12)))
@@ -51,7 +51,7 @@ fn parts_lie_one_after_the_other() {
 }
 
 #[test]
-fn a_page_that_nobody_touched_is_not_resident() {
+fn an_untouched_page_is_not_resident() {
     let memory = memory();
     memory.write_slice(&[1], GuestAddress(2 << 12)).unwrap();
     let view = View::new(&memory);
@@ -61,7 +61,7 @@ fn a_page_that_nobody_touched_is_not_resident() {
 }
 
 #[test]
-fn holes_are_found() {
+fn data_ranges_exclude_holes() {
     let mut file = tempfile::tempfile().unwrap();
     file.set_len(1 << 20).unwrap();
     assert_eq!(data_in(&file, 1 << 20).unwrap(), []);
