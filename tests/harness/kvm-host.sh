@@ -249,7 +249,9 @@ else
 fi
 # shellcheck disable=SC2206  # split at spaces is what --qemu-opts promises
 extra=($qemu_opts)
-arguments="console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on"
+# tsc=reliable switches the clocksource watchdog off: on a busy machine it may declare the host's TSC unstable, and KVM then stops
+# the TSC of a vCPU that does not run. QEMU derives the TSC from this machine's clock.
+arguments="console=ttyS0 loglevel=${BANTAM_KVM_HOST_LOGLEVEL:-5} panic=-1 nokaslr random.trust_cpu=on tsc=reliable"
 if [ -n "$system" ]; then
     extra+=(-drive file="$(quoted "$system")",format=qcow2,if=virtio)
         # No cloud-init seed identifies this host, and it has no network to wait for.
