@@ -61,22 +61,22 @@ pub struct Define {
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: String,
     /// For netfs: name or address of the NFS server
-    #[arg(long)]
+    #[arg(long, value_name = "HOST")]
     pub source_host: Option<String>,
     /// For netfs: the exported directory
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     pub source_path: Option<String>,
     /// For disk: the device, best as /dev/disk/by-id/NAME
-    #[arg(long)]
+    #[arg(long, value_name = "DEVICE")]
     pub source_dev: Option<String>,
     /// For logical: the volume group (default: the pool's name)
-    #[arg(long)]
+    #[arg(long, value_name = "GROUP")]
     pub source_name: Option<String>,
     /// For netfs: mount options, e.g. vers=4.2,hard
-    #[arg(long)]
+    #[arg(long, value_name = "OPTIONS")]
     pub source_options: Option<String>,
     /// For dir, netfs: the directory (default: below /var/lib/bantam/pools)
-    #[arg(long)]
+    #[arg(long, value_name = "DIRECTORY")]
     pub target: Option<String>,
 }
 
