@@ -164,7 +164,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
 
 /// Usage of a start and of `clean`, in place of argh's, which shows required flags in brackets.
 const USAGE: &str =
-    "jailer --id ID --exec-file FILE --uid UID --gid GID [OPTION]... [-- ARGUMENT]...
+    "jailer --id ID --exec-file FILE --uid UID --gid GID [OPTION]... [-- MONITOR-OPTION...]
        jailer clean --id ID [OPTION]...";
 const CLEAN_USAGE: &str = "jailer clean --id ID [--exec-file FILE] [--chroot-base-dir DIRECTORY]";
 

@@ -44,7 +44,8 @@ enum Action {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Types: dir (a directory), netfs (an NFS export), logical (an LVM volume group) and disk (a\n\
-                  whole disk with a GPT). Mount options go to mount(8) unchanged; with `nolock`, two hosts\n\
+                  whole disk with a GPT). Without --target, a dir or netfs pool is at\n\
+                  /var/lib/bantam/pools/NAME. Mount options go to mount(8) unchanged; with `nolock`, two hosts\n\
                   could start guests on the same volume.\n\
                   \n\
                   Examples:\n\
@@ -75,7 +76,7 @@ pub struct Define {
     /// For netfs: mount options, e.g. vers=4.2,hard
     #[arg(long, value_name = "OPTIONS")]
     pub source_options: Option<String>,
-    /// For dir, netfs: the directory (default: below /var/lib/bantam/pools)
+    /// For dir, netfs: the directory (default: one for the pool)
     #[arg(long, value_name = "DIRECTORY")]
     pub target: Option<String>,
 }
