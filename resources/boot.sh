@@ -1,8 +1,8 @@
 #!/bin/bash
 # `make boot`: starts a Debian guest through the jailer, with a disk in a directory and a tap on br0.
 #
-# On a terminal it gives a shell in the guest. Without one the guest runs a script that proves its disk and
-# its network, prints the boot timeline, and powers off; the status is 0 only if all of that held.
+# On a terminal it gives a shell in the guest. Without one the guest runs a script that checks its disk and its network,
+# prints the boot timeline, and powers off; the exit status is 0 only if all of that worked.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,18 +12,18 @@ binaries=$project/target/x86_64-unknown-linux-gnu/release
 bridge=br0
 host_address=10.88.0.1
 guest_address=10.88.0.2
-# The guest runs as a user that nobody is.
+# The monitor runs as a user that no one else has.
 uid=64101
 
 usage() {
     cat <<'END'
 usage: resources/boot.sh [--vcpus N] [--mem MIB] [--flavour cloud|generic|backport] [--form vmlinuz|vmlinux]
 
-Starts a guest with Debian's kernel, a disk and a network, through the jailer. On a terminal: a shell in
-the guest, which `exit` or Ctrl-A x ends. Without one: a script that checks disk and network.
+Starts a guest with Debian's kernel, a disk and a network, through the jailer. On a terminal it gives a
+shell in the guest, which `exit` or Ctrl-A x ends. Without one the guest checks its disk and network.
 
-It runs on this machine's KVM where that is usable, as root, and else in a software host, where the
-guest's disk is forgotten at the end. Build everything first with `make boot`.
+It runs as root on this machine's KVM if that is usable, else in a software host, where the guest's
+disk is lost at the end. `make boot` builds everything first.
 END
 }
 
@@ -49,11 +49,11 @@ done
 
 say() { echo "boot: $*"; }
 
-# Outside: choose the host, and come back in it as root.
+# Outside: choose the host, and run this script in it as root.
 if [ -z "$inside" ]; then
-    # Where the machine's own KVM will do, it is root's to use; a software host needs none.
+    # The machine's own KVM and a tap need root; a software host does not.
     if [ "$(id -u)" -ne 0 ] && grep -qE '^flags.* (svm|vmx)( |$)' /proc/cpuinfo; then
-        say "going on as root, by sudo: the jailer makes a tap and a jail"
+        say "continuing as root with sudo, because the jailer makes a tap and a jail"
         exec sudo env "PATH=$PATH" "$here/boot.sh" "${given[@]}"
     fi
     arguments=(--vcpus "$vcpus" --mem "$mem" --flavour "$flavour" --form "$form")
@@ -67,8 +67,8 @@ if [ -z "$inside" ]; then
         "$here/boot.sh" "${arguments[@]}" --inside "$kind"
 fi
 
-# Inside: the host's part, as root.
-# Not /tmp: that may be a tmpfs without device nodes, which the jail needs.
+# Inside: the host's side, as root.
+# Not in /tmp, which may be a tmpfs without device nodes; the jail needs some.
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/bantam-boot.XXXXXX")
 made_bridge=
 added_address=
@@ -94,7 +94,7 @@ if ! ip -4 address show dev "$bridge" | grep -q "inet $host_address/"; then
     added_address=yes
 fi
 
-# What the guest fetches over TCP: 4 MiB whose checksum it is told.
+# The guest fetches this file over TCP, and checks its checksum.
 mkdir "$work/served"
 head -c 4194304 /dev/urandom >"$work/served/file"
 sum=$(sha256sum <"$work/served/file" | cut -d' ' -f1)
@@ -103,7 +103,7 @@ busybox=$(find "$guest/packages" -path '*busybox-static*/bin/busybox' | head -n 
 server=$!
 
 arguments="console=ttyS0 quiet bantam.timer bantam.ip=$guest_address/24,$host_address"
-# The disk: a sparse image that the jailer makes from the template, in a directory.
+# The disk: a sparse image in a directory, which the jailer makes from the template.
 drives="{\"drive_id\": \"root\", \"is_root_device\": true, \"cache_type\": \"Writeback\", \"discard\": true,
      \"path_on_host\": \"$work/disks/root.ext4\", \"template\": \"$guest/rootfs-$flavour.ext4\", \"size_mib\": 1024}"
 mkdir "$work/disks" "$work/jails"
@@ -123,7 +123,7 @@ echo "boot-check: fetched 4 MiB over TCP, intact"
 echo "boot-check: all held"
 END
     truncate -s "$((($(stat -c %s "$work/script") + 511) / 512 * 512))" "$work/script"
-    # The script is the guest's to read, whoever it runs as.
+    # The monitor's user must be able to read it.
     chmod 644 "$work/script"
     drives="$drives,
     {\"drive_id\": \"script\", \"is_root_device\": false, \"is_read_only\": true, \"path_on_host\": \"$work/script\"}"
@@ -172,4 +172,4 @@ for line in 'boot-check: all held' 'boot timeline: '; do
         exit 1
     }
 done
-say "disk, network and timeline held; the guest powered off"
+say "disk, network and timeline are right; the guest powered off"

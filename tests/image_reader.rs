@@ -14,7 +14,7 @@
 mod test_image;
 
 use jailer::error::{self, Error};
-use jailer::image::{Destination, Found, lay};
+use jailer::image::{Destination, Found, extract};
 use jailer::sys::dir::Dir;
 use jailer::undo::Undo;
 use nix::sys::signal::Signal;
@@ -61,19 +61,19 @@ impl Jail {
         self.dir.path().join("jail").join(name)
     }
 
-    fn lay(&self, image: &Path, undo: &mut Undo) -> Result<Found, Error> {
+    fn extract(&self, image: &Path, undo: &mut Undo) -> Result<Found, Error> {
         let to = Destination {
             directory: &self.root,
             group: Gid::from_raw(GROUP),
             kernel: "kernel",
             initrd: "initrd",
         };
-        lay(&to, File::open(image).unwrap(), "the image", undo)
+        extract(&to, File::open(image).unwrap(), "the image", undo)
     }
 
     /// The message of the error.
     fn fails(&self, image: &Path) -> String {
-        let error = self.lay(image, &mut Undo::uninterrupted()).unwrap_err();
+        let error = self.extract(image, &mut Undo::uninterrupted()).unwrap_err();
         assert_eq!(error.status(), 152, "{error}");
         error::chain(&error)
     }
@@ -112,7 +112,7 @@ fn the_kernel_and_the_initrd_are_found() {
         let jail = Jail::new();
         let path = image(jail.dir.path(), kind);
         let mut undo = Undo::uninterrupted();
-        let found = jail.lay(&path, &mut undo).unwrap();
+        let found = jail.extract(&path, &mut undo).unwrap();
         assert_eq!((found.command_line.as_str(), found.initrd), (line, true));
         assert_eq!(fs::read(jail.path("kernel")).unwrap(), [1; 5000]);
         assert_eq!(fs::read(jail.path("initrd")).unwrap(), [2; 9000]);
@@ -135,7 +135,7 @@ fn the_files_belong_to_root_and_a_failure_leaves_none() {
     ];
     let path = test_image::ext4(jail.dir.path(), 8, contents);
     let mut undo = Undo::uninterrupted();
-    let found = jail.lay(&path, &mut undo).unwrap();
+    let found = jail.extract(&path, &mut undo).unwrap();
     assert_eq!((found.command_line.as_str(), found.initrd), ("ro", true));
     assert_eq!(fs::read(jail.path("kernel")).unwrap(), kernel);
     for name in ["kernel", "initrd"] {
@@ -163,7 +163,7 @@ fn a_signal_stops_the_reader() {
     let image = jail.dir.path().join("image");
     File::create(&image).unwrap().set_len(1 << 30).unwrap();
     let mut undo = Undo::new(|| Err(Error::Stopped(Signal::SIGINT)));
-    let error = jail.lay(&image, &mut undo).unwrap_err();
+    let error = jail.extract(&image, &mut undo).unwrap_err();
     assert!(matches!(error, Error::Stopped(_)), "{error}");
 }
 
@@ -220,7 +220,7 @@ fn the_reader_has_the_image_and_the_pipe_and_nothing_else() {
         assert!(started.elapsed() < Duration::from_secs(20), "no strace");
         std::thread::sleep(Duration::from_millis(5));
     }
-    jail.lay(&path, &mut Undo::uninterrupted()).unwrap();
+    jail.extract(&path, &mut Undo::uninterrupted()).unwrap();
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(strace.id().cast_signed()),
         Signal::SIGINT,
@@ -283,7 +283,7 @@ fn damage(kind: &str) {
             }
             let started = Instant::now();
             let mut undo = Undo::uninterrupted();
-            let found = jail.lay(&path, &mut undo);
+            let found = jail.extract(&path, &mut undo);
             drop(undo);
             for (block, at, _, len) in &changes {
                 let range = block + at..(block + at + len).min(original.len());

@@ -36,11 +36,10 @@ const MOVED: [&str; 12] = [
     "pool", "volume",
 ];
 
-/// Prepare a guest on this host as root, and become its monitor without any privilege: create missing
-/// disk images, the bridge and the taps, confine the process to a directory of its own, and execute
-/// the monitor as the given user. The process id stays the same.
+/// Firecracker's flags, and `--config-file`.
 #[derive(FromArgs)]
 #[argh(
+    description = "Prepare a guest on this host as root, and become its monitor without any privilege: create missing\ndisk images, the bridge and the taps, confine the process to a directory of its own, and execute the\nmonitor as the given user. The process id stays the same.",
     example = "jailer --id web1 --exec-file /usr/bin/bantam --uid 1000 --gid 1000 --config-file vm.json -- --no-api\n\nvm.json (paths are the host's):\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"/boot/vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"web1.img\",\n              \"size_mib\": 2048, \"template\": \"debian.img\", \"cache_type\": \"Writeback\"}}],\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"web1\", \"bridge\": \"br0\"}}]\n}}",
     note = "A missing image is created with `size_mib`, sparse, as a copy of `template` if given; an existing\nimage is used as it is, and the user must be able to open it. A tap with `bridge` is created, and\ndisappears with the guest; a tap without it must exist. A failed start undoes what it made. The\njail is CHROOT-BASE-DIR/EXEC-NAME/ID/root, and the API socket in it run/firecracker.socket. The\narguments after `--` are the monitor's, with paths in the jail.\n\n`jailer clean --id ID` removes what an ended guest left (`jailer clean --help`). Guests, pools and\nvolumes by name are bantamctl's.",
     error_code(0, "and all others: the monitor's, see `bantam --help`"),
@@ -103,11 +102,10 @@ struct Arguments {
     version: bool,
 }
 
-/// Remove what an ended guest left on the host: control groups, packet filter rules, its bridge
-/// if the jailer made it and no guest uses it, and the jailer's files in its jail. Logs and other
-/// files stay. A running guest is not touched; a missing jail is no error.
+/// The command `clean`.
 #[derive(FromArgs)]
 #[argh(
+    description = "Remove what an ended guest left on the host: control groups, packet filter rules, its bridge if the\njailer made it and no guest uses it, and the jailer's files in its jail. Logs and other files stay.\nA running guest is not touched; a missing jail is no error.",
     example = "jailer clean --id web1\njailer clean --id 551e7604 --exec-file /usr/bin/firecracker --chroot-base-dir /srv/jailer"
 )]
 struct Clean {
@@ -149,7 +147,7 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
     match words.split_first() {
         Some((&"clean", rest)) => match Clean::from_args(&["jailer", "clean"], rest) {
             Ok(clean) => clean.check().map(Action::Clean).map_err(failed),
-            Err(early) => ended(early).map_err(failed),
+            Err(early) => ended(early, CLEAN_USAGE).map_err(failed),
         },
         Some((word, _)) if MOVED.contains(word) => Err(failed(format!(
             "`{word}` is a command of bantamctl: `bantamctl {word} ...`"
@@ -159,15 +157,24 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Action, String
         ))),
         _ => match Arguments::from_args(&["jailer"], &words) {
             Ok(read) => read.check(arguments.collect()).map_err(failed),
-            Err(early) => ended(early).map_err(failed),
+            Err(early) => ended(early, USAGE).map_err(failed),
         },
     }
 }
 
-/// Returns the help that the command line asked for, or what is wrong with it.
-fn ended(early: argh::EarlyExit) -> Result<Action, String> {
+/// Usage of a start and of `clean`, in place of argh's, which shows required flags in brackets.
+const USAGE: &str =
+    "jailer --id ID --exec-file FILE --uid UID --gid GID [OPTION]... [-- MONITOR-OPTION...]
+       jailer clean --id ID [OPTION]...";
+const CLEAN_USAGE: &str = "jailer clean --id ID [--exec-file FILE] [--chroot-base-dir DIRECTORY]";
+
+/// Returns the help that the command line asked for, or an error message.
+fn ended(early: argh::EarlyExit, usage: &str) -> Result<Action, String> {
     match early.status {
-        Ok(()) => Ok(Action::Print(early.output)),
+        Ok(()) => {
+            let text = early.output.split_once('\n').unwrap_or_default().1;
+            Ok(Action::Print(format!("Usage: {usage}\n{text}\n")))
+        }
         Err(()) => Err(early.output.trim_end().into()),
     }
 }

@@ -2,8 +2,8 @@
 //! The start of a guest calls it last, and so do the sandboxes of programs that read untrusted images.
 //! It makes nothing on the host's disks and knows no guest.
 
-pub mod landlock;
-pub mod namespaces;
+pub(crate) mod landlock;
+pub(crate) mod namespaces;
 pub mod privileges;
-pub mod sandbox;
-pub mod terminal;
+pub(crate) mod sandbox;
+pub(crate) mod terminal;

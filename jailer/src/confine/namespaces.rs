@@ -16,9 +16,9 @@ const NONE: Option<&str> = None;
 
 /// The mount namespace in which the jailer was started.
 #[derive(Debug)]
-pub struct Home(File);
+pub struct HostMounts(File);
 
-impl Home {
+impl HostMounts {
     /// Enters it again, so that no mount in the jail hinders the removal of files.
     pub fn enter(&self) -> io::Result<()> {
         // The kernel moves only a thread that shares its root and working directory with no other thread.
@@ -28,7 +28,7 @@ impl Home {
 }
 
 /// Gives this thread a mount namespace of its own, which ends with the process. Returns the former one.
-pub fn own_mounts() -> Result<Home, Error> {
+pub fn own_mounts() -> Result<HostMounts, Error> {
     let home = File::open("/proc/self/ns/mnt")
         .map_err(Error::step("open /proc/self/ns/mnt; is /proc mounted?"))?;
     let own = || {
@@ -39,7 +39,7 @@ pub fn own_mounts() -> Result<Home, Error> {
     own().map_err(Error::step(
         "make a mount namespace; in a container the jailer needs CAP_SYS_ADMIN",
     ))?;
-    Ok(Home(home))
+    Ok(HostMounts(home))
 }
 
 /// Opens /proc. The descriptor stays valid when the process has entered its jail.

@@ -41,8 +41,8 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
     unshare(own)?;
     continue_in_child()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    furnish(root, device)?;
-    give_up(&[
+    mount_files(root, device)?;
+    drop_rights(&[
         (Resource::RLIMIT_AS, MAX_MEMORY),
         (Resource::RLIMIT_FSIZE, max_file),
         (Resource::RLIMIT_NOFILE, MAX_FILES),
@@ -51,7 +51,7 @@ pub fn enter(root: &Path, device: Option<Device>, max_file: u64) -> io::Result<(
 
 /// Becomes the user nobody without any privilege, and limits the process's resources. It writes no core dump. After an
 /// error the process must end.
-pub fn give_up(limits: &[(Resource, u64)]) -> io::Result<()> {
+pub fn drop_rights(limits: &[(Resource, u64)]) -> io::Result<()> {
     for (resource, limit) in [(Resource::RLIMIT_CORE, 0)].iter().chain(limits) {
         setrlimit(*resource, *limit, *limit)?;
     }
@@ -88,7 +88,7 @@ pub fn ended(child: Pid) -> nix::Result<WaitStatus> {
     }
 }
 
-fn furnish(root: &Path, device: Option<Device>) -> io::Result<()> {
+fn mount_files(root: &Path, device: Option<Device>) -> io::Result<()> {
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(NONE, "/", NONE, private, NONE)?;
     let mode = Some("mode=755,size=1m");

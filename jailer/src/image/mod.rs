@@ -2,9 +2,9 @@
 //! A start whose configuration names `boot-source.image_drive` calls it.
 //! It parses no byte of the image: `bantam-image-reader` does, and its answers are bounded and checked.
 
+mod extract;
 pub mod frames;
-mod lay;
 mod program;
 mod reader;
 
-pub use lay::{Destination, Found, lay};
+pub use extract::{Destination, Found, extract};

@@ -179,7 +179,7 @@ fn become_reader(program: &OwnedFd, empty: &Dir, parent: Pid) -> io::Result<Infa
     fchdir(empty)?;
     chroot(".")?;
     SigSet::empty().thread_set_mask()?;
-    sandbox::give_up(&[
+    sandbox::drop_rights(&[
         (Resource::RLIMIT_AS, MAX_MEMORY),
         (Resource::RLIMIT_DATA, MEMORY),
         (Resource::RLIMIT_CPU, PROCESSOR),

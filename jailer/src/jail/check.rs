@@ -1,6 +1,6 @@
 //! Checks everything before anything is made, and reports all problems at once.
 
-use crate::confine::namespaces::{self, Home};
+use crate::confine::namespaces::{self, HostMounts};
 use crate::confine::privileges;
 use crate::error::{Error, warn};
 use crate::jail::cgroup;
@@ -29,7 +29,7 @@ pub struct Plan {
     /// The control groups.
     pub cgroups: cgroup::Plan,
     /// The mount namespace in which the jailer was started.
-    pub home: Home,
+    pub home: HostMounts,
 }
 
 /// A checked guest.

@@ -4,7 +4,7 @@
 //! guest's files are not copied but mounted over placeholders, in this process's mount namespace. Only a kernel found
 //! in an image, its initrd, and the seed are files in the jail.
 
-use crate::confine::namespaces::{self, Home};
+use crate::confine::namespaces::{self, HostMounts};
 use crate::error::Error;
 use crate::image::{self, Destination, Found};
 use crate::jail::exec_file::ExecFile;
@@ -81,7 +81,12 @@ impl Jail {
 
     /// Adds the files that every monitor needs: its program, devices, a directory for sockets, and empty files for its
     /// process id.
-    pub fn furnish(&self, exec: &ExecFile, name: &str, undo: &mut Undo) -> Result<PidFile, Error> {
+    pub fn add_monitor_files(
+        &self,
+        exec: &ExecFile,
+        name: &str,
+        undo: &mut Undo,
+    ) -> Result<PidFile, Error> {
         let (root, owner) = (&self.root, self.owner);
         exec.place(root, name, owner, undo)?;
         let dev = root.make_own_dir(undo, "dev", 0o755, ROOT)?;
@@ -114,7 +119,7 @@ impl Jail {
     }
 
     /// Adds the kernel and the initrd in the image of a drive, if `config` has the guest boot them.
-    pub fn furnish_boot(
+    pub fn add_boot_files(
         &self,
         config: &VmConfig,
         files: &Files<HostFile>,
@@ -133,12 +138,17 @@ impl Jail {
             kernel: KERNEL,
             initrd: INITRD,
         };
-        image::lay(&to, file, &shown, undo).map(Some)
+        image::extract(&to, file, &shown, undo).map(Some)
     }
 
     /// Links the kernel and the initrd that were found in the image of the guest `of`, if `config`, its copy's, has the
     /// guest boot them.
-    pub fn link_boot(&self, config: &VmConfig, of: &str, undo: &mut Undo) -> Result<(), Error> {
+    pub fn link_boot_files(
+        &self,
+        config: &VmConfig,
+        of: &str,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         if config.boot_source.image_drive.is_none() {
             return Ok(());
         }
@@ -165,7 +175,7 @@ impl Jail {
     }
 
     /// Adds this guest's files: its configuration, its seed, if any, and placeholders to mount its images on.
-    pub fn furnish_guest(
+    pub fn add_guest_files(
         &self,
         config: &VmConfig,
         seed: Option<&[u8]>,
@@ -197,7 +207,7 @@ impl Jail {
     pub fn enter(
         self,
         guest: Option<(&VmConfig, &Files<HostFile>)>,
-        home: Home,
+        home: HostMounts,
         undo: &mut Undo,
     ) -> Result<Lock, Error> {
         // Undone before all earlier steps, whose files are then removed in the former mount namespace.

@@ -78,7 +78,7 @@ fn make(
     let kept: Vec<&str> = plan.guest.iter().flat_map(check::Guest::bridges).collect();
     record.clear(|made| clean::remove_recorded(made, &kept))?;
     undo.keep_record(record);
-    let pid_file = jail.furnish(&plan.exec, &options.exec_name, undo)?;
+    let pid_file = jail.add_monitor_files(&plan.exec, &options.exec_name, undo)?;
     let mut detached = Detached::new(options.process.clone())?;
     let proc = options.process.new_user_ns.then(namespaces::proc);
     let proc = proc.transpose().map_err(Error::step("open /proc"))?;
@@ -97,15 +97,17 @@ fn make(
             let files = guest.files.make(options.owner, undo)?;
             let found = match &options.copy_of {
                 // The copy's own image is empty yet.
-                Some(of) => jail.link_boot(&guest.config, of, undo).map(|()| None)?,
-                None => jail.furnish_boot(&guest.config, &files, undo)?,
+                Some(of) => jail
+                    .link_boot_files(&guest.config, of, undo)
+                    .map(|()| None)?,
+                None => jail.add_boot_files(&guest.config, &files, undo)?,
             };
             let own = options.copy_of.is_some();
             let mut inherited =
                 network::make(&options.id, guest.interfaces, options.owner.uid, own, undo)?;
             let numbers = monitor::numbers(&inherited);
             let jailed = config::jailed(guest.config.clone(), &numbers, found.as_ref());
-            jail.furnish_guest(&jailed, guest.seed.as_deref(), undo)?;
+            jail.add_guest_files(&jailed, guest.seed.as_deref(), undo)?;
             enter_groups(&plan.cgroups, &mut detached, undo)?;
             let lock = jail.enter(Some((&guest.config, &files)), plan.home, undo)?;
             let arguments = match own {

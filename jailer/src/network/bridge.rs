@@ -76,12 +76,12 @@ impl BridgeLock {
             return devices.set_up(&name, true).map_err(failed("bring up"));
         }
         let claimed = number(&devices, &name).and_then(|number| self.claim(&number));
-        let furnished = claimed.and_then(|()| furnish(&devices, &name, addresses));
+        let ready = claimed.and_then(|()| set_up_new(&devices, &name, addresses));
         let removed = name.clone();
         undo.made(format!("the bridge {name}"), move || {
             remove_new(&devices, &removed, nat)
         })?;
-        furnished.map_err(Error::step(format!(
+        ready.map_err(Error::step(format!(
             "set up the bridge {name} and its addresses ({key}.bridge, {key}.host.bridge_addresses)"
         )))
     }
@@ -134,7 +134,7 @@ impl BridgeLock {
 }
 
 /// Gives a new bridge its addresses, and brings it up.
-fn furnish(devices: &Devices, name: &str, addresses: &[IpNet]) -> io::Result<()> {
+fn set_up_new(devices: &Devices, name: &str, addresses: &[IpNet]) -> io::Result<()> {
     devices.fix_address(name)?;
     devices.set_up(name, true)?;
     let mut addresses = addresses.iter();
@@ -151,7 +151,7 @@ pub fn make_own(
 ) -> Result<(), Error> {
     let made = match devices.add_bridge(name) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made.and_then(|()| furnish(devices, name, addresses)),
+        made => made.and_then(|()| set_up_new(devices, name, addresses)),
     };
     made.map_err(Error::step(format!(
         "set up the bridge {name} of a copy ({key}.bridge)"

@@ -38,7 +38,7 @@ pub struct NewTap {
     /// MTU in bytes; the device's default if absent.
     mtu: Option<u16>,
     /// The host's side of the interface.
-    around: HostNetwork,
+    host: HostNetwork,
     /// The addresses it may send from, if it is guarded.
     guarded: Option<Guarded>,
 }
@@ -128,7 +128,7 @@ fn check_one<'a>(
         bridge: bridge.clone(),
         mtu: interface.mtu,
         guarded: guarded(key, interface)?,
-        around: interface.host.clone().unwrap_or_default(),
+        host: interface.host.clone().unwrap_or_default(),
     })))
 }
 
@@ -174,9 +174,9 @@ pub fn check_new(
 
 /// Returns the addresses to which the rules of `interface` bind its tap; `None` if it has no guard.
 fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, Problem> {
-    let around = interface.host.as_ref();
-    let wanted = around.filter(|host| host.spoof_guard || host.nat);
-    let Some(around) = wanted else {
+    let host = interface.host.as_ref();
+    let wanted = host.filter(|host| host.spoof_guard || host.nat);
+    let Some(host) = wanted else {
         return Ok(None);
     };
     if crate::sys::tool::find("nft").is_none() {
@@ -190,11 +190,11 @@ fn guarded(key: &str, interface: &NetworkInterface) -> Result<Option<Guarded>, P
             return Err(Problem::new(format!("{key}.host"), message));
         }
     }
-    let mac = interface.guest_mac.filter(|_| around.spoof_guard);
+    let mac = interface.guest_mac.filter(|_| host.spoof_guard);
     Ok(mac.map(|mac| Guarded {
         tap: interface.host_dev_name.clone(),
         mac,
-        addresses: around.addresses.clone(),
+        addresses: host.addresses.clone(),
     }))
 }
 
@@ -233,13 +233,13 @@ impl NewTap {
         let (key, name, bridge) = (&self.key, &self.name, &self.bridge);
         let open = || Devices::open().map_err(Error::step("open a socket for network devices"));
         let devices = open()?;
-        let addresses = &self.around.bridge_addresses;
+        let addresses = &self.host.bridge_addresses;
         if own {
             bridge::make_own(&devices, key, bridge, addresses)?;
         } else {
             let mut lock = BridgeLock::new(bridge)?;
             undo.announce(|made| made.bridges.push(bridge.clone()))?;
-            let nat = self.around.nat;
+            let nat = self.host.nat;
             lock.ensure(open()?, key, addresses, nat, undo)?;
             if nat {
                 rules::translate(bridge, addresses, undo)?;
@@ -247,7 +247,7 @@ impl NewTap {
         }
         let tap = tap::create(key, name, owner)?;
         undo.checkpoint()?;
-        tap::join(&devices, key, name, bridge, self.mtu, self.around.isolated)?;
+        tap::join(&devices, key, name, bridge, self.mtu, self.host.isolated)?;
         undo.checkpoint()?;
         Ok(tap)
     }

@@ -8,4 +8,5 @@ mod interfaces;
 mod rules;
 mod tap;
 
-pub use interfaces::{Interface, addresses_of, check, check_new, clear, make, switch_on_loopback};
+pub(crate) use interfaces::{Interface, check, clear, make};
+pub use interfaces::{addresses_of, check_new, switch_on_loopback};

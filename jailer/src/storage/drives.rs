@@ -6,7 +6,7 @@ use crate::confine::privileges;
 use crate::error::{Error, warn};
 use crate::storage::lock;
 use crate::storage::pools::pool::Pool;
-use crate::storage::volume::{NewVolume, Wanted};
+use crate::storage::volume::{NewVolume, VolumeRequest};
 use crate::sys::dir::{Owner, kind};
 use crate::undo::Undo;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -57,7 +57,7 @@ pub struct NewImage {
 #[derive(Debug)]
 enum Place {
     Path(NewVolume),
-    Pool(Pool, String, Wanted),
+    Pool(Pool, String, VolumeRequest),
 }
 
 /// All files that a guest needs.
@@ -127,8 +127,8 @@ impl NewImage {
     fn make(self, owner: Owner, undo: &mut Undo) -> Result<HostFile, Error> {
         let (fd, device) = match self.place {
             Place::Path(volume) => (volume.create(owner, undo)?, false),
-            Place::Pool(pool, name, wanted) => {
-                pool.backend.create(&name, wanted, owner, undo)?;
+            Place::Pool(pool, name, request) => {
+                pool.backend.create(&name, request, owner, undo)?;
                 let fd: OwnedFd = pool.open(&name, OFlag::O_PATH)?.into();
                 let device = fstat(&fd).is_ok_and(|stat| kind(&stat) == SFlag::S_IFBLK);
                 if device {
@@ -259,10 +259,10 @@ fn in_pool(
                 .ok()
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let wanted = Wanted::by_drive(key, drive, problems)?;
+            let request = VolumeRequest::by_drive(key, drive, problems)?;
             Some(Image::New(Box::new(NewImage {
                 path: Path::new(pool.name()).join(name),
-                place: Place::Pool(pool, name.into(), wanted),
+                place: Place::Pool(pool, name.into(), request),
                 read_only: drive.is_read_only,
             })))
         }

@@ -44,7 +44,7 @@ impl Content {
 
 /// A request for a new volume, in whatever place.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct VolumeRequest {
     /// The key or the command that asks for it, for messages.
     pub key: String,
     /// Size in bytes, a multiple of [`SECTOR`].
@@ -55,7 +55,7 @@ pub struct Wanted {
     pub preallocate: bool,
 }
 
-impl Wanted {
+impl VolumeRequest {
     /// Returns the volume for `content` with `size`, which `key`'s `field` gives in bytes; the default is the content's
     /// size.
     ///
@@ -113,7 +113,7 @@ impl Wanted {
 /// An image to make.
 #[derive(Debug)]
 pub struct NewVolume {
-    wanted: Wanted,
+    request: VolumeRequest,
     /// Its future path.
     pub path: PathBuf,
     directory: Dir,
@@ -129,7 +129,7 @@ impl NewVolume {
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let field = format!("{key}.path_on_host");
-        let wanted = Wanted::by_drive(key, drive, problems);
+        let request = VolumeRequest::by_drive(key, drive, problems);
         let mut wrong = |message: String| problems.push(Problem::new(&field, message));
         let shown = path.display();
         let directory = open_parent(&path)
@@ -144,7 +144,7 @@ impl NewVolume {
             wrong(format!("{shown} is not the name of a file"));
             return None;
         };
-        Self::new(directory?, &name, &field, wanted?)
+        Self::new(directory?, &name, &field, request?)
             .map_err(|problem| problems.push(problem))
             .ok()
     }
@@ -153,14 +153,19 @@ impl NewVolume {
     ///
     /// # Errors
     /// [`Problem`] with `field`, if there is no room for it.
-    pub fn new(directory: Dir, name: &str, field: &str, wanted: Wanted) -> Result<Self, Problem> {
+    pub fn new(
+        directory: Dir,
+        name: &str,
+        field: &str,
+        request: VolumeRequest,
+    ) -> Result<Self, Problem> {
         let path = directory.path().join(name);
-        if let Some(message) = no_room(&directory, &wanted) {
+        if let Some(message) = no_room(&directory, &request) {
             let message = format!("cannot create {}: {message}", path.display());
             return Err(Problem::new(field, message));
         }
         Ok(Self {
-            wanted,
+            request,
             path,
             directory,
             name: name.into(),
@@ -171,7 +176,7 @@ impl NewVolume {
     pub fn create(self, owner: Owner, undo: &mut Undo) -> Result<OwnedFd, Error> {
         let shown = self.path.display();
         let failed =
-            |what: String| Error::step::<io::Error>(format!("{what} ({})", self.wanted.key));
+            |what: String| Error::step::<io::Error>(format!("{what} ({})", self.request.key));
         let (file, temporary) = self
             .open_unnamed()
             .map_err(failed(format!("create the image {shown}")))?;
@@ -179,7 +184,7 @@ impl NewVolume {
             self.directory
                 .record(undo, name, UnlinkatFlags::NoRemoveDir)?;
         }
-        match &self.wanted.content {
+        match &self.request.content {
             Content::Empty => {}
             Content::Copy(source) => {
                 let from = source.path.display();
@@ -189,10 +194,10 @@ impl NewVolume {
             }
             Content::Qcow2(source) => qcow2::convert(source, qcow2::Target::File(&file), undo)?,
         }
-        let size = self.wanted.size;
+        let size = self.request.size;
         let finished = file
             .set_len(size)
-            .and_then(|()| match self.wanted.preallocate {
+            .and_then(|()| match self.request.preallocate {
                 true => allocate(&file, size),
                 false => Ok(()),
             })
@@ -312,9 +317,9 @@ fn allocate(file: &File, size: u64) -> io::Result<()> {
 }
 
 /// Returns a message if the volume needs more space than is known to be free.
-fn no_room(directory: &Dir, wanted: &Wanted) -> Option<String> {
-    let needed = match &wanted.content {
-        _ if wanted.preallocate => wanted.size,
+fn no_room(directory: &Dir, request: &VolumeRequest) -> Option<String> {
+    let needed = match &request.content {
+        _ if request.preallocate => request.size,
         Content::Copy(source) => {
             let (from, to) = (fstat(&source.file).ok()?, directory.own_stat().ok()?);
             if from.st_dev == to.st_dev {

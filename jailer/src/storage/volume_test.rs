@@ -93,7 +93,7 @@ fn the_default_size_is_the_template_s_rounded_to_sectors() {
     let (from, _) = template(directory.path());
     let path = directory.path().join("a.img");
     let volume = check(&drive(None, Some(from)), &path).unwrap();
-    assert_eq!(volume.wanted.size, 200 * MIB + 1024);
+    assert_eq!(volume.request.size, 200 * MIB + 1024);
 }
 
 #[test]

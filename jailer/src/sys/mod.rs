@@ -2,8 +2,8 @@
 //! tools. Every other room calls it. It knows nothing of guests.
 
 pub mod dir;
-pub mod mounts;
+pub(crate) mod mounts;
 pub mod pidfd;
-pub mod progress;
+pub(crate) mod progress;
 pub mod signals;
 pub mod tool;

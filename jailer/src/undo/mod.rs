@@ -5,7 +5,7 @@
 mod list;
 mod make;
 pub mod record;
-pub mod state;
+pub(crate) mod state;
 
 pub use list::Undo;
 pub use make::{directories, shared_directories};

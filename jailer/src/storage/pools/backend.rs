@@ -1,7 +1,7 @@
 //! The interface of a type of pool.
 
 use crate::error::Error;
-use crate::storage::volume::Wanted;
+use crate::storage::volume::VolumeRequest;
 use crate::sys::dir::Owner;
 use crate::undo::Undo;
 use nix::fcntl::OFlag;
@@ -63,7 +63,7 @@ pub trait Backend: std::fmt::Debug + Send {
     fn create(
         &self,
         name: &str,
-        wanted: Wanted,
+        request: VolumeRequest,
         owner: Owner,
         undo: &mut Undo,
     ) -> Result<(), Error>;

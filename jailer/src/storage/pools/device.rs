@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::storage::copy::zero;
 use crate::storage::lock;
 use crate::storage::qcow2;
-use crate::storage::volume::{Content, Wanted};
+use crate::storage::volume::{Content, VolumeRequest};
 use crate::sys::dir::by_descriptor;
 use crate::undo::Undo;
 use nix::fcntl::OFlag;
@@ -35,13 +35,13 @@ pub fn size(device: &File) -> Result<u64, Error> {
 }
 
 /// Fills all of the new volume `device`; the data is on the disk when this returns.
-pub fn fill(device: &File, wanted: &Wanted, undo: &mut Undo) -> Result<(), Error> {
-    let failed = || Error::step::<io::Error>(format!("fill the volume ({})", wanted.key));
+pub fn fill(device: &File, request: &VolumeRequest, undo: &mut Undo) -> Result<(), Error> {
+    let failed = || Error::step::<io::Error>(format!("fill the volume ({})", request.key));
     if !lock::lock(device, false).map_err(failed())? {
         return Err(failed()(io::Error::other("another process uses it")));
     }
     let size = size(device)?;
-    match &wanted.content {
+    match &request.content {
         Content::Empty => zero(device, 0, size, undo)?.map_err(failed())?,
         Content::Copy(source) => {
             source

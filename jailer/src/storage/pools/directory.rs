@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
-use crate::storage::volume::{NewVolume, Wanted};
+use crate::storage::volume::{NewVolume, VolumeRequest};
 use crate::sys::dir::{Dir, Owner, kind};
 use crate::sys::mounts::unescape;
 use crate::sys::tool::{self, Tool};
@@ -236,7 +236,7 @@ impl Backend for Directory {
     fn create(
         &self,
         name: &str,
-        wanted: Wanted,
+        request: VolumeRequest,
         owner: Owner,
         undo: &mut Undo,
     ) -> Result<(), Error> {
@@ -244,8 +244,8 @@ impl Backend for Directory {
         if dir.stat(name).is_ok() {
             return Err(volume_clash(name));
         }
-        let key = wanted.key.clone();
-        let volume = NewVolume::new(dir, name, &key, wanted);
+        let key = request.key.clone();
+        let volume = NewVolume::new(dir, name, &key, request);
         let volume = volume.map_err(|problem| Error::Problems(vec![problem]))?;
         volume.create(owner, undo).map(drop)
     }

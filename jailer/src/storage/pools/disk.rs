@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
 use crate::storage::pools::device::{self, open_device};
-use crate::storage::volume::Wanted;
+use crate::storage::volume::VolumeRequest;
 use crate::sys::dir::Owner;
 use crate::sys::tool::Tool;
 use crate::undo::Undo;
@@ -280,12 +280,18 @@ impl Backend for Disk {
         open_device(&self.path(name)?, flags)
     }
 
-    fn create(&self, name: &str, wanted: Wanted, _: Owner, undo: &mut Undo) -> Result<(), Error> {
+    fn create(
+        &self,
+        name: &str,
+        request: VolumeRequest,
+        _: Owner,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         let alone = self.alone()?;
         if self.partition(name)?.is_some() {
             return Err(volume_clash(name));
         }
-        let mib = wanted.size.div_ceil(ALIGNMENT);
+        let mib = request.size.div_ceil(ALIGNMENT);
         // sfdisk would silently make a smaller partition.
         let gap = self.table()?.largest_gap() / ALIGNMENT;
         if mib > gap {
@@ -315,7 +321,7 @@ impl Backend for Disk {
         };
         let shown = partition.node.display();
         let file = file.map_err(Error::step(format!("open the new partition {shown}")))?;
-        device::fill(&file.into(), &wanted, undo)
+        device::fill(&file.into(), &request, undo)
     }
 
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
 use crate::storage::pools::device::{self, open_device};
-use crate::storage::volume::Wanted;
+use crate::storage::volume::VolumeRequest;
 use crate::sys::dir::Owner;
 use crate::sys::tool::Tool;
 use crate::undo::Undo;
@@ -132,11 +132,17 @@ impl Backend for Logical {
         open_device(&self.path(name)?, flags)
     }
 
-    fn create(&self, name: &str, wanted: Wanted, _: Owner, undo: &mut Undo) -> Result<(), Error> {
+    fn create(
+        &self,
+        name: &str,
+        request: VolumeRequest,
+        _: Owner,
+        undo: &mut Undo,
+    ) -> Result<(), Error> {
         if self.volumes()?.iter().any(|volume| volume.name == name) {
             return Err(volume_clash(name));
         }
-        let size = format!("{}b", wanted.size);
+        let size = format!("{}b", request.size);
         // All of it is zeroed below.
         let flags = ["-q", "-y", "-Wn", "-Zn", "-n", name, "-L", &size];
         let args: Vec<&str> = flags.into_iter().chain([self.group.as_str()]).collect();
@@ -151,7 +157,7 @@ impl Backend for Logical {
         })?;
         let file = self.open(name, OFlag::O_RDWR);
         let file = file.map_err(Error::step(format!("open the new volume {full_name}")))?;
-        device::fill(&file.into(), &wanted, undo)
+        device::fill(&file.into(), &request, undo)
     }
 
     fn delete(&self, name: &str, file: File, undo: &mut Undo) -> Result<(), Error> {

@@ -44,7 +44,8 @@ enum Action {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Types: dir (a directory), netfs (an NFS export), logical (an LVM volume group) and disk (a\n\
-                  whole disk with a GPT). Mount options go to mount(8) unchanged; with `nolock`, two hosts\n\
+                  whole disk with a GPT). Without --target, a dir or netfs pool is at\n\
+                  /var/lib/bantam/pools/NAME. Mount options go to mount(8) unchanged; with `nolock`, two hosts\n\
                   could start guests on the same volume.\n\
                   \n\
                   Examples:\n\
@@ -61,22 +62,22 @@ pub struct Define {
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: String,
     /// For netfs: name or address of the NFS server
-    #[arg(long)]
+    #[arg(long, value_name = "HOST")]
     pub source_host: Option<String>,
     /// For netfs: the exported directory
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     pub source_path: Option<String>,
     /// For disk: the device, best as /dev/disk/by-id/NAME
-    #[arg(long)]
+    #[arg(long, value_name = "DEVICE")]
     pub source_dev: Option<String>,
     /// For logical: the volume group (default: the pool's name)
-    #[arg(long)]
+    #[arg(long, value_name = "GROUP")]
     pub source_name: Option<String>,
     /// For netfs: mount options, e.g. vers=4.2,hard
-    #[arg(long)]
+    #[arg(long, value_name = "OPTIONS")]
     pub source_options: Option<String>,
-    /// For dir, netfs: the directory (default: below /var/lib/bantam/pools)
-    #[arg(long)]
+    /// For dir, netfs: the directory (default: one for the pool)
+    #[arg(long, value_name = "DIRECTORY")]
     pub target: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use jailer::storage::copy::Source;
 use jailer::storage::pools::definitions::{self, PoolLock};
 use jailer::storage::pools::device;
 use jailer::storage::pools::pool::{self, Pool};
-use jailer::storage::volume::{Content, Wanted};
+use jailer::storage::volume::{Content, VolumeRequest};
 use jailer::storage::{lock, qcow2};
 use jailer::sys::dir::ROOT;
 use jailer::undo::Undo;
@@ -58,7 +58,7 @@ pub struct Create {
     /// Name of the pool
     #[arg(long)]
     pub pool: String,
-    /// Size in GiB, or with M, G or T
+    /// Size: in GiB, or with M, G or T
     #[arg(long)]
     pub size: Size,
     /// Allocate all its space in the pool now
@@ -84,7 +84,7 @@ pub struct Clone {
     /// Name of the pool
     #[arg(long)]
     pub pool: String,
-    /// Size of the new volume, if larger
+    /// Size of the new volume, if larger: in GiB, or with M, G or T
     #[arg(long)]
     pub size: Option<Size>,
 }
@@ -105,7 +105,7 @@ pub struct Resize {
     /// Name of the pool
     #[arg(long)]
     pub pool: String,
-    /// New size in GiB, or with M, G or T
+    /// New size: in GiB, or with M, G or T
     #[arg(long)]
     pub size: Size,
     /// Allow a smaller size; the data beyond it is lost
@@ -156,12 +156,12 @@ pub struct Import {
     #[arg(long)]
     pub pool: String,
     /// The image file
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
     /// raw or qcow2 (default: qcow2 if the file's name ends so, else raw)
     #[arg(long)]
     pub format: Option<String>,
-    /// Size of the volume, if larger than the image
+    /// Size of the volume, if larger: in GiB, or with M, G or T
     #[arg(long)]
     pub size: Option<Size>,
 }
@@ -203,8 +203,8 @@ fn problem(problem: Problem) -> Error {
 }
 
 /// Makes the volume `name`, and says so.
-fn make(pool: &Pool, name: &str, wanted: Wanted, undo: &mut Undo) -> Result<(), Error> {
-    pool.backend.create(name, wanted, ROOT, undo)?;
+fn make(pool: &Pool, name: &str, request: VolumeRequest, undo: &mut Undo) -> Result<(), Error> {
+    pool.backend.create(name, request, ROOT, undo)?;
     println!("Volume {name} made in {}", pool.name());
     Ok(())
 }
@@ -213,10 +213,10 @@ impl Create {
     fn run(self, undo: &mut Undo) -> Result<(), Error> {
         let (pool, _lock) = lock_pool(&self.pool, false, undo)?;
         check_name(&pool, &self.name)?;
-        let wanted = Wanted::new(&self.name, "--size", Some(self.size.0), Content::Empty);
-        let mut wanted = wanted.map_err(problem)?;
-        wanted.preallocate = self.preallocate;
-        make(&pool, &self.name, wanted, undo)
+        let request = VolumeRequest::new(&self.name, "--size", Some(self.size.0), Content::Empty);
+        let mut request = request.map_err(problem)?;
+        request.preallocate = self.preallocate;
+        make(&pool, &self.name, request, undo)
     }
 }
 
@@ -229,8 +229,8 @@ impl Clone {
         let source = Source::new(file, self.from.as_ref());
         let source = source.map_err(|message| problem(Problem::new("volume", message)))?;
         let size = self.size.map(|size| size.0);
-        let wanted = Wanted::new(&self.name, "--size", size, Content::Copy(source));
-        make(&pool, &self.name, wanted.map_err(problem)?, undo)
+        let request = VolumeRequest::new(&self.name, "--size", size, Content::Copy(source));
+        make(&pool, &self.name, request.map_err(problem)?, undo)
     }
 }
 
@@ -364,7 +364,7 @@ impl Import {
             Content::Copy(source)
         };
         let size = self.size.map(|size| size.0);
-        let wanted = Wanted::new(&self.name, "--size", size, content);
-        make(&pool, &self.name, wanted.map_err(problem)?, undo)
+        let request = VolumeRequest::new(&self.name, "--size", size, content);
+        make(&pool, &self.name, request.map_err(problem)?, undo)
     }
 }

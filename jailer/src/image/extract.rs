@@ -61,7 +61,7 @@ impl Found {
 ///
 /// # Errors
 /// [`Error::Problems`] if the image boots nothing; [`Error::Step`] if the host refuses a step.
-pub fn lay(
+pub fn extract(
     to: &Destination<'_>,
     image: impl AsFd,
     shown: &str,
@@ -76,13 +76,13 @@ pub fn lay(
     undo.checkpoint()?;
     match receive(&mut reader, to, undo)? {
         Answer::Found(found) => Ok(found),
-        Answer::Error(message) => Err(nothing(shown, &message)),
-        Answer::Invalid(message) => Err(nothing(shown, message)),
-        Answer::Incomplete => Err(nothing(shown, &reader.verdict())),
+        Answer::Error(message) => Err(no_kernel(shown, &message)),
+        Answer::Invalid(message) => Err(no_kernel(shown, message)),
+        Answer::Incomplete => Err(no_kernel(shown, &reader.verdict())),
     }
 }
 
-fn nothing(shown: &str, message: &str) -> Error {
+fn no_kernel(shown: &str, message: &str) -> Error {
     let message = format!("no kernel was found in {shown}: {}", printable(message));
     Error::Problems(vec![Problem::new("boot-source.image_drive", message)])
 }
@@ -161,5 +161,5 @@ fn append(
 }
 
 #[cfg(test)]
-#[path = "lay_test.rs"]
-mod lay_test;
+#[path = "extract_test.rs"]
+mod extract_test;
