@@ -1,28 +1,28 @@
-//! ARP for IPv4 over Ethernet (RFC 826): the one question it asks, and its answer.
+//! ARP for IPv4 over Ethernet (RFC 826): requests and replies.
 
 use super::ethernet::{Mac, OUR_MAC};
 use std::net::Ipv4Addr;
 
-/// Bytes of a packet.
+/// Size of a packet in bytes.
 pub const LEN: usize = 28;
 /// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: [u8; 2] = [0, 1];
 const REPLY: [u8; 2] = [0, 2];
 
-/// The question who has an address.
+/// A request for the owner of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Who asks.
+    /// MAC address of the sender.
     pub sender_mac: Mac,
-    /// Who asks; 0.0.0.0 if it only wants to know whether the address is taken.
+    /// IP address of the sender; 0.0.0.0 in a probe.
     pub sender_ip: Ipv4Addr,
-    /// The address.
+    /// The requested address.
     pub target: Ipv4Addr,
 }
 
 impl Request {
-    /// Reads a request; `None` if `packet` is anything else.
+    /// Parses a request. Returns `None` for anything else.
     pub fn parse(packet: &[u8]) -> Option<Self> {
         let (kind, rest) = packet.split_first_chunk()?;
         let (operation, rest) = rest.split_first_chunk()?;
@@ -37,7 +37,7 @@ impl Request {
         })
     }
 
-    /// The answer that it is us.
+    /// Returns the reply that the service owns the address.
     pub fn reply(&self) -> [u8; LEN] {
         let mut packet = [0; LEN];
         let fields = KIND

@@ -6,7 +6,7 @@ const REQUEST_BYTES: [u8; LEN] = [
 
 #[test]
 fn a_request_is_answered_with_the_address_of_the_service() {
-    // Frames are padded.
+    // Frames may be padded.
     let request = Request::parse(&[&REQUEST_BYTES[..], &[0; 18]].concat()).unwrap();
     assert_eq!(request.target, Ipv4Addr::new(169, 254, 169, 254));
     assert_eq!(
@@ -19,9 +19,9 @@ fn a_request_is_answered_with_the_address_of_the_service() {
 }
 
 #[test]
-fn what_is_no_request_is_not_taken_for_one() {
+fn other_packets_are_not_requests() {
     assert_eq!(Request::parse(&REQUEST_BYTES[..27]), None);
-    // Another kind of network, other lengths, a reply.
+    // Another hardware type, other lengths, and a reply.
     for at in 0..8 {
         let mut changed = REQUEST_BYTES;
         changed[at] ^= 3;

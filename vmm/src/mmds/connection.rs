@@ -1,8 +1,8 @@
-//! One connection of the guest's: what it sent becomes requests, and their responses are what we send.
+//! A TCP connection of the guest: its data becomes requests, and their responses become segments.
 //!
-//! A request is answered when all of the response before is acknowledged, so that at most one response
-//! and one request are held. Segments out of order are dropped. There is no TIME-WAIT: who sends
-//! its FIN again after we forgot the connection gets a reset, and is done as well.
+//! A request is answered after the last response was acknowledged, so that at most one request and one response are held.
+//! Segments out of order are dropped. There is no TIME-WAIT: a peer that repeats its FIN after the connection was removed
+//! gets a reset, which ends its connection, too.
 
 use super::ethernet::Mac;
 use super::http::{Answer, MAX_REQUEST};
@@ -11,32 +11,32 @@ use super::tcp::{ACK, FIN, Header, PSH, RST, SYN, Segment, Seq};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// The port of the service.
+/// Port of the service.
 pub const PORT: u16 = 80;
-/// How long a peer that owes us nothing may be silent and still keep its place: it may be about to ask.
+/// Time that a peer may be silent between requests and keep its place, because it may be about to send one.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long a peer that owes us the rest of a request, or has an answer to take, may be silent.
+/// Time that a peer may be silent during a request or a response and keep its place.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// The guest's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Where its frames came from.
+    /// Source MAC address of its frames.
     pub mac: Mac,
-    /// Its address.
+    /// Its IP address.
     pub ip: Ipv4Addr,
     /// Its port.
     pub port: u16,
 }
 
-/// What a received segment did.
+/// The result of a received segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// It belongs to the connection.
+    /// The segment belongs to the connection.
     Taken,
-    /// It belongs to another, which is no more: it wants a reset.
+    /// The segment belongs to an earlier connection and must be answered by a reset.
     Refused,
-    /// It was a reset: forget the connection.
+    /// The segment was a reset: the connection must be removed.
     Reset,
 }
 
@@ -45,69 +45,69 @@ pub enum Received {
 pub struct Connection {
     peer: Peer,
     sender: Sender,
-    /// The number of the peer's first segment.
+    /// Sequence number of the peer's SYN.
     first: Seq,
-    /// The next number of the peer's.
+    /// Next expected sequence number of the peer.
     next: Seq,
-    /// What was received and not answered.
+    /// Received data that is not answered yet.
     request: Vec<u8>,
-    /// The peer sends nothing more.
-    peer_done: bool,
-    /// We answer nothing more: what comes is dropped.
-    deaf: bool,
-    /// The peer must hear what we got.
+    /// Whether the peer closed its side.
+    peer_closed: bool,
+    /// Whether this side is closing: further data is dropped.
+    closing: bool,
+    /// Whether an acknowledgment must be sent.
     ack_due: bool,
     heard: Duration,
 }
 
 impl Connection {
-    /// The connection that `syn` of `peer` opens; our numbers begin with `first`.
+    /// Opens the connection of `peer` by its `syn`. This side's sequence numbers begin with `first`.
     pub fn open(peer: Peer, syn: &Segment<'_>, first: Seq, now: Duration) -> Self {
         Self {
             peer,
             sender: Sender::new(first, syn),
             first: syn.seq,
-            // Data that comes along is sent again.
+            // Data in a SYN is ignored; the peer sends it again.
             next: syn.seq.plus(1),
             request: Vec::new(),
-            peer_done: false,
-            deaf: false,
+            peer_closed: false,
+            closing: false,
             ack_due: false,
             heard: now,
         }
     }
 
-    /// The guest's end.
+    /// Returns the guest's end.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// When it was last heard of.
+    /// Returns the time of the last segment.
     pub fn heard(&self) -> Duration {
         self.heard
     }
 
-    /// Whether its place may go to another.
+    /// Returns whether the connection may make room for another.
     pub fn is_idle(&self, now: Duration) -> bool {
         let owes = !self.sender.is_idle() || !self.request.is_empty();
-        let patience = if owes { STUCK } else { IDLE };
-        now.saturating_sub(self.heard) >= patience
+        let timeout = if owes { STUCK } else { IDLE };
+        now.saturating_sub(self.heard) >= timeout
     }
 
-    /// Whether both sides have ended it, and know so.
+    /// Returns whether both sides have closed the connection and acknowledged it.
     pub fn is_over(&self) -> bool {
-        self.peer_done && self.sender.is_over() && !self.ack_due
+        self.peer_closed && self.sender.is_over() && !self.ack_due
     }
 
-    /// Bytes we take.
+    /// Returns the receive window in bytes.
     fn window(&self) -> usize {
-        match self.deaf {
+        match self.closing {
             true => MAX_REQUEST,
             false => MAX_REQUEST.saturating_sub(self.request.len()),
         }
     }
 
-    /// A segment of this connection's ports, from `mac`. `answer` is given what was received since the last answer.
+    /// Processes a segment of this connection's ports from `mac`. `answer` gets the data received since the last answer.
     pub fn receive(
         &mut self,
         mac: Mac,
@@ -116,7 +116,7 @@ impl Connection {
         answer: impl FnOnce(&[u8]) -> Option<Answer>,
     ) -> Received {
         (self.peer.mac, self.heard) = (mac, now);
-        // RFC 9293, section 3.10.7.4, in its order, with the checks of RFC 5961.
+        // The order is that of RFC 9293, section 3.10.7.4, with the checks of RFC 5961.
         let edge = self.next.plus(self.window());
         let end = segment.seq.plus(segment.seq_len());
         let acceptable = !end.is_before(self.next) && !segment.seq.is_after(edge);
@@ -130,8 +130,8 @@ impl Connection {
         if segment.has(SYN) {
             let repeated = segment.seq == self.first && !self.sender.is_open();
             match repeated && !segment.has(ACK) {
-                true => self.sender.again(),
-                // A peer that forgot the connection answers with a reset.
+                true => self.sender.resend_syn(),
+                // A peer that lost the connection answers the acknowledgment with a reset.
                 false => self.ack_due = true,
             }
             return Received::Taken;
@@ -153,33 +153,33 @@ impl Connection {
             self.ack_due = true;
             return Received::Taken;
         }
-        self.take(segment);
-        self.go_on(answer);
+        self.accept_data(segment);
+        self.answer_next(answer);
         Received::Taken
     }
 
-    /// Takes what is new of the segment's data, if it comes next.
-    fn take(&mut self, segment: &Segment<'_>) {
+    /// Accepts the new data of a segment that is next in order.
+    fn accept_data(&mut self, segment: &Segment<'_>) {
         self.ack_due |= segment.seq_len() > 0;
-        if segment.seq.is_after(self.next) || self.peer_done {
+        if segment.seq.is_after(self.next) || self.peer_closed {
             return;
         }
         let known = self.next.since(segment.seq);
         let new = segment.payload.get(known..).unwrap_or_default();
         let new = new.get(..self.window()).unwrap_or(new);
-        if !self.deaf {
+        if !self.closing {
             self.request.extend_from_slice(new);
         }
         self.next = self.next.plus(new.len());
         if segment.has(FIN) && self.next == segment.seq.plus(segment.payload.len()) {
             self.next = self.next.plus(1);
-            self.peer_done = true;
+            self.peer_closed = true;
         }
     }
 
-    /// Answers the next request, if it is its turn and whole.
-    fn go_on(&mut self, answer: impl FnOnce(&[u8]) -> Option<Answer>) {
-        if self.deaf || !self.sender.is_idle() {
+    /// Answers the next request, if it is complete and the last response was acknowledged.
+    fn answer_next(&mut self, answer: impl FnOnce(&[u8]) -> Option<Answer>) {
+        if self.closing || !self.sender.is_idle() {
             return;
         }
         if !self.request.is_empty()
@@ -190,23 +190,23 @@ impl Connection {
                 self.request = Vec::new();
             }
             self.sender.send(answer.response);
-            // The window has grown.
+            // The acknowledgment tells the peer about the larger window.
             self.ack_due = true;
-            if answer.close || (self.peer_done && self.request.is_empty()) {
+            if answer.close || (self.peer_closed && self.request.is_empty()) {
                 self.finish();
             }
-        } else if self.peer_done {
+        } else if self.peer_closed {
             self.finish();
         }
     }
 
     fn finish(&mut self) {
-        self.deaf = true;
+        self.closing = true;
         self.request = Vec::new();
         self.sender.finish();
     }
 
-    /// The next segment, with at most `room` bytes of data.
+    /// Returns the next segment to send, with at most `room` bytes of data.
     pub fn next_segment(&mut self, room: usize, now: Duration) -> Option<(Header, &[u8])> {
         let Some(piece) = self.sender.next(room, now) else {
             let due = std::mem::take(&mut self.ack_due);
@@ -226,7 +226,7 @@ impl Connection {
         Some((header, data))
     }
 
-    /// Tells the peer that the connection is no more.
+    /// Returns the reset that ends the connection.
     pub fn reset(&self) -> Header {
         self.header(self.sender.seq(), RST | ACK)
     }
@@ -243,18 +243,18 @@ impl Connection {
         }
     }
 
-    /// Bytes of the guest's and for the guest that it holds.
+    /// Returns the bytes held of the request and of the response.
     #[cfg(test)]
     pub fn held(&self) -> (usize, usize) {
         (self.request.capacity(), self.sender.data().len())
     }
 
-    /// When [`Self::on_timeout`] is due.
+    /// Returns when [`Self::on_timeout`] is due.
     pub fn deadline(&self) -> Option<Duration> {
         self.sender.deadline()
     }
 
-    /// The deadline has passed. Whether there is still hope.
+    /// Handles the timeout. Returns false if the peer is considered gone.
     pub fn on_timeout(&mut self, now: Duration) -> bool {
         self.sender.on_timeout(now)
     }

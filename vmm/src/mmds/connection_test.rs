@@ -22,7 +22,7 @@ fn segment(seq: Seq, ack: Seq, flags: u8, payload: &[u8]) -> Segment<'_> {
     }
 }
 
-/// A guest's end that knows what it sent and got. Requests are words that end with a dot; `bye.` closes.
+/// A guest's end with its own counters. A request is a word that ends with a dot; `bye.` closes the connection.
 struct Client {
     connection: Connection,
     seq: Seq,
@@ -77,7 +77,7 @@ impl Client {
         self.connection.receive(MAC, segment, now(), answer)
     }
 
-    /// The next segment, with what is in order acknowledged from then on.
+    /// Sends the next segment, which acknowledges all data received in order.
     fn send(&mut self, flags: u8, payload: &[u8]) -> Received {
         let segment = segment(self.seq, self.ack, flags | ACK, payload);
         let received = self.receive(&segment);
@@ -85,7 +85,7 @@ impl Client {
         received
     }
 
-    /// The data of the next segment, if there is one.
+    /// Receives the data of the next segment, if there is one.
     fn hear(&mut self) -> Option<String> {
         let (header, data) = self.connection.next_segment(ROOM, now())?;
         if header.seq == self.ack {
@@ -136,7 +136,7 @@ fn the_guest_ends_the_connection() {
 }
 
 #[test]
-fn the_end_of_the_guest_comes_with_its_last_request() {
+fn the_guest_may_close_with_its_last_request() {
     let mut client = Client::connect();
     client.send(FIN, b"one.two.");
     assert_eq!(client.hear(), text("re:one."));
@@ -158,7 +158,7 @@ fn the_service_ends_the_connection() {
     client.send(0, b"bye.");
     assert_eq!(client.hear(), text("re:bye."));
     assert_eq!(client.flags & FIN, FIN);
-    // What comes now is acknowledged and dropped.
+    // Data that comes now is acknowledged and dropped.
     client.send(0, b"more.");
     assert_eq!(client.hear(), text(""));
     assert_eq!(client.flags, ACK);
@@ -169,7 +169,7 @@ fn the_service_ends_the_connection() {
 }
 
 #[test]
-fn both_may_end_at_once() {
+fn both_sides_may_close_at_once() {
     let mut client = Client::connect();
     client.send(0, b"bye.");
     let before = client.ack;
@@ -195,9 +195,9 @@ fn a_request_in_pieces_shrinks_the_window_until_it_is_answered() {
 }
 
 #[test]
-fn a_request_without_end_is_refused() {
+fn an_endless_request_is_refused() {
     let mut client = Client::connect();
-    // More than the window: what is over is dropped.
+    // Data beyond the window is dropped.
     let long = vec![b'a'; 0xffff - 40];
     let segment = segment(client.seq, client.ack, ACK, &long);
     assert_eq!(client.receive(&segment), Received::Taken);
@@ -211,7 +211,7 @@ fn a_request_without_end_is_refused() {
 fn a_full_buffer_closes_the_window_and_reopens_it() {
     let mut client = Client::connect();
     client.send(0, b"one.");
-    // Not acknowledged; many more requests follow.
+    // The answer is not acknowledged, and many requests follow.
     let before = client.ack;
     client.hear().unwrap();
     let after = std::mem::replace(&mut client.ack, before);
@@ -222,14 +222,14 @@ fn a_full_buffer_closes_the_window_and_reopens_it() {
     client.receive(&probe);
     assert_eq!(client.hear(), text(""));
     client.ack = after;
-    // At a closed window still acknowledged.
+    // A segment at a closed window is still acknowledged.
     client.send(0, b"");
     assert_eq!(client.hear(), text("re:two."));
     assert_eq!(client.window, 4);
 }
 
 #[test]
-fn room_is_told_of_even_if_the_guest_takes_no_answer() {
+fn a_larger_window_is_announced_even_if_the_answer_is_not_taken() {
     let mut client = Client::connect();
     client.send(0, b"one.");
     let before = client.ack;
@@ -249,12 +249,12 @@ fn room_is_told_of_even_if_the_guest_takes_no_answer() {
 }
 
 #[test]
-fn segments_out_of_order_are_asked_for_again() {
+fn segments_out_of_order_are_requested_again() {
     let mut client = Client::connect();
     let (start, ack) = (client.seq, client.ack);
     client.receive(&segment(start.plus(2), ack, ACK, b"e."));
     assert_eq!(client.hear(), text(""));
-    // Overlapping, repeated, and with an end that comes too early.
+    // Overlapping and repeated segments, and one with an early end.
     client.receive(&segment(start, ack, ACK, b"on"));
     client.receive(&segment(start.plus(4), ack, ACK | FIN, b""));
     client.receive(&segment(start, ack, ACK, b"on"));
@@ -263,7 +263,7 @@ fn segments_out_of_order_are_asked_for_again() {
     client.seq = start.plus(4);
     assert_eq!(client.hear(), text("re:one."));
     assert_eq!(client.hear(), None);
-    // Old data, and a sign of life.
+    // Old data, and a keep-alive.
     for (seq, payload) in [
         (start, &b"one."[..]),
         (start.plus(3), b""),
@@ -276,7 +276,7 @@ fn segments_out_of_order_are_asked_for_again() {
 }
 
 #[test]
-fn a_repeated_end_is_acknowledged_again() {
+fn a_repeated_fin_is_acknowledged_again() {
     let mut client = Client::connect();
     client.send(0, b"one.");
     let (seq, ack) = (client.seq, client.ack);
@@ -291,10 +291,10 @@ fn a_repeated_end_is_acknowledged_again() {
 }
 
 #[test]
-fn only_a_reset_in_its_place_resets() {
+fn only_a_reset_with_the_expected_number_resets() {
     let mut client = Client::connect();
     let (seq, ack) = (client.seq, client.ack);
-    // In the window: told again. Elsewhere: nothing.
+    // In the window, a reset is answered by an acknowledgment; elsewhere it is ignored.
     assert_eq!(
         client.receive(&segment(seq.plus(1), ack, RST, b"")),
         Received::Taken
@@ -312,7 +312,7 @@ fn only_a_reset_in_its_place_resets() {
 }
 
 #[test]
-fn a_peer_that_forgot_the_connection_is_told_where_it_is() {
+fn a_peer_that_lost_the_connection_gets_the_expected_number() {
     let mut client = Client::connect();
     let other = Seq(77);
     assert_eq!(
@@ -321,7 +321,7 @@ fn a_peer_that_forgot_the_connection_is_told_where_it_is() {
     );
     assert_eq!(client.hear(), text(""));
     assert_eq!(client.flags, ACK);
-    // So it resets, in the right place.
+    // The peer then resets with the expected sequence number.
     assert_eq!(
         client.receive(&segment(client.seq, Seq(0), RST, b"")),
         Received::Reset
@@ -329,7 +329,7 @@ fn a_peer_that_forgot_the_connection_is_told_where_it_is() {
 }
 
 #[test]
-fn a_repeated_opening_is_answered_again() {
+fn a_repeated_syn_is_answered_again() {
     let peer = Peer {
         mac: MAC,
         ip: Ipv4Addr::new(10, 0, 0, 1),
@@ -346,7 +346,7 @@ fn a_repeated_opening_is_answered_again() {
             Received::Taken
         );
     }
-    // It acknowledges another connection's.
+    // The segment acknowledges another connection's data.
     let wrong = segment(PEER_FIRST.plus(1), Seq(5000), ACK, b"one.");
     assert_eq!(
         connection.receive(MAC, &wrong, now(), answer),
@@ -355,7 +355,7 @@ fn a_repeated_opening_is_answered_again() {
 }
 
 #[test]
-fn segments_that_mean_nothing_do_nothing() {
+fn meaningless_segments_are_ignored() {
     let mut client = Client::connect();
     let (seq, ack) = (client.seq, client.ack);
     client.receive(&segment(seq, ack, 0, b"one."));

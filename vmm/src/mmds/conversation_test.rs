@@ -1,4 +1,4 @@
-//! Whole conversations with a TCP/IP implementation nobody here wrote, over a wire that loses and reorders.
+//! Conversations with another TCP/IP implementation (smoltcp), over a wire that loses and reorders frames.
 
 use super::Mmds;
 use super::testing::{GUEST_MAC, TestClock, service};
@@ -14,7 +14,7 @@ use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address, Ipv4Cidr};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The guest's card: frames to and from its stack.
+/// The guest's card: frames from and to its TCP/IP stack.
 struct Card {
     mtu: usize,
     to_guest: VecDeque<Vec<u8>>,
@@ -57,13 +57,13 @@ impl Device for Card {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = self.mtu;
-        // A guest that offloads: it leaves TCP's checksum open, and checks all that comes.
+        // Like a guest with offload: it leaves TCP's checksum open, and verifies those that it receives.
         capabilities.checksum.tcp = Checksum::Rx;
         capabilities
     }
 }
 
-/// What the wire does to frames, of 100.
+/// Faults of the wire, in percent of the frames.
 #[derive(Clone, Copy, Debug)]
 struct Wire {
     lost: u64,
@@ -87,7 +87,7 @@ impl Wire {
         self.seed % 100 < percent
     }
 
-    /// Puts `frame` on its way.
+    /// Puts `frame` on the wire.
     fn carry(&mut self, frame: Vec<u8>, queue: &mut VecDeque<Vec<u8>>) {
         if self.happens(self.lost) {
             return;
@@ -127,7 +127,7 @@ impl Guest {
         let mut config = Config::new(EthernetAddress(GUEST_MAC).into());
         config.random_seed = wire.seed;
         let mut interface = Interface::new(config, &mut card, instant(&clock));
-        // As guests do: the address of the service is on the link.
+        // As in real guests, the service's address is on the link.
         interface.update_ip_addrs(|addresses| {
             let address = Ipv4Cidr::new(Ipv4Address::new(169, 254, 1, 2), 16);
             addresses.push(IpCidr::Ipv4(address)).unwrap();
@@ -160,7 +160,7 @@ impl Guest {
         handle
     }
 
-    /// One step: frames move, or else time goes on.
+    /// One step: frames move, or the clock advances.
     fn step(&mut self) {
         let polled = self
             .interface
@@ -198,7 +198,7 @@ impl Guest {
         }
     }
 
-    /// Sends `request` and reads the whole response: its head and its body.
+    /// Sends `request` and returns head and body of the whole response.
     fn ask(&mut self, handle: SocketHandle, request: &str) -> (String, String) {
         let mut unsent = request.as_bytes();
         let mut response = Vec::new();
@@ -210,7 +210,7 @@ impl Guest {
                 let sent = socket.send_slice(unsent).unwrap();
                 unsent = &unsent[sent..];
             }
-            // In small bites, so that the window closes now and then.
+            // Small reads, so that the window closes sometimes.
             if socket.can_recv() && step % 3 == 0 {
                 let mut bytes = [0; 300];
                 let len = socket.recv_slice(&mut bytes).unwrap();
@@ -271,7 +271,7 @@ fn converse(mtu: usize, receive_buffer: usize, wire: Wire) -> Guest {
     let (head, _) = guest.ask(handle, "GET /latest/id HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     guest.close(handle);
-    // A second connection, from the same port even, which the service ends.
+    // A second connection, even from the same port, which the service closes.
     let handle = guest.connect(40_001, receive_buffer);
     let closing = get("/latest/long").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     assert_eq!(guest.ask(handle, &closing).1, long);
@@ -294,7 +294,7 @@ fn a_guest_with_small_buffers_is_served() {
 }
 
 #[test]
-fn a_wire_that_loses_and_reorders_only_takes_longer() {
+fn loss_and_reordering_only_delay() {
     let wires = (0..10_u64, 0..20_u64, 0..30_u64, 1..u64::MAX);
     let sizes = (200..1515_usize, 200..20_000_usize);
     let run = |((lost, doubled, late, seed), (mtu, receive_buffer))| {

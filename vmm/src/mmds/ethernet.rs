@@ -1,31 +1,31 @@
 //! Ethernet II frames, without VLAN tags.
 
-/// Bytes of the header.
+/// Size of the header in bytes.
 pub const HEADER: usize = 14;
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 
-/// The address of a card.
+/// A MAC address.
 pub type Mac = [u8; 6];
 
-/// The address the service has on each card: a local one that no card of ours is given.
+/// MAC address of the service: locally administered, and never given to a card.
 pub const OUR_MAC: Mac = [0x06, 0x01, 0x23, 0x45, 0x67, 0x01];
 
 /// A received frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// Who sent it.
+    /// Source address.
     pub source: Mac,
-    /// What the payload is.
+    /// Type of the payload.
     pub ethertype: u16,
-    /// All after the header, with padding.
+    /// All bytes after the header, with padding.
     pub payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the header; whom it is for does not matter, as the IP address decides.
+    /// Parses the header. The destination does not matter, because the IP address decides.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, payload) = bytes.split_first_chunk::<HEADER>()?;
         let [_, _, _, _, _, _, source @ .., hi, lo] = *header;
@@ -37,7 +37,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The header of a frame of ours.
+/// Returns the header of a frame from the service.
 pub fn header(to: Mac, ethertype: u16) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     let fields = to.into_iter().chain(OUR_MAC).chain(ethertype.to_be_bytes());

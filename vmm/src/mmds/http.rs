@@ -1,8 +1,7 @@
-//! HTTP as the guest speaks it: the bytes of a request become those of a response.
+//! The service's HTTP: the bytes of a request become those of a response.
 //!
-//! A pure function over bytes, which [`super::connection`] calls with what it received. Status codes and
-//! texts are those that compatible clients know, as is what they tell apart: an `Accept` that is not
-//! exactly `application/json` asks for text.
+//! [`super::connection`] calls it with received data. Status codes and texts are Firecracker's, and so is the rule that an
+//! `Accept` header other than exactly `application/json` asks for text.
 
 use super::metrics::MmdsMetrics;
 use super::token::TokenAuthority;
@@ -12,11 +11,11 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Longest request, in bytes: room for a token, a path as deep as the data may be, and what clients add.
+/// Limit of a request in bytes: room for a token, a path into deep data, and the headers of clients.
 pub const MAX_REQUEST: usize = 4096;
-/// Most headers of a request.
+/// Limit of headers in a request.
 const MAX_HEADERS: usize = 64;
-/// The only path that can be put.
+/// The only path for PUT.
 const TOKEN_PATH: &str = "/latest/api/token";
 const TOKEN_HEADERS: [&str; 2] = ["X-metadata-token", "X-aws-ec2-metadata-token"];
 const TTL_HEADERS: [&str; 2] = [
@@ -27,36 +26,36 @@ const INVALID_REQUEST: &str = "Invalid request.";
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
 
-/// What requests are answered from.
+/// The data and settings that requests are answered from.
 #[derive(Clone, Copy)]
 pub struct Service<'a> {
-    /// Whether a token is needed.
+    /// Version of the service: version 2 requires a token.
     pub version: MmdsVersion,
     /// Whether answers are always text.
     pub imds_compat: bool,
-    /// The data.
+    /// The metadata.
     pub data: &'a Value,
-    /// Whose tokens are good.
+    /// Issuer and verifier of tokens.
     pub tokens: &'a TokenAuthority,
-    /// The time on the authority's clock.
+    /// Time on the issuer's clock.
     pub now: Duration,
-    /// Where tokens are counted.
+    /// Metrics of tokens.
     pub metrics: &'a MmdsMetrics,
 }
 
-/// The answer to one request.
+/// The answer to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Bytes of the request.
+    /// Length of the request in bytes.
     pub used: usize,
-    /// The response.
+    /// Bytes of the response.
     pub response: Vec<u8>,
-    /// No request follows: the connection ends after the response.
+    /// Whether the connection must end after the response.
     pub close: bool,
 }
 
-/// Answers the request that `bytes` begin with; `None` if it has not come to its end. What is no
-/// request, and what is longer than [`MAX_REQUEST`], is answered so that the connection ends.
+/// Answers the request at the start of `bytes`. Returns `None` if the request is incomplete. Invalid bytes and requests
+/// longer than [`MAX_REQUEST`] are answered, and end the connection.
 pub fn answer(bytes: &[u8], service: &Service<'_>) -> Option<Answer> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
@@ -71,7 +70,7 @@ pub fn answer(bytes: &[u8], service: &Service<'_>) -> Option<Answer> {
     match request.parse(bytes) {
         Ok(Status::Complete(used)) => {
             let connection = Connection::of(&request);
-            // Where the next request begins would be the body's to say.
+            // The length of a body would decide where the next request begins.
             let Some(response) = has_no_body(&request).then(|| respond(&request, service)) else {
                 return last("400 Bad Request", INVALID_REQUEST);
             };
@@ -87,7 +86,7 @@ pub fn answer(bytes: &[u8], service: &Service<'_>) -> Option<Answer> {
     }
 }
 
-/// The value of the first header of one of `names`, with the name as the guest wrote it.
+/// Returns the value of the first header with one of `names`, and its name as the guest wrote it.
 fn header<'a>(request: &Request<'_, 'a>, names: &[&str]) -> Option<(&'a str, &'a [u8])> {
     let named = |name: &str| names.iter().any(|n| n.eq_ignore_ascii_case(name));
     let mut headers = request.headers.iter();
@@ -95,7 +94,7 @@ fn header<'a>(request: &Request<'_, 'a>, names: &[&str]) -> Option<(&'a str, &'a
     Some((header.name, header.value.trim_ascii()))
 }
 
-/// No request we know has a body.
+/// Returns whether the request has no body. No known request has one.
 fn has_no_body(request: &Request<'_, '_>) -> bool {
     let identity = |(_, value): (_, &[u8])| value.eq_ignore_ascii_case(b"identity");
     header(request, &["Transfer-Encoding"]).is_none_or(identity)
@@ -106,11 +105,11 @@ fn has_no_body(request: &Request<'_, '_>) -> bool {
             .all(|header| header.value.trim_ascii() == b"0")
 }
 
-/// How the connection goes on after a request.
+/// The use of the connection after a request.
 #[derive(Clone, Copy)]
 struct Connection {
     close: bool,
-    /// The response goes without its body: it is to HEAD.
+    /// Whether the response has no body, because the request was HEAD.
     head_only: bool,
 }
 
@@ -120,7 +119,7 @@ impl Connection {
         head_only: false,
     };
 
-    /// RFC 9112, section 9.3.
+    /// Returns the use that the request asks for (RFC 9112, section 9.3).
     fn of(request: &Request<'_, '_>) -> Self {
         let asked = |option: &str| {
             header(request, &["Connection"]).is_some_and(|(_, value)| {
@@ -139,7 +138,7 @@ impl Connection {
 struct Response {
     status: &'static str,
     content_type: &'static str,
-    /// Whole lines.
+    /// Complete header lines.
     headers: String,
     body: String,
 }
@@ -199,7 +198,8 @@ fn respond(request: &Request<'_, '_>, service: &Service<'_>) -> Response {
     }
 }
 
-/// The path of a target in origin form or in absolute form (RFC 9112, section 3.2).
+/// Returns the path of a target in origin form or absolute form (RFC 9112, section 3.2). Unlike the API, a guest gets no
+/// leniency: any other target is an error.
 fn absolute_path(target: &str) -> Option<&str> {
     let path = match target.strip_prefix("http://") {
         Some(rest) => rest.get(rest.find('/')?..)?,
@@ -208,7 +208,7 @@ fn absolute_path(target: &str) -> Option<&str> {
     path.starts_with('/').then_some(path)
 }
 
-/// `path` with each run of slashes as one: a JSON pointer (RFC 6901), but for a slash at its end.
+/// Returns `path` with each run of slashes reduced to one: a JSON pointer (RFC 6901), except for a slash at its end.
 fn without_double_slashes(path: &str) -> String {
     let mut clean = String::with_capacity(path.len());
     for c in path.chars() {
@@ -234,7 +234,7 @@ fn get(request: &Request<'_, '_>, path: &str, service: &Service<'_>) -> Response
             )
         }
     };
-    // The first version only counts, so that a host sees who would have to change.
+    // Version 1 only counts missing tokens, so that the operator sees which clients would have to change.
     if let (MmdsVersion::V2, Some(text)) = (service.version, refusal) {
         return Response::text("401 Unauthorized", text);
     }
@@ -250,7 +250,7 @@ fn get(request: &Request<'_, '_>, path: &str, service: &Service<'_>) -> Response
     };
     match body {
         Some(body) => Response {
-            // What was asked for, even if it is text nevertheless: the text may itself be JSON.
+            // The content type is the requested one even for text, because the text may be JSON.
             content_type: if json { JSON } else { TEXT },
             ..Response::text("200 OK", body)
         },
@@ -261,7 +261,7 @@ fn get(request: &Request<'_, '_>, path: &str, service: &Service<'_>) -> Response
     }
 }
 
-/// The form in which Amazon's service answers: an object lists its keys, a string stands bare, others have none.
+/// Returns a value in the form of Amazon's service: the keys of an object, or a bare string. Other values have no such form.
 fn as_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -277,7 +277,7 @@ fn as_text(value: &Value) -> Option<String> {
 }
 
 fn put(request: &Request<'_, '_>, path: &str, service: &Service<'_>) -> Response {
-    // It comes through a proxy, which may ask for somebody outside the guest.
+    // The request comes through a proxy, perhaps from outside the guest.
     if let Some((name, _)) = header(request, &["X-Forwarded-For"]) {
         return Response::bad_request(format!(
             "Invalid header. Reason: Unsupported header name. Key: {name}"

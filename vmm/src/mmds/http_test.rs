@@ -40,7 +40,7 @@ impl Host {
         answer(bytes, &service)
     }
 
-    /// The head and the body of the response to a request, which is used up and leaves the connection open.
+    /// Returns head and body of the response to a request, which must leave the connection open.
     fn ask(&self, first_line: &str, headers: &str) -> (String, String) {
         let request = format!("{first_line} HTTP/1.1\r\nHost: 169.254.169.254\r\n{headers}\r\n");
         let answer = self.answer(request.as_bytes()).unwrap();
@@ -54,7 +54,7 @@ impl Host {
         (status, body)
     }
 
-    /// Status and text.
+    /// Returns status and body.
     fn put(&self, path: &str, headers: &str) -> (String, String) {
         let (head, body) = self.ask(&format!("PUT {path}"), headers);
         (head[9..12].to_owned(), body)
@@ -86,7 +86,7 @@ fn pair(status: &str, body: &str) -> (String, String) {
 const JSON_PLEASE: &str = "Accept: application/json\r\n";
 
 #[test]
-fn a_path_names_a_value_of_the_tree() {
+fn a_path_selects_a_value() {
     let host = Host::new(MmdsVersion::V1);
     for (path, status, text) in [
         ("/", "200", "latest/"),
@@ -125,7 +125,7 @@ fn a_path_names_a_value_of_the_tree() {
 }
 
 #[test]
-fn json_is_for_those_who_accept_it() {
+fn json_needs_an_accept_header() {
     let mut host = Host::new(MmdsVersion::V1);
     let path = "/latest/limits";
     let text = r#"{"cpu":512,"none":null,"on":true}"#;
@@ -150,7 +150,7 @@ fn json_is_for_those_who_accept_it() {
 }
 
 #[test]
-fn before_there_is_data_there_is_null() {
+fn without_data_the_value_is_null() {
     let mut host = Host::new(MmdsVersion::V1);
     host.data = Value::Null;
     assert_eq!(host.get("/", JSON_PLEASE), pair("200", "null"));
@@ -159,7 +159,7 @@ fn before_there_is_data_there_is_null() {
 }
 
 #[test]
-fn the_second_version_wants_a_token() {
+fn version_2_requires_a_token() {
     let host = Host::new(MmdsVersion::V2);
     let path = "/latest/meta-data/ami-id";
     let missing = "No MMDS token provided. Use `X-metadata-token` or `X-aws-ec2-metadata-token` \
@@ -201,7 +201,7 @@ fn the_second_version_wants_a_token() {
 }
 
 #[test]
-fn the_first_version_only_counts_tokens() {
+fn version_1_only_counts_tokens() {
     let host = Host::new(MmdsVersion::V1);
     let path = "/latest/meta-data/ami-id";
     assert_eq!(host.get(path, "").0, "200");
@@ -222,7 +222,7 @@ fn the_first_version_only_counts_tokens() {
 }
 
 #[test]
-fn what_is_wrong_with_asking_for_a_token_is_told() {
+fn token_request_errors_are_reported() {
     let host = Host::new(MmdsVersion::V2);
     let ttl = |ttl: &str| format!("X-metadata-token-ttl-seconds: {ttl}\r\n");
     for (path, headers, status, text) in [
@@ -271,7 +271,7 @@ fn what_is_wrong_with_asking_for_a_token_is_told() {
 }
 
 #[test]
-fn other_methods_are_told_which_there_are() {
+fn other_methods_get_the_list_of_allowed_ones() {
     let host = Host::new(MmdsVersion::V2);
     for method in ["POST", "PATCH", "DELETE", "OPTIONS", "BREW"] {
         let (head, body) = host.ask(&format!("{method} /"), "");
@@ -290,7 +290,7 @@ fn other_methods_are_told_which_there_are() {
 }
 
 #[test]
-fn what_is_no_request_ends_the_connection() {
+fn invalid_requests_end_the_connection() {
     let host = Host::new(MmdsVersion::V1);
     let long = [
         b"GET / HTTP/1.1\r\n",
@@ -333,7 +333,7 @@ fn what_is_no_request_ends_the_connection() {
 }
 
 #[test]
-fn a_request_is_waited_for_until_it_is_too_long() {
+fn an_incomplete_request_waits_until_it_is_too_long() {
     let host = Host::new(MmdsVersion::V1);
     let request = b"GET /latest/meta-data/ami-id HTTP/1.1\r\nContent-Length: 0\r\n\r\n";
     for len in 0..request.len() {
@@ -351,7 +351,7 @@ fn a_request_is_waited_for_until_it_is_too_long() {
 }
 
 #[test]
-fn the_client_says_whether_the_connection_persists() {
+fn the_client_decides_whether_the_connection_persists() {
     let host = Host::new(MmdsVersion::V1);
     for (request, close) in [
         ("GET / HTTP/1.1\r\n\r\n", false),

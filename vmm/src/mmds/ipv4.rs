@@ -1,17 +1,17 @@
-//! IPv4 (RFC 791) as far as one card needs it: no routes, no fragments; options are skipped.
+//! IPv4 (RFC 791) for a single host: no routes and no fragments; options are skipped.
 
 use std::net::Ipv4Addr;
 
-/// Bytes of a header without options.
+/// Size of a header without options in bytes.
 pub const HEADER: usize = 20;
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;
 const DONT_FRAGMENT: u16 = 0x4000;
-/// More fragments, and the offset of this one.
+/// Mask of "more fragments" and the fragment offset.
 const FRAGMENT: u16 = 0x3fff;
 const TTL: u8 = 64;
 
-/// Where the packet that begins with `head` goes to; the rest of it may be anything.
+/// Returns the destination of the packet that begins with `head`. The rest of the packet is not checked.
 pub fn destination(head: &[u8]) -> Option<Ipv4Addr> {
     let header = head.first_chunk::<HEADER>()?;
     let [.., a, b, c, d] = *header;
@@ -21,17 +21,17 @@ pub fn destination(head: &[u8]) -> Option<Ipv4Addr> {
 /// A received packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// Who sent it.
+    /// Source address.
     pub source: Ipv4Addr,
-    /// What the payload is.
+    /// Protocol of the payload.
     pub protocol: u8,
-    /// All after the header and its options.
+    /// All bytes after the header and its options.
     pub payload: &'a [u8],
 }
 
 impl<'a> Packet<'a> {
-    /// Reads a packet, after which `bytes` may be padded. Fragments are none. The header's checksum is not
-    /// looked at: between the guest's driver and us is no wire.
+    /// Parses a packet, which may be followed by padding. Fragments are refused. The header checksum is not verified, because
+    /// there is no wire between the guest's driver and this process.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.first_chunk::<HEADER>()?;
         let header_len = usize::from(header[0] & 0xf) * 4;
@@ -48,14 +48,14 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// The header of a packet of ours whose payload is `payload_len` bytes; `None` if that is too long.
+/// Returns the header of a packet from the service with `payload_len` bytes of payload; `None` if that is too long.
 pub fn header(from: Ipv4Addr, to: Ipv4Addr, payload_len: usize) -> Option<[u8; HEADER]> {
     let total_len = u16::try_from(HEADER + payload_len).ok()?;
     let mut header = [0; HEADER];
     let fields = [0x45, 0]
         .into_iter()
         .chain(total_len.to_be_bytes())
-        // Never fragmented, it needs no identification (RFC 6864).
+        // A packet that is never fragmented needs no identification (RFC 6864).
         .chain([0, 0])
         .chain(DONT_FRAGMENT.to_be_bytes())
         .chain([TTL, TCP, 0, 0])
@@ -69,19 +69,19 @@ pub fn header(from: Ipv4Addr, to: Ipv4Addr, payload_len: usize) -> Option<[u8; H
     Some(header)
 }
 
-/// The checksum of the Internet (RFC 1071) over several pieces, all but the last of even length.
+/// The Internet checksum (RFC 1071) over several pieces. All but the last have an even length.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checksum(u64);
 
 impl Checksum {
-    /// That of TCP's pseudo header for a segment of `len` bytes.
+    /// Returns the checksum of TCP's pseudo header for a segment of `len` bytes.
     pub fn of_pseudo_header(from: Ipv4Addr, to: Ipv4Addr, len: usize) -> Self {
         Self(u64::from(TCP) + len as u64)
             .with(&from.octets())
             .with(&to.octets())
     }
 
-    /// With `bytes` after what came before.
+    /// Adds `bytes` to the checksum.
     #[must_use]
     pub fn with(self, bytes: &[u8]) -> Self {
         let words = bytes.chunks(2).map(|pair| match *pair {
@@ -92,13 +92,13 @@ impl Checksum {
         Self(self.0 + words.sum::<u64>())
     }
 
-    /// What goes into the header.
+    /// Returns the value for the header.
     pub fn value(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum >> 16) + (sum & 0xffff);
         }
-        // It fits by now.
+        // The carries are folded, so the sum fits.
         !u16::try_from(sum).unwrap_or_default()
     }
 }

@@ -10,7 +10,7 @@ fn packet() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn a_written_packet_is_parsed_back() {
     let padded = [&packet()[..], &[0; 22]].concat();
     let read = Packet::parse(&padded).unwrap();
     assert_eq!(
@@ -18,7 +18,7 @@ fn what_is_written_is_read_back() {
         (FROM, TCP, &b"data"[..])
     );
     assert_eq!(destination(&padded), Some(TO));
-    // Over a header with its checksum the sum is 0.
+    // The sum over a header with its checksum is 0.
     let sum = Checksum::default().with(padded.first_chunk::<HEADER>().unwrap());
     assert_eq!(sum.value(), 0);
     assert_eq!(header(FROM, TO, 65516), None);
@@ -26,7 +26,7 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn the_checksum_is_that_of_rfc_1071() {
-    // The example of its section 3, and an odd byte.
+    // The example of section 3, and an odd byte.
     let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
     assert_eq!(Checksum::default().with(&bytes).value(), !0xddf2);
     assert_eq!(Checksum::default().with(&[1]).value(), !0x100);
@@ -44,7 +44,7 @@ fn options_are_skipped() {
 }
 
 #[test]
-fn fragments_and_broken_headers_are_no_packets() {
+fn fragments_and_invalid_headers_are_refused() {
     let changed = |at: usize, value: u8| {
         let mut packet = packet();
         packet[at] = value;

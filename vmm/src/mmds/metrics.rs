@@ -1,20 +1,20 @@
-//! What the metadata service counts.
+//! Metrics of the metadata service.
 
 use devices::metric_set;
 use devices::util::metrics::Counter;
 
 metric_set! {
-    /// What the metadata service counts, over all cards.
+    /// Metrics of the metadata service, over all cards.
     pub struct MmdsMetrics = "mmds" {
-        /// Frames that came to the service.
+        /// Frames for the service.
         rx_accepted: Counter,
-        /// Of these, IPv4 and TCP headers that could not be read.
+        /// Frames whose IPv4 or TCP header was invalid.
         rx_accepted_err: Counter,
-        /// Of these, packets for which there is no service, or from nobody.
+        /// Packets of other protocols, for other ports, or with an invalid source.
         rx_accepted_unusual: Counter,
-        /// Of these, what is no Ethernet frame.
+        /// Frames that are not Ethernet frames.
         rx_bad_eth: Counter,
-        /// GET requests with a token that is not good.
+        /// GET requests with an invalid token.
         rx_invalid_token: Counter,
         /// GET requests without a token.
         rx_no_token: Counter,
@@ -28,9 +28,9 @@ metric_set! {
         tx_errors: Counter,
         /// Frames sent.
         tx_frames: Counter,
-        /// Connections begun.
+        /// Opened connections.
         connections_created: Counter,
-        /// Connections ended, in whatever way.
+        /// Closed connections.
         connections_destroyed: Counter,
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 use serde_json::json;
 
 #[test]
-fn clones_are_the_same_service() {
+fn clones_share_the_service() {
     let mmds = Mmds::new(LIMIT).unwrap();
     let other = mmds.clone();
     assert_eq!(
@@ -44,7 +44,7 @@ fn responders_follow_the_configuration() {
 }
 
 #[test]
-fn all_values_are_counted_under_their_names() {
+fn metrics_have_firecracker_s_names() {
     let (mmds, _) = service();
     let mut names = Vec::new();
     mmds.metrics().visit(&mut |name, _| names.push(name));

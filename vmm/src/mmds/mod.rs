@@ -1,5 +1,5 @@
-//! The metadata service: data that the host puts and a guest asks for by HTTP at an address of its own, which its
-//! frames never leave the card for.
+//! The metadata service: the host stores JSON data, and the guest reads it by HTTP at a special address. Its frames never
+//! leave the card.
 //!
 //! ```text
 //!  API ── Mmds ──┬── store      the data
@@ -7,11 +7,10 @@
 //!  card ─ responder ─ arp, ipv4, tcp ─ connection ─ http ── both
 //! ```
 //!
-//! [`Mmds`] is one for each guest and cheap to clone; each card that reaches the service has a
-//! responder, which holds the connections. All that comes in by the card is hostile: it is read by
-//! checked parsers, held up to fixed bounds, and what is sent depends on nothing but the data, the configuration
-//! and a clock.
-//! Nothing here is saved: a restored guest has no data, no sessions and no connections until it is given new ones.
+//! The controller stores the data, and network devices call the responders. [`Mmds`] is one service for each guest and cheap
+//! to clone; each card has a responder with its own connections. All frames are untrusted: parsers check them, and all
+//! buffers are bounded. The service has no state that is saved: a restored guest starts without data, sessions and
+//! connections.
 
 mod arp;
 mod connection;

@@ -1,8 +1,7 @@
-//! The metadata service as it sits on one card: an ARP and TCP/IP host of its own, between the driver
-//! and the tap.
+//! The metadata service on one card: an ARP and TCP/IP host between the driver and the tap.
 //!
-//! It answers and never begins. All it holds is bounded by [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`]: the idle
-//! connection that was heard of longest ago makes room for a new one, and if none is idle the new one must try again.
+//! It only answers. [`MAX_CONNECTIONS`] and [`MAX_ANSWERS`] bound its memory: a new connection replaces the one that has
+//! been idle longest, or must be tried again if none is idle.
 
 use super::connection::{Connection, PORT, Peer, Received};
 use super::ethernet::{self, Frame, Mac};
@@ -14,16 +13,16 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Most connections at once.
+/// Limit of connections.
 pub const MAX_CONNECTIONS: usize = 30;
-/// Most answers that belong to no connection and wait to be sent; more are dropped.
+/// Limit of unsent answers that belong to no connection. More are dropped.
 const MAX_ANSWERS: usize = 64;
-/// Bytes of headers before a segment's data.
+/// Size of all headers before a segment's data.
 const HEADERS: usize = ethernet::HEADER + ipv4::HEADER + tcp::HEADER;
 
-/// An answer that belongs to no connection.
+/// An unsent answer that belongs to no connection.
 #[derive(Debug)]
-enum Waiting {
+enum Pending {
     Arp(arp::Request),
     Reset(Mac, Ipv4Addr, Header),
 }
@@ -33,10 +32,10 @@ enum Waiting {
 pub struct Responder {
     shared: Arc<Shared>,
     connections: Vec<Connection>,
-    /// Whose turn it is to send.
+    /// Index of the connection that may send next.
     turn: usize,
-    waiting: VecDeque<Waiting>,
-    /// There may be something to send: the card asks far more often than there is.
+    waiting: VecDeque<Pending>,
+    /// Whether there may be something to send. The card asks far more often than there is.
     active: bool,
 }
 
@@ -83,10 +82,10 @@ impl Responder {
         {
             let shared = &self.shared;
             match connection.receive(peer.mac, segment, now, |bytes| shared.answer(bytes)) {
-                Received::Taken if connection.is_over() => self.forget(index),
+                Received::Taken if connection.is_over() => self.remove(index),
                 Received::Taken => {}
                 Received::Refused => self.refuse(peer, segment),
-                Received::Reset => self.forget(index),
+                Received::Reset => self.remove(index),
             }
         } else if segment.port == PORT && segment.flags & (SYN | tcp::ACK | RST | FIN) == SYN {
             self.open(peer, segment, now);
@@ -97,7 +96,7 @@ impl Responder {
 
     fn open(&mut self, peer: Peer, syn: &Segment<'_>, now: Duration) {
         if !self.make_room(now) {
-            // The guest tries again in a second, and most connections do not last that long.
+            // The guest tries again in a second, when a connection has probably ended.
             return self.shared.metrics.rx_accepted_unusual.increment();
         }
         let first = self.shared.first_seq(now);
@@ -106,7 +105,7 @@ impl Responder {
         self.shared.metrics.connections_created.increment();
     }
 
-    /// Whether there is room for one connection more.
+    /// Makes room for one more connection. Returns whether there is room.
     fn make_room(&mut self, now: Duration) -> bool {
         if self.connections.len() < MAX_CONNECTIONS {
             return true;
@@ -124,33 +123,33 @@ impl Responder {
     fn refuse(&mut self, peer: Peer, segment: &Segment<'_>) {
         self.shared.metrics.rx_accepted_unusual.increment();
         if let Some(header) = segment.reset() {
-            self.wait(Waiting::Reset(peer.mac, peer.ip, header));
+            self.wait(Pending::Reset(peer.mac, peer.ip, header));
         }
     }
 
-    /// Ends a connection and tells its peer.
+    /// Resets and removes a connection.
     fn reset(&mut self, index: usize) {
         if let Some(connection) = self.connections.get(index) {
             let Peer { mac, ip, .. } = *connection.peer();
             let header = connection.reset();
-            self.forget(index);
-            self.wait(Waiting::Reset(mac, ip, header));
+            self.remove(index);
+            self.wait(Pending::Reset(mac, ip, header));
         }
     }
 
-    fn forget(&mut self, index: usize) {
+    fn remove(&mut self, index: usize) {
         self.connections.swap_remove(index);
         self.shared.metrics.connections_destroyed.increment();
     }
 
-    fn wait(&mut self, answer: Waiting) {
+    fn wait(&mut self, answer: Pending) {
         match self.waiting.len() < MAX_ANSWERS {
             true => self.waiting.push_back(answer),
             false => self.shared.metrics.tx_errors.increment(),
         }
     }
 
-    /// The length of the next segment of any connection, which is then in `buffer`.
+    /// Writes the next segment of any connection to `buffer`. Returns its length, or `Some(None)` if it does not fit.
     fn next_segment(&mut self, buffer: &mut [u8]) -> Option<Option<usize>> {
         let now = self.shared.now();
         let room = buffer.len().saturating_sub(HEADERS);
@@ -165,7 +164,7 @@ impl Responder {
             let written = write_segment(buffer, mac, self.shared.address(), ip, &header, data);
             self.turn = index + 1;
             if connection.is_over() {
-                self.forget(index);
+                self.remove(index);
             }
             return Some(written);
         }
@@ -196,7 +195,7 @@ impl devices::net::responder::Responder for Responder {
             ethernet::IPV4 => self.receive_ipv4(frame.source, frame.payload),
             _ => {
                 if let Some(request) = arp::Request::parse(frame.payload) {
-                    self.wait(Waiting::Arp(request));
+                    self.wait(Pending::Arp(request));
                 }
             }
         }
@@ -207,11 +206,11 @@ impl devices::net::responder::Responder for Responder {
             return None;
         }
         let written = match self.waiting.pop_front() {
-            Some(Waiting::Arp(request)) => {
+            Some(Pending::Arp(request)) => {
                 let header = ethernet::header(request.sender_mac, ethernet::ARP);
                 write(buffer, &[&header, &request.reply()])
             }
-            Some(Waiting::Reset(mac, ip, header)) => {
+            Some(Pending::Reset(mac, ip, header)) => {
                 write_segment(buffer, mac, self.shared.address(), ip, &header, &[])
             }
             None => match self.next_segment(buffer) {
@@ -243,7 +242,7 @@ impl devices::net::responder::Responder for Responder {
     fn poll(&mut self) {
         let now = self.shared.now();
         self.active = true;
-        // From the end, where the last one takes the place of one that goes.
+        // From the end, because removing a connection moves the last one to its index.
         for index in (0..self.connections.len()).rev() {
             let hope = self.connections.get_mut(index).is_none_or(|connection| {
                 let due = connection.deadline().is_some_and(|time| time <= now);
@@ -256,7 +255,7 @@ impl devices::net::responder::Responder for Responder {
     }
 }
 
-/// Puts `pieces` into `buffer` one after the other. Their length, if they fit.
+/// Writes `pieces` to `buffer` one after the other. Returns their length, if they fit.
 fn write(buffer: &mut [u8], pieces: &[&[u8]]) -> Option<usize> {
     let mut len = 0;
     for piece in pieces {

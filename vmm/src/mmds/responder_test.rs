@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 const BUFFER: usize = 65550;
-/// Of a client of the test's.
+/// First sequence number of the test's clients.
 const ISN: Seq = Seq(u32::MAX - 3);
 
-/// A card, driven by hand.
+/// A card that the test drives by hand.
 struct Card {
     mmds: Mmds,
     clock: TestClock,
@@ -33,7 +33,7 @@ impl Card {
         }
     }
 
-    /// Gives a frame to the card, as the card would. Whether the service took it.
+    /// Offers a frame to the service as the card does. Returns whether the service took it.
     fn offer(&mut self, frame: &[u8]) -> bool {
         let taken = self.responder.takes(&frame[..frame.len().min(HEAD)]);
         if taken {
@@ -56,7 +56,7 @@ impl Card {
         self.frames()
     }
 
-    /// Opens a connection; the number the service begins its data with.
+    /// Opens a connection. Returns the first sequence number of the service's data.
     fn connect(&mut self, port: u16) -> Seq {
         let syn = Header {
             mss: Some(1000),
@@ -78,7 +78,7 @@ impl Card {
         counted(&self.mmds, metric)
     }
 
-    /// Polls when it is due, so often.
+    /// Polls `times` times, each time when it is due.
     fn wait(&mut self, times: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         for _ in 0..times {
@@ -103,7 +103,7 @@ fn arp_request(target: Ipv4Addr) -> Vec<u8> {
 }
 
 #[test]
-fn the_service_tells_its_address() {
+fn the_service_answers_arp() {
     let mut card = Card::new();
     assert!(!card.offer(&arp_request(GUEST)), "for somebody else");
     assert!(card.offer(&arp_request(SERVICE)));
@@ -143,7 +143,7 @@ fn frames_for_others_are_left_to_the_tap() {
 }
 
 #[test]
-fn what_is_not_tcp_is_swallowed() {
+fn packets_other_than_tcp_are_dropped() {
     let mut card = Card::new();
     let ip = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = segment_frame(&to_service(1, ISN, Seq(0), SYN), b"");
@@ -191,7 +191,7 @@ fn segments_of_no_connection_are_reset() {
     }
     assert!(card.send(&to_service(5, ISN, Seq(9), RST), b"").is_empty());
     assert_eq!(card.count("connections_created"), 0);
-    // Not even the connection of the same ports but for ours.
+    // Nor those of a connection that only shares the ports.
     let start = card.connect(5);
     let header = Header {
         seq: ISN.plus(1),
@@ -241,7 +241,7 @@ fn a_request_is_answered_and_the_connection_ends() {
 }
 
 #[test]
-fn what_is_lost_is_sent_again_and_a_silent_guest_is_reset() {
+fn lost_segments_are_sent_again_and_a_silent_guest_is_reset() {
     let mut card = Card::new();
     card.connect(6);
     let start = card.connect(7);
@@ -252,7 +252,7 @@ fn what_is_lost_is_sent_again_and_a_silent_guest_is_reset() {
     let (last, again) = rest.split_last().unwrap();
     assert!(again.iter().all(|frame| *frame == sent[0]));
     assert_eq!(segment_of(last).flags, RST | ACK);
-    // The other one has nothing to say, and stays.
+    // The other connection has nothing to send, and stays.
     let ports = card.responder.connections.iter().map(|c| c.peer().port);
     assert_eq!(ports.collect::<Vec<_>>(), [6]);
     assert!(card.responder.deadline().is_none());
@@ -274,7 +274,7 @@ fn the_oldest_idle_connection_makes_room() {
         "all of them may be about to ask"
     );
     card.clock.advance(Duration::from_secs(1));
-    // The first has been heard of since; the second waits for the rest of its answer.
+    // The first connection was used since, and the second waits for the rest of its answer.
     card.send(&to_service(1, ISN.plus(1), starts[0], ACK), b"");
     card.send(
         &to_service(2, ISN.plus(1), starts[1], ACK),
@@ -300,13 +300,13 @@ fn busy_connections_keep_their_place() {
     assert!(card.send(&syn, b"").is_empty(), "the guest tries again");
     assert_eq!(card.responder.connections.len(), MAX_CONNECTIONS);
     assert_eq!(card.count("connections_destroyed"), 0);
-    // Until they are silent for too long.
+    // Until they have been silent for too long.
     card.clock.advance(Duration::from_secs(10));
     card.connect(32);
 }
 
 #[test]
-fn answers_that_nobody_fetches_do_not_pile_up() {
+fn unfetched_answers_are_bounded() {
     let mut card = Card::new();
     for _ in 0..1000 {
         card.offer(&arp_request(SERVICE));
@@ -317,7 +317,7 @@ fn answers_that_nobody_fetches_do_not_pile_up() {
 }
 
 #[test]
-fn a_card_that_nobody_asks_holds_nothing() {
+fn an_unused_responder_allocates_nothing() {
     let card = Card::new();
     assert_eq!(card.responder.connections.capacity(), 0);
     assert_eq!(card.responder.waiting.capacity(), 0);
@@ -336,11 +336,11 @@ fn connections_take_turns() {
     assert!(ports == [1, 2, 1, 2] || ports == [2, 1, 2, 1], "{ports:?}");
 }
 
-/// What a hostile guest does next.
+/// The next act of a hostile guest.
 #[derive(Clone, Debug)]
 enum Act {
     Frame(Vec<u8>),
-    /// A segment of one of a few connections, nearly right, and a change of one byte of it.
+    /// A segment of one of a few connections, almost valid, with one byte changed.
     Segment {
         port: u16,
         flags: u8,
@@ -392,7 +392,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// The numbers a guest would use next on each of its ports, as far as it heard of them.
+/// The sequence numbers that a guest would use next on each port, as far as it knows them.
 struct Hostile {
     card: Card,
     next: Vec<(Seq, Seq)>,
@@ -440,7 +440,7 @@ impl Hostile {
         match act {
             Act::Frame(bytes) => {
                 self.card.offer(&bytes);
-                // Also when it would not take it.
+                // The frame is processed even if the service would not take it.
                 self.card.responder.receive(&bytes);
             }
             Act::Segment {
@@ -502,14 +502,14 @@ impl Hostile {
 }
 
 #[test]
-fn nothing_a_guest_sends_breaks_the_service() {
+fn no_frames_of_a_guest_break_the_service() {
     let acts = vec(act(), 1..150);
     let run = |acts: Vec<Act>| {
         let mut hostile = Hostile::new();
         for act in acts {
             hostile.act(act);
         }
-        // Whatever happened, somebody else is served.
+        // After all this, another client is still served.
         hostile.card.clock.advance(Duration::from_secs(60));
         hostile.fetch(10_000, BUFFER);
         let start = hostile.card.connect(100);

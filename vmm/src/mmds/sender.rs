@@ -1,69 +1,69 @@
-//! What we send on one connection: numbers, what the peer has acknowledged, how much it takes, and
-//! when to send again (RFC 9293, sections 3.7.1 and 3.8).
+//! The sending side of a connection: sequence numbers, acknowledgments, the peer's window, and retransmission (RFC 9293,
+//! sections 3.7.1 and 3.8).
 //!
-//! There is no congestion control: between us and the guest is a queue that loses nothing, and the
-//! peer's window bounds what is on its way. After a timeout everything not acknowledged is sent again.
+//! There is no congestion control: the queue to the guest loses nothing, and the peer's window bounds the data in flight.
+//! After a timeout all unacknowledged data is sent again.
 
 use super::tcp::{Segment, Seq};
 use std::ops::Range;
 use std::time::Duration;
 
-/// Largest segment: what an Ethernet of 1500 bytes carries.
+/// Largest segment: the payload of an Ethernet frame of 1500 bytes.
 pub const MAX_SEGMENT: u16 = 1460;
-/// What a peer takes that does not say (RFC 9293, section 3.7.1).
+/// Segment size of a peer that does not announce one (RFC 9293, section 3.7.1).
 const DEFAULT_SEGMENT: u16 = 536;
-/// Smallest segment, whatever the peer says: less would be mostly headers.
+/// Smallest segment, whatever the peer announces: shorter ones would be mostly headers.
 const MIN_SEGMENT: u16 = 48;
-/// First timeout. A guest may be slow to be scheduled.
+/// First timeout. The guest may be scheduled late.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(300);
 /// Longest timeout.
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeouts in a row after which the peer is taken for gone: about half a minute.
+/// Number of successive timeouts after which the peer is considered gone: about half a minute.
 const MAX_TIMEOUTS: u32 = 9;
 
-/// What to put into the next segment.
+/// The content of the next segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Its number.
+    /// Sequence number.
     pub seq: Seq,
-    /// It opens the connection.
+    /// Whether the segment opens the connection.
     pub syn: bool,
-    /// Nothing follows.
+    /// Whether the segment closes the connection.
     pub fin: bool,
-    /// Which bytes of [`Sender::data`].
+    /// Range of [`Sender::data`].
     pub data: Range<usize>,
 }
 
-/// One connection's sending side.
+/// The sending side of a connection.
 #[derive(Debug)]
 pub struct Sender {
-    /// First number not acknowledged.
+    /// First unacknowledged sequence number.
     una: Seq,
-    /// Next number to send; back at `una` after a timeout.
+    /// Next sequence number to send; equal to `una` after a timeout.
     next: Seq,
-    /// One after the highest number ever sent.
+    /// One after the highest sequence number ever sent.
     max: Seq,
-    /// What the peer takes after `una`, in bytes.
+    /// Bytes that the peer takes after `una`.
     window: usize,
-    /// Numbers of the segment that last told the window.
+    /// Sequence and acknowledgment number of the segment that last updated the window.
     window_from: (Seq, Seq),
     mss: usize,
-    /// The peer knows that the connection is open.
+    /// Whether the peer acknowledged the SYN.
     open: bool,
     data: Vec<u8>,
-    /// How much of `data` is acknowledged: `una` is the number of the byte after.
+    /// Acknowledged bytes of `data`: `una` is the number of the next byte.
     acked: usize,
-    /// Nothing follows `data`.
+    /// Whether the connection closes after `data`.
     fin: bool,
     fin_acked: bool,
     timer: Option<Duration>,
     timeouts: u32,
-    /// A byte may go although the window is closed, so that the peer tells when it opens.
+    /// Whether one byte may be sent into a closed window, to learn when it opens.
     probe: bool,
 }
 
 impl Sender {
-    /// The answer to a peer that opens a connection by `syn`; our first number is `first`.
+    /// Creates the sender for a peer that opens a connection by `syn`. Its sequence numbers begin with `first`.
     pub fn new(first: Seq, syn: &Segment<'_>) -> Self {
         let mss = syn.mss.unwrap_or(DEFAULT_SEGMENT);
         Self {
@@ -84,37 +84,37 @@ impl Sender {
         }
     }
 
-    /// Whether the peer knows that the connection is open.
+    /// Returns whether the peer acknowledged the SYN.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Whether all was sent and acknowledged.
+    /// Returns whether all data was sent and acknowledged.
     pub fn is_idle(&self) -> bool {
         self.open && self.next == self.una && self.remaining() == 0 && self.fin == self.fin_acked
     }
 
-    /// Whether the end was acknowledged.
+    /// Returns whether the FIN was acknowledged.
     pub fn is_over(&self) -> bool {
         self.fin_acked
     }
 
-    /// Sends `data`; only when idle.
+    /// Sends `data`. Call it only when idle.
     pub fn send(&mut self, data: Vec<u8>) {
         (self.data, self.acked) = (data, 0);
     }
 
-    /// Nothing follows what there is to send.
+    /// Closes the connection after the current data.
     pub fn finish(&mut self) {
         self.fin = true;
     }
 
-    /// What pieces are parts of.
+    /// Returns the data that pieces refer to.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
-    /// The number for a segment without data: the peer accepts none beyond its window.
+    /// Returns the sequence number for a segment without data, which must lie in the peer's window.
     pub fn seq(&self) -> Seq {
         let edge = self.una.plus(self.window);
         if self.max.is_after(edge) {
@@ -124,12 +124,12 @@ impl Sender {
         }
     }
 
-    /// Bytes not acknowledged.
+    /// Returns the number of unacknowledged bytes.
     fn remaining(&self) -> usize {
         self.data.len() - self.acked
     }
 
-    /// The next segment, with at most `room` bytes of data.
+    /// Returns the next segment, with at most `room` bytes of data.
     pub fn next(&mut self, room: usize, now: Duration) -> Option<Piece> {
         let in_flight = self.next.since(self.una);
         if !self.open {
@@ -142,7 +142,7 @@ impl Sender {
         let most = unsent.min(self.mss).min(room);
         let mut len = most.min(self.window.saturating_sub(in_flight));
         if len < most && in_flight > 0 {
-            // Better a whole segment when the window moves (section 3.8.6.2.1).
+            // Wait for room for a whole segment (section 3.8.6.2.1).
             return None;
         }
         if len == 0 && unsent > 0 {
@@ -178,14 +178,14 @@ impl Sender {
         }
     }
 
-    /// The peer, in a segment numbered `seq`, acknowledges all before `ack` and takes `window` bytes more.
-    /// Whether it can be: nothing was sent after `ack`.
+    /// Processes an acknowledgment of all before `ack` and a window of `window` bytes, in a segment numbered `seq`. Returns
+    /// whether it is possible: `ack` is not beyond what was sent.
     pub fn acknowledged(&mut self, ack: Seq, seq: Seq, window: u16, now: Duration) -> bool {
         if ack.is_after(self.max) {
             return false;
         }
         if ack.is_before(self.una) {
-            // An old one.
+            // The acknowledgment is old.
             return true;
         }
         let mut count = ack.since(self.una);
@@ -209,7 +209,7 @@ impl Sender {
         let (last_seq, last_ack) = self.window_from;
         if last_seq.is_before(seq) || (last_seq == seq && !last_ack.is_after(ack)) {
             if self.window == 0 && window > 0 {
-                // A probe may have been dropped: from the start.
+                // The peer may have dropped a probe, so all is sent again.
                 self.next = self.una;
                 self.timer = None;
             }
@@ -217,26 +217,26 @@ impl Sender {
             self.window_from = (seq, ack);
         }
         if self.window == 0 {
-            // It is there and will not be given up.
+            // A peer that acknowledges is alive.
             self.timeouts = 0;
         }
         true
     }
 
-    /// The peer seems not to have got the first segment.
-    pub fn again(&mut self) {
+    /// Sends the SYN again, because the peer seems not to have received it.
+    pub fn resend_syn(&mut self) {
         self.next = self.una;
     }
 
-    /// When [`Self::on_timeout`] is due.
+    /// Returns when [`Self::on_timeout`] is due.
     pub fn deadline(&self) -> Option<Duration> {
         self.timer
     }
 
-    /// The deadline has passed. Whether there is still hope.
+    /// Handles the timeout. Returns false if the peer is considered gone.
     pub fn on_timeout(&mut self, now: Duration) -> bool {
         self.timeouts += 1;
-        self.again();
+        self.resend_syn();
         self.probe = true;
         self.timer = Some(self.timeout(now));
         self.timeouts <= MAX_TIMEOUTS

@@ -1,7 +1,7 @@
 use super::super::tcp::SYN;
 use super::*;
 
-/// Close to the end, so that everything goes round.
+/// A first sequence number close to the end, so that numbers wrap around.
 const FIRST: Seq = Seq(u32::MAX - 100);
 const PEER: Seq = Seq(1000);
 const ROOM: usize = 0x1_0000;
@@ -24,7 +24,7 @@ fn new(mss: Option<u16>, window: u16) -> Sender {
     Sender::new(FIRST, &syn)
 }
 
-/// A sender of an open connection, with `len` bytes to send.
+/// Returns the sender of an open connection with `len` bytes to send.
 fn open(mss: u16, window: u16, len: usize) -> Sender {
     let mut sender = new(Some(mss), window);
     let syn = sender.next(ROOM, at(0)).unwrap();
@@ -35,12 +35,12 @@ fn open(mss: u16, window: u16, len: usize) -> Sender {
     sender
 }
 
-/// Acknowledges `count` bytes of data, in a segment of the peer's without data.
+/// Acknowledges `count` bytes, in a segment without data.
 fn ack(sender: &mut Sender, count: usize, window: u16, now: Duration) -> bool {
     sender.acknowledged(FIRST.plus(1 + count), PEER.plus(1), window, now)
 }
 
-/// All that can be sent now: from where to where, and whether the last one ends the connection.
+/// Returns all segments that can be sent now, as ranges, and whether the last one closes the connection.
 fn all(sender: &mut Sender, now: Duration) -> (Vec<(usize, usize)>, bool) {
     let mut ranges = Vec::new();
     let mut fin = false;
@@ -55,7 +55,7 @@ fn all(sender: &mut Sender, now: Duration) -> (Vec<(usize, usize)>, bool) {
 }
 
 #[test]
-fn segments_are_as_long_as_the_peer_takes() {
+fn segments_have_the_peer_s_size() {
     let mut sender = open(100, 1000, 250);
     assert_eq!(
         all(&mut sender, at(0)),
@@ -71,7 +71,7 @@ fn segments_are_as_long_as_the_peer_takes() {
 }
 
 #[test]
-fn the_caller_says_how_long_a_segment_may_be() {
+fn the_caller_limits_a_segment() {
     let mut sender = open(1460, 1000, 200);
     assert_eq!(sender.next(64, at(0)).unwrap().data, 0..64);
     assert_eq!(sender.next(0, at(0)), None);
@@ -79,7 +79,7 @@ fn the_caller_says_how_long_a_segment_may_be() {
 }
 
 #[test]
-fn no_more_is_on_its_way_than_the_window_takes() {
+fn data_in_flight_is_limited_by_the_window() {
     let mut sender = open(100, 250, 1000);
     assert_eq!(
         all(&mut sender, at(0)).0,
@@ -94,13 +94,13 @@ fn no_more_is_on_its_way_than_the_window_takes() {
         [(300, 340)],
         "nothing else is on its way"
     );
-    // An old segment tells nothing new.
+    // An old segment does not change the window.
     assert!(ack(&mut sender, 100, 9000, at(1)));
     assert_eq!(all(&mut sender, at(1)).0, []);
 }
 
 #[test]
-fn what_is_not_acknowledged_is_sent_again_from_there() {
+fn unacknowledged_data_is_sent_again() {
     let mut sender = open(100, 1000, 300);
     sender.finish();
     assert_eq!(
@@ -115,7 +115,7 @@ fn what_is_not_acknowledged_is_sent_again_from_there() {
         (vec![(100, 200), (200, 300)], true)
     );
     assert_eq!(sender.deadline(), Some(at(910)), "twice as long");
-    // All had come but what acknowledged it was lost.
+    // All data arrived, but the acknowledgment was lost.
     assert!(sender.on_timeout(at(910)));
     assert!(ack(&mut sender, 301, 1000, at(911)));
     assert!(sender.is_over() && sender.is_idle());
@@ -124,7 +124,7 @@ fn what_is_not_acknowledged_is_sent_again_from_there() {
 }
 
 #[test]
-fn the_end_may_come_after_the_data() {
+fn the_fin_may_follow_the_data() {
     let mut sender = open(100, 1000, 50);
     assert_eq!(all(&mut sender, at(0)), (vec![(0, 50)], false));
     sender.finish();
@@ -136,7 +136,7 @@ fn the_end_may_come_after_the_data() {
 }
 
 #[test]
-fn a_closed_window_is_asked_for_as_long_as_the_peer_answers() {
+fn a_closed_window_is_probed_as_long_as_the_peer_answers() {
     let mut sender = open(100, 0, 300);
     let mut now = at(0);
     for _ in 0..100 {
@@ -146,7 +146,7 @@ fn a_closed_window_is_asked_for_as_long_as_the_peer_answers() {
         assert_eq!(all(&mut sender, now).0, [(0, 1)]);
         assert!(ack(&mut sender, 0, 0, now));
     }
-    // It opens, and dropped what asked for it.
+    // The window opens, after the peer dropped the probe.
     ack(&mut sender, 0, 150, now);
     assert_eq!(all(&mut sender, now).0, [(0, 100)]);
     ack(&mut sender, 100, 0, now);
@@ -164,7 +164,7 @@ fn a_segment_without_data_stays_in_the_window() {
 }
 
 #[test]
-fn a_silent_peer_is_given_up() {
+fn a_silent_peer_is_considered_gone() {
     let mut sender = open(100, 1000, 10);
     let mut now = at(0);
     for _ in 0..MAX_TIMEOUTS {
@@ -178,7 +178,7 @@ fn a_silent_peer_is_given_up() {
 }
 
 #[test]
-fn what_was_never_sent_cannot_be_acknowledged() {
+fn unsent_data_cannot_be_acknowledged() {
     let mut sender = open(100, 1000, 50);
     assert!(!ack(&mut sender, 1, 1000, at(0)));
     all(&mut sender, at(0));

@@ -1,4 +1,4 @@
-//! The metadata service as the host uses it.
+//! The metadata service as seen by the host.
 
 use super::responder;
 use super::shared::{Clock, Shared, State};
@@ -13,19 +13,19 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Longest data, in bytes of serialised JSON, if the user does not say: what one request to the API carries.
+/// Default limit of the data in bytes of serialised JSON: the size of one API request.
 pub const DEFAULT_LIMIT: usize = 51200;
 
-/// The metadata service of one guest. Clones are the same service.
+/// The metadata service of one guest. Clones share the service.
 #[derive(Clone, Debug)]
 pub struct Mmds(pub(super) Arc<Shared>);
 
 impl Mmds {
-    /// A service without data, for at most `limit` bytes of serialised JSON, configured as [`MmdsConfig`] is by
-    /// default. Nobody reaches it before a card has its responder.
+    /// Creates a service without data, with the default [`MmdsConfig`]. The data may have at most `limit` bytes of serialised
+    /// JSON. No guest can reach it before a card has its responder.
     ///
     /// # Errors
-    /// The host has no randomness for the key of the tokens.
+    /// The host has no random numbers for the key of the tokens.
     pub fn new(limit: usize) -> io::Result<Self> {
         Self::with_clock(limit, Box::new(devices::util::timer::now))
     }
@@ -47,7 +47,7 @@ impl Mmds {
         })))
     }
 
-    /// Takes over what `config` says of the service; which cards reach it is for the caller to arrange.
+    /// Applies `config`, except for the list of cards, which the caller arranges.
     pub fn configure(&self, config: &MmdsConfig) {
         let mut state = lock(&self.0.state);
         state.version = config.version;
@@ -56,7 +56,7 @@ impl Mmds {
         self.0.address.store(address, Ordering::Relaxed);
     }
 
-    /// Replaces all data.
+    /// Replaces the data.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`].
@@ -67,12 +67,12 @@ impl Mmds {
     /// Merges `patch` into the data (RFC 7396).
     ///
     /// # Errors
-    /// Both of [`StoreError`].
+    /// [`StoreError`].
     pub fn patch(&self, patch: Value) -> Result<(), StoreError> {
         lock(&self.0.state).store.patch(patch)
     }
 
-    /// The data as the host sees it: an empty object where there is none.
+    /// Returns the data for the host: an empty object if there is none.
     pub fn get(&self) -> Value {
         match lock(&self.0.state).store.value() {
             Value::Null => Value::Object(Map::new()),
@@ -80,12 +80,12 @@ impl Mmds {
         }
     }
 
-    /// The service for one card.
+    /// Returns a responder for one card.
     pub fn responder(&self) -> Box<dyn OnCard> {
         Box::new(responder::Responder::new(self.0.clone()))
     }
 
-    /// What it counts, over all cards.
+    /// Returns the metrics of the service over all cards.
     pub fn metrics(&self) -> Arc<dyn MetricSet> {
         self.0.metrics.clone()
     }

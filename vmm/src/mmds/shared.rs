@@ -1,4 +1,4 @@
-//! What the cards of a guest share of its metadata service.
+//! The part of the metadata service that all cards of a guest share.
 
 use super::http::{self, Answer};
 use super::metrics::MmdsMetrics;
@@ -16,13 +16,13 @@ use std::time::Duration;
 /// A monotonic clock.
 pub(super) type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 
-/// What all cards share.
+/// The shared part of the service.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
-    /// Apart from the state, because each frame of the guest is compared with it.
+    /// The service's address. It is not in the state, because each frame of the guest is compared with it.
     pub(super) address: AtomicU32,
     pub(super) tokens: TokenAuthority,
-    /// So that a guest learns nothing about the host's clock.
+    /// A random offset, so that sequence numbers tell the guest nothing about the host's clock.
     pub(super) seq_offset: u32,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<MmdsMetrics>,
@@ -49,14 +49,14 @@ impl Shared {
         Ipv4Addr::from_bits(self.address.load(Ordering::Relaxed))
     }
 
-    /// The first number of a connection that begins now: a clock of 4 microseconds (RFC 9293, section 3.4.1), so
-    /// that a connection's late segments are not taken for the next one's.
+    /// Returns the first sequence number of a new connection: a clock of 4 microseconds (RFC 9293, section 3.4.1), so that late
+    /// segments of an earlier connection do not match.
     pub(super) fn first_seq(&self, now: Duration) -> Seq {
         let [a, b, c, d, ..] = (now.as_micros() / 4).to_le_bytes();
         Seq(u32::from_le_bytes([a, b, c, d]).wrapping_add(self.seq_offset))
     }
 
-    /// Answers the request that `bytes` begin with, as [`http::answer`] does.
+    /// Answers the request at the start of `bytes`, as [`http::answer`] does.
     pub(super) fn answer(&self, bytes: &[u8]) -> Option<Answer> {
         let state = lock(&self.state);
         let service = http::Service {

@@ -1,31 +1,31 @@
-//! The data that a guest can ask for: one JSON value that the host puts and patches.
+//! The metadata: one JSON value that the host puts and patches.
 //!
-//! It knows neither who asks nor how; the size is limited because the host's clients write it.
+//! Its size is limited, because the host's clients may pass untrusted data on.
 
 use serde_json::{Map, Value};
 
-/// Why a change was refused, in the words that compatible clients know. The data stays as it was.
+/// Why a change was refused. The texts are Firecracker's. The data is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// With the change the data would be longer than the limit.
+    /// The data would exceed the limit.
     #[error("The MMDS patch request doesn't fit.")]
     TooLarge,
-    /// There is nothing to patch yet.
+    /// There is no data to patch.
     #[error("The MMDS data store is not initialized.")]
     NotInitialized,
 }
 
-/// The data.
+/// The metadata.
 #[derive(Debug)]
 pub struct Store {
-    /// Null until something was put.
+    /// The value; null before the first put.
     value: Value,
     initialized: bool,
     limit: usize,
 }
 
 impl Store {
-    /// A store without data, for at most `limit` bytes of serialised JSON.
+    /// Creates a store without data, for at most `limit` bytes of serialised JSON.
     pub fn new(limit: usize) -> Self {
         Self {
             value: Value::Null,
@@ -34,12 +34,12 @@ impl Store {
         }
     }
 
-    /// Replaces all data.
+    /// Replaces the data.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`].
     pub fn put(&mut self, value: Value) -> Result<(), StoreError> {
-        // `Value`'s text is compact JSON, which cannot fail.
+        // A `Value` is printed as compact JSON, which cannot fail.
         if value.to_string().len() > self.limit {
             return Err(StoreError::TooLarge);
         }
@@ -51,7 +51,7 @@ impl Store {
     /// Merges `patch` into the data (RFC 7396).
     ///
     /// # Errors
-    /// Both of [`StoreError`].
+    /// [`StoreError`].
     pub fn patch(&mut self, patch: Value) -> Result<(), StoreError> {
         if !self.initialized {
             return Err(StoreError::NotInitialized);
@@ -61,13 +61,13 @@ impl Store {
         self.put(patched)
     }
 
-    /// The data as the guest sees it: null before the first [`Self::put`].
+    /// Returns the data for the guest: null before the first [`Self::put`].
     pub fn value(&self) -> &Value {
         &self.value
     }
 }
 
-/// RFC 7396, section 2. Its depth is that of the values, which the JSON parser bounds.
+/// Merges by RFC 7396, section 2. The recursion is as deep as the values, which the JSON parser bounds.
 fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;

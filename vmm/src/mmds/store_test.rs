@@ -3,7 +3,7 @@ use serde_json::json;
 
 #[test]
 fn merges_are_those_of_rfc_7396() {
-    // Its appendix A.
+    // The examples of appendix A.
     for (target, patch, merged) in [
         (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
         (
@@ -57,7 +57,7 @@ fn merges_are_those_of_rfc_7396() {
 }
 
 #[test]
-fn a_patch_needs_something_to_patch() {
+fn a_patch_needs_data() {
     let mut store = Store::new(1000);
     let error = store.patch(json!({})).unwrap_err();
     assert_eq!(error.to_string(), "The MMDS data store is not initialized.");
@@ -66,8 +66,8 @@ fn a_patch_needs_something_to_patch() {
 }
 
 #[test]
-fn what_does_not_fit_changes_nothing() {
-    // {"a":"bcd"} are 11 bytes.
+fn a_change_beyond_the_limit_is_refused() {
+    // {"a":"bcd"} has 11 bytes.
     let mut store = Store::new(11);
     store.put(json!({"a": "bcd"})).unwrap();
     for error in [

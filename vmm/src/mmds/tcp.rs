@@ -1,21 +1,21 @@
-//! TCP segments (RFC 9293) as bytes, and the arithmetic of their sequence numbers.
+//! TCP segments (RFC 9293), and arithmetic of sequence numbers.
 
 use super::ipv4::Checksum;
 use std::net::Ipv4Addr;
 
-/// Bytes of a header without options.
+/// Size of a header without options in bytes.
 pub const HEADER: usize = 20;
-/// Bytes of the header of a segment that opens a connection.
+/// Size of the header of a SYN in bytes.
 pub const SYN_HEADER: usize = HEADER + 4;
-/// No more data from the sender.
+/// Flag: the sender closes its side.
 pub const FIN: u8 = 0x01;
-/// The first segment.
+/// Flag: the segment opens the connection.
 pub const SYN: u8 = 0x02;
-/// The connection is no more.
+/// Flag: the connection is reset.
 pub const RST: u8 = 0x04;
-/// Give it to the application now.
+/// Flag: push the data to the application.
 pub const PSH: u8 = 0x08;
-/// The acknowledgment number means something.
+/// Flag: the acknowledgment number is valid.
 pub const ACK: u8 = 0x10;
 
 /// Offset of the checksum.
@@ -30,25 +30,25 @@ const OPTION_MSS: u8 = 2;
 pub struct Seq(pub u32);
 
 impl Seq {
-    /// The number `n` further on.
+    /// Returns the number `n` after this one.
     #[must_use]
     pub fn plus(self, n: usize) -> Self {
-        // Nothing here is longer than 2^32; if it were, this would be the same modulo 2^32.
+        // Only the value modulo 2^32 matters.
         let [a, b, c, d, ..] = n.to_le_bytes();
         Self(self.0.wrapping_add(u32::from_le_bytes([a, b, c, d])))
     }
 
-    /// How far it is after `earlier`, which is not after it.
+    /// Returns the distance from `earlier` to this number.
     pub fn since(self, earlier: Self) -> usize {
         usize::try_from(self.0.wrapping_sub(earlier.0)).unwrap_or(usize::MAX)
     }
 
-    /// Whether it is before `other`, which is less than 2^31 away (section 3.4).
+    /// Returns whether this number is before `other`, which is less than 2^31 away (section 3.4).
     pub fn is_before(self, other: Self) -> bool {
         self.0.wrapping_sub(other.0) > u32::MAX / 2
     }
 
-    /// Whether it is after `other`.
+    /// Returns whether this number is after `other`.
     pub fn is_after(self, other: Self) -> bool {
         other.is_before(self)
     }
@@ -57,26 +57,26 @@ impl Seq {
 /// A received segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// The port of who sent it.
+    /// Source port.
     pub source_port: u16,
-    /// The port it is for.
+    /// Destination port.
     pub port: u16,
-    /// The number of its first byte, or of its SYN.
+    /// Sequence number of the first byte, or of the SYN.
     pub seq: Seq,
-    /// The number of the next byte the sender waits for, if [`ACK`] is set.
+    /// Next sequence number that the sender expects, if [`ACK`] is set.
     pub ack: Seq,
-    /// [`FIN`] and so on.
+    /// Flags such as [`FIN`].
     pub flags: u8,
-    /// How many bytes after `ack` the sender takes. Never scaled, because we do not offer that.
+    /// Bytes that the sender takes after `ack`. Never scaled, because this side does not offer it.
     pub window: u16,
-    /// The option of that name.
+    /// Maximum segment size option.
     pub mss: Option<u16>,
     /// The data.
     pub payload: &'a [u8],
 }
 
 impl<'a> Segment<'a> {
-    /// Reads a segment. Its checksum is not looked at: a guest leaves it open.
+    /// Parses a segment. The checksum is not verified, because a guest leaves it open.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let header = bytes.first_chunk::<HEADER>()?;
         let [
@@ -112,17 +112,17 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// Whether all of `flags` are set.
+    /// Returns whether all of `flags` are set.
     pub fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    /// How many sequence numbers it takes.
+    /// Returns the number of sequence numbers that the segment uses.
     pub fn seq_len(&self) -> usize {
         self.payload.len() + usize::from(self.has(SYN)) + usize::from(self.has(FIN))
     }
 
-    /// The answer to a segment of no connection (section 3.10.7.1); a reset has none.
+    /// Returns the reset that answers a segment of no connection (section 3.10.7.1). A reset is not answered.
     pub fn reset(&self) -> Option<Header> {
         if self.has(RST) {
             return None;
@@ -143,41 +143,41 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// The maximum segment size among `options`, as far as they can be read.
+/// Returns the maximum segment size among `options`, as far as they are valid.
 fn mss_option(mut options: &[u8]) -> Option<u16> {
     loop {
         options = match *options {
             [] | [OPTION_END, ..] => return None,
             [OPTION_NOTHING, ref rest @ ..] => rest,
             [OPTION_MSS, 4, hi, lo, ..] => return Some(u16::from_be_bytes([hi, lo])),
-            // A length counts itself and the kind.
+            // The length includes the kind and itself.
             [_, len, ..] if len >= 2 => options.get(usize::from(len)..)?,
             [_, ..] => return None,
         };
     }
 }
 
-/// The header of a segment of ours.
+/// The header of a segment from the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Our port.
+    /// Port of the service.
     pub port: u16,
-    /// The guest's.
+    /// Port of the guest.
     pub peer_port: u16,
-    /// The number of the first byte, or of the SYN.
+    /// Sequence number of the first byte, or of the SYN.
     pub seq: Seq,
-    /// The number of the next byte we wait for.
+    /// Next expected sequence number.
     pub ack: Seq,
-    /// [`FIN`] and so on.
+    /// Flags such as [`FIN`].
     pub flags: u8,
-    /// How many bytes after `ack` we take.
+    /// Bytes that this side takes after `ack`.
     pub window: u16,
-    /// The option of that name.
+    /// Maximum segment size option.
     pub mss: Option<u16>,
 }
 
 impl Header {
-    /// How many bytes it is.
+    /// Returns the size of the header in bytes.
     pub fn size(&self) -> usize {
         match self.mss {
             Some(_) => SYN_HEADER,
@@ -185,7 +185,7 @@ impl Header {
         }
     }
 
-    /// Puts the segment into `out`, as long as the header and `payload`, with its checksum.
+    /// Writes the segment with its checksum to `out`, which has exactly its length.
     pub fn write(&self, from: Ipv4Addr, to: Ipv4Addr, payload: &[u8], out: &mut [u8]) {
         let words = u8::try_from(self.size() / 4).unwrap_or_default();
         let option = self.mss.map(|mss| {
@@ -201,7 +201,7 @@ impl Header {
             .chain(self.ack.0.to_be_bytes())
             .chain([words << 4, self.flags])
             .chain(self.window.to_be_bytes())
-            // The checksum, still open, and no urgent data.
+            // Checksum, filled in below, and urgent pointer.
             .chain([0; 4])
             .chain(option.into_iter().flatten());
         for (byte, value) in out.iter_mut().zip(fields) {

@@ -22,7 +22,7 @@ fn write(header: &Header, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_back_with_a_right_checksum() {
+fn a_written_segment_is_parsed_back_with_a_valid_checksum() {
     for (flags, mss, payload) in [
         (SYN | ACK, Some(1460), &b""[..]),
         (ACK | PSH, None, b"odd"),
@@ -40,7 +40,7 @@ fn what_is_written_is_read_back_with_a_right_checksum() {
 }
 
 #[test]
-fn sequence_numbers_go_round() {
+fn sequence_numbers_wrap_around() {
     let last = Seq(u32::MAX);
     assert_eq!(last.plus(3), Seq(2));
     assert_eq!(Seq(2).since(last), 3);
@@ -70,7 +70,7 @@ fn the_maximum_segment_size_is_found_among_options() {
 }
 
 #[test]
-fn headers_that_lie_about_their_length_are_none() {
+fn headers_with_wrong_lengths_are_refused() {
     let bytes = write(&header(ACK, None), b"data");
     assert!(Segment::parse(&bytes[..19]).is_none());
     for words in 0..16_u8 {

@@ -1,4 +1,4 @@
-//! A guest's side for the tests of this module: a service on a clock of the test's, and frames of a card.
+//! Helpers of this room's tests: a service with a clock of the test's, and the guest's frames.
 
 use super::ethernet::{self, Frame, Mac};
 use super::ipv4;
@@ -10,33 +10,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The guest's card.
+/// MAC address of the guest.
 pub const GUEST_MAC: Mac = [2, 0, 0, 0, 0, 9];
-/// The guest.
+/// IP address of the guest.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-/// Where the service is.
+/// IP address of the service.
 pub const SERVICE: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// The size of the data.
+/// Limit of the data.
 pub const LIMIT: usize = 51200;
 
-/// A clock that goes when the test says so.
+/// A clock that the test advances.
 #[derive(Clone, Default)]
 pub struct TestClock(Arc<AtomicU64>);
 
 impl TestClock {
-    /// Time since its start.
+    /// Returns the time since the start.
     pub fn now(&self) -> Duration {
         Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 
-    /// Goes on by `time`, rounded up to microseconds.
+    /// Advances the clock by `time`, rounded up to microseconds.
     pub fn advance(&self, time: Duration) {
         let micros = u64::try_from(time.as_nanos().div_ceil(1000)).unwrap();
         self.0.fetch_add(micros, Ordering::Relaxed);
     }
 }
 
-/// A service and its clock.
+/// Returns a service and its clock.
 pub fn service() -> (Mmds, TestClock) {
     let clock = TestClock::default();
     let its = clock.clone();
@@ -44,7 +44,7 @@ pub fn service() -> (Mmds, TestClock) {
     (mmds, clock)
 }
 
-/// A counter of `mmds`.
+/// Returns a metric of `mmds`.
 pub fn counted(mmds: &Mmds, metric: &str) -> u64 {
     let mut count = None;
     mmds.0.metrics.visit(&mut |name, value| {
@@ -55,7 +55,7 @@ pub fn counted(mmds: &Mmds, metric: &str) -> u64 {
     count.unwrap()
 }
 
-/// A frame of the guest's with `payload` to anybody.
+/// Returns a frame of the guest with `payload`.
 pub fn frame(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = ethernet::header(ethernet::OUR_MAC, ethertype).to_vec();
     frame[6..12].copy_from_slice(&GUEST_MAC);
@@ -63,7 +63,7 @@ pub fn frame(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A frame of the guest's with a TCP segment for the service, its checksum left open.
+/// Returns a frame of the guest with a TCP segment for the service, without a checksum.
 pub fn segment_frame(header: &Header, payload: &[u8]) -> Vec<u8> {
     let mut segment = vec![0; header.size() + payload.len()];
     header.write(GUEST, SERVICE, payload, &mut segment);
@@ -72,7 +72,7 @@ pub fn segment_frame(header: &Header, payload: &[u8]) -> Vec<u8> {
     frame(ethernet::IPV4, &[&ip[..], &segment].concat())
 }
 
-/// The header of a segment from `peer_port` of the guest's to port 80.
+/// Returns the header of a segment from the guest's `peer_port` to port 80.
 pub fn to_service(peer_port: u16, seq: Seq, ack: Seq, flags: u8) -> Header {
     Header {
         port: peer_port,
@@ -85,7 +85,7 @@ pub fn to_service(peer_port: u16, seq: Seq, ack: Seq, flags: u8) -> Header {
     }
 }
 
-/// The segment in a frame of the service's, all of whose headers and checksums are right.
+/// Returns the segment in a frame of the service, and checks all headers and checksums.
 pub fn segment_of(bytes: &[u8]) -> Segment<'_> {
     assert_eq!(bytes[..6], GUEST_MAC);
     let frame = Frame::parse(bytes).unwrap();

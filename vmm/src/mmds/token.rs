@@ -1,8 +1,8 @@
-//! Tokens of sessions: a guest asks for one and shows it with each request.
+//! Session tokens: a guest requests one and sends it with each request.
 //!
-//! Nothing is kept of a token: it carries when it ends, and a code over that which only the holder of
-//! the key can make. A guest may so ask for any number. The key is drawn for each process, and a
-//! token is worth nothing to another: neither to another guest nor to one restored from a snapshot.
+//! Nothing is stored for a token: it contains its expiry time and a code over it that only the holder of the key can make.
+//! So a guest may request any number. The key is random for each process: a token is worthless to another guest, and to a
+//! guest restored from a snapshot.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,16 +13,16 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// For how long a token may be good, in seconds.
+/// Valid times to live in seconds.
 pub const TTL_SECONDS: RangeInclusive<u32> = 1..=21600;
-/// Bytes of the end, in milliseconds.
+/// Size of the expiry time in bytes. It counts milliseconds.
 const END: usize = size_of::<u64>();
-/// Bytes of the code.
+/// Size of the code in bytes.
 const CODE: usize = 32;
-/// Longest text worth decoding.
+/// Longest token text that is decoded.
 const MAX_TEXT: usize = (END + CODE).div_ceil(3) * 4;
 
-/// The guest asked for a token that ends too soon or too late.
+/// The requested time to live is out of range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Invalid time to live value provided for token: {0}. Please provide a value between {first} and {last}.",
@@ -31,11 +31,11 @@ const MAX_TEXT: usize = (END + CODE).div_ceil(3) * 4;
 )]
 pub struct InvalidTtl(pub u32);
 
-/// Makes tokens and knows them again.
+/// Issues and verifies tokens.
 pub struct TokenAuthority {
-    /// Keyed, and fed nothing.
+    /// The keyed code, before any input.
     mac: Hmac<Sha256>,
-    /// Ends are counted from here, so that a token tells nothing about the host.
+    /// Start of expiry times, so that a token tells nothing about the host.
     epoch: Duration,
 }
 
@@ -46,12 +46,12 @@ impl fmt::Debug for TokenAuthority {
 }
 
 impl TokenAuthority {
-    /// With a key of its own, at the time `now`. All times are of one monotonic clock.
+    /// Creates an issuer with a random key, at the time `now`. All times are of one monotonic clock.
     ///
     /// # Errors
-    /// The host has no randomness.
+    /// The host has no random numbers.
     pub fn new(now: Duration) -> io::Result<Self> {
-        // A block of the hash function: the longest key it does not shorten.
+        // One block of the hash function, which is the longest key that it does not shorten.
         let mut key = [0; 64];
         getrandom::fill(&mut key)?;
         Ok(Self {
@@ -60,7 +60,7 @@ impl TokenAuthority {
         })
     }
 
-    /// A token that is good from `now` for `ttl_seconds`.
+    /// Issues a token that is valid from `now` for `ttl_seconds`.
     ///
     /// # Errors
     /// The time is not in [`TTL_SECONDS`].
@@ -74,7 +74,7 @@ impl TokenAuthority {
         Ok(URL_SAFE_NO_PAD.encode([end.as_slice(), code.as_slice()].concat()))
     }
 
-    /// Whether `token` is one of ours and has not ended.
+    /// Returns whether `token` is genuine and not expired.
     pub fn accepts(&self, token: &[u8], now: Duration) -> bool {
         if token.len() > MAX_TEXT {
             return false;
@@ -85,7 +85,7 @@ impl TokenAuthority {
         let Some((end, code)) = token.split_first_chunk::<END>() else {
             return false;
         };
-        // In constant time.
+        // The comparison takes constant time.
         let genuine = self.mac.clone().chain_update(end).verify_slice(code);
         genuine.is_ok() && self.millis(now) < u64::from_le_bytes(*end)
     }

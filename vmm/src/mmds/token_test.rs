@@ -8,7 +8,7 @@ fn after(seconds: u64) -> Duration {
 }
 
 #[test]
-fn a_token_is_good_until_its_time_is_over() {
+fn a_token_is_valid_until_it_expires() {
     let authority = TokenAuthority::new(START).unwrap();
     let token = authority.issue(60, after(10)).unwrap();
     assert!(authority.accepts(token.as_bytes(), after(10)));
@@ -18,7 +18,7 @@ fn a_token_is_good_until_its_time_is_over() {
 }
 
 #[test]
-fn the_time_to_live_has_bounds() {
+fn the_time_to_live_is_limited() {
     let authority = TokenAuthority::new(START).unwrap();
     for ttl in [1, 21600] {
         assert!(authority.issue(ttl, START).is_ok());
@@ -35,7 +35,7 @@ fn the_time_to_live_has_bounds() {
 }
 
 #[test]
-fn no_changed_token_is_good() {
+fn a_changed_token_is_invalid() {
     let authority = TokenAuthority::new(START).unwrap();
     let token = authority.issue(60, START).unwrap();
     assert_eq!(token.len(), 54);
@@ -58,7 +58,7 @@ fn no_changed_token_is_good() {
 }
 
 #[test]
-fn a_token_of_another_process_is_worth_nothing() {
+fn a_token_of_another_process_is_invalid() {
     let ours = TokenAuthority::new(START).unwrap();
     let tokens: HashSet<String> = (0..8)
         .map(|_| {
