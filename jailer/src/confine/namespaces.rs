@@ -47,7 +47,7 @@ pub fn proc() -> io::Result<Dir> {
     Dir::open(Path::new("/proc"))
 }
 
-/// Enters a new user namespace in which `owner`, who this thread runs as, is the superuser. `proc` is /proc.
+/// Enters a new user namespace in which `owner`, the thread's user, is the superuser. `proc` is /proc.
 ///
 /// # Errors
 /// `EINVAL` if the process has other threads.

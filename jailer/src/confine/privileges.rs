@@ -1,4 +1,4 @@
-//! Drops every privilege of this thread for good, and checks beforehand what the unprivileged user may open.
+//! Drops every privilege of this thread permanently, and checks beforehand which files the unprivileged user may open.
 //!
 //! System calls are made directly: the C library's functions change all threads of the process, but the thread that
 //! undoes a failed start keeps its privileges (see `jail/guardian.rs`).

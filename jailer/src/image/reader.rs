@@ -160,7 +160,7 @@ fn in_child(work: impl FnOnce()) -> io::Result<Pid> {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             work();
-            // SAFETY: ends the process at once, and takes back nothing of the parent's.
+            // SAFETY: ends the process at once, and undoes nothing of the parent's.
             unsafe { libc::_exit(CANNOT_CONFINE) }
         }
     }

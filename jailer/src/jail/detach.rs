@@ -27,7 +27,7 @@ const MAX_MESSAGE: u64 = 1 << 16;
 /// Flag of clone3(2); libc has it with the width of clone(2)'s flags.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// The monitor's future process, and what it needs of the host before the jail is entered.
+/// The monitor's future process, and the descriptors that it needs, opened before the jail is entered.
 #[derive(Debug)]
 pub struct Detached {
     process: Process,

@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// One interface, checked: what is there already, and what is to be made.
+/// A checked interface.
 #[derive(Debug)]
 pub enum Interface {
     /// An existing tap, open.

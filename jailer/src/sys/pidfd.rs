@@ -1,4 +1,5 @@
-//! Process descriptors: they name one process for good, and become readable when it ends (pidfd_open(2)).
+//! Process descriptors: each refers to one process, even after its id is reused, and becomes readable when the process
+//! ends (pidfd_open(2)).
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -40,7 +40,7 @@ impl Undo {
         self.record = Some(record);
     }
 
-    /// Writes to the record what is about to be made and would outlive this process.
+    /// Adds to the record things that are about to be made and would outlive this process.
     pub fn announce(&mut self, add: impl FnOnce(&mut Made)) -> Result<(), Error> {
         let Some(record) = &mut self.record else {
             return Ok(());

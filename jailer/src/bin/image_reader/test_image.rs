@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 pub const MIB: u64 = 1 << 20;
 
-/// A file and what is in it; a link if it begins with `-> `.
+/// Files with their contents; contents that begin with `-> ` make a symbolic link.
 pub type Contents<'a> = &'a [(&'a str, &'a [u8])];
 
 /// An ext4 file system of `mib` with `contents`.

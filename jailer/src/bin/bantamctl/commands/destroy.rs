@@ -72,7 +72,7 @@ pub fn destroy(guest: &Guest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what the guest left. Under systemd its unit does that; this waits, because of two that remove one would
+/// Cleans up after the guest. Under systemd its unit does that and this waits, because of two clean-ups one would
 /// fail.
 pub fn tidy(guest: &Guest) -> Result<(), Error> {
     if units::guest::settle(&guest.name)? {

@@ -157,7 +157,7 @@ fn start(copies: &[Guest], making: &Making, undo: &mut Undo) -> Result<(), Error
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "what is done between fork and exec")]
+#[expect(unsafe_code, reason = "code between fork and exec")]
 fn spawn(name: &str, making: &Making) -> io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["run", "--detach", "--lifeline", name]);
