@@ -43,7 +43,7 @@ fn the_first_restore_records_and_later_ones_read_ahead() {
     assert!(first.len() > 36, "{} bytes", first.len());
 
     let monitor = load(dir, &json!(true), true);
-    wait_for_message(&monitor, "prefetch: brought in ");
+    wait_for_message(&monitor, "prefetch: read ahead ");
     ticks_on(&monitor);
     drop(monitor);
     assert_eq!(fs::read(&recorded).unwrap(), first, "it is recorded once");
@@ -77,7 +77,7 @@ fn prefetch_does_not_change_memory() {
     wait_for_message(&monitor, "prefetch: recorded the ");
     drop(monitor);
     let monitor = load(dir, &json!(true), false);
-    wait_for_message(&monitor, "prefetch: brought in ");
+    wait_for_message(&monitor, "prefetch: read ahead ");
     let create = json!({
         "snapshot_path": dir.join("again.state"), "mem_file_path": dir.join("again.memory"),
     });

@@ -230,7 +230,7 @@ fn without_dirty_tracking_diffs_are_found_by_comparing() {
     }
 }
 
-/// What is attempted, the change to the snapshot, and the expected error.
+/// Name of the attempt, change to the snapshot, and expected error.
 type Attempt<'a> = (&'static str, Box<dyn Fn() + 'a>, &'static str);
 
 #[test]

@@ -136,7 +136,7 @@ pub fn restored(mut command: Command, dir: &Path, prefetch: Value) {
     );
     wait_for("the working set", || {
         let said = fs::read_to_string(&log).unwrap_or_default();
-        said.contains("prefetch: recorded") || said.contains("prefetch: brought in")
+        said.contains("prefetch: recorded") || said.contains("prefetch: read ahead")
     });
     ask("/vm", &json!({"state": "Paused"}));
     for (name, kind) in [("compared", "Diff"), ("whole", "Full")] {
