@@ -1,8 +1,8 @@
-//! The API as clients see it: a recorded conversation replayed, every answer held against
-//! `resources/openapi.yaml`, clients that behave badly, and what is read from the process itself.
+//! The API as clients see it: a recorded conversation is replayed, every answer is checked against
+//! `resources/openapi.yaml`, clients misbehave, and the process itself is inspected.
 //!
-//! Needs any `/dev/kvm`: the guests are a few instructions (tests/guest/bare.c), which run where a
-//! processor without virtualization interprets them too. Nothing is timed but by bounds.
+//! Any `/dev/kvm` is enough: the guests are a few instructions (tests/guest/bare.c), which also run where a processor
+//! without virtualization interprets them. Times are only bounded.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Copies of a running Linux guest, each with a network and a disk of its own.
+//! Copies of a running Linux guest, each with its own network and disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,12 +26,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Bounds whatever is waited for.
+/// Bound of all waiting.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Longer, for a hundred copies at once.
+/// Bound for a hundred copies at once.
 const GREAT_PATIENCE: Duration = Duration::from_secs(1200);
 
-/// A namespace of a copy's own, with the bridge and the tap that its guest knows; gone at the end.
+/// A network namespace for a copy, with the bridge and tap that its guest knows. Dropping it deletes the namespace.
 struct Elsewhere(String);
 
 impl Elsewhere {
@@ -50,14 +50,14 @@ END"
         Self(name.into())
     }
 
-    /// A command that runs `program` there.
+    /// Returns a command that runs `program` in the namespace.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]);
         command
     }
 
-    /// Whether the guest there answers.
+    /// Returns whether the guest in the namespace answers.
     fn reaches_guest(&self) -> bool {
         let address = network::guest_ip(0);
         let mut ping = self.command("ping");
@@ -72,11 +72,11 @@ impl Drop for Elsewhere {
     }
 }
 
-/// A file system that copies an image at once; unmounted at the end.
+/// A file system that can clone images. Dropping it unmounts it.
 struct Images(tempfile::TempDir);
 
 impl Images {
-    /// With `data`, 4 MiB.
+    /// Creates the file system with the image `data` of 4 MiB.
     fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
         let images = Self(place);
@@ -104,7 +104,7 @@ impl Drop for Images {
     }
 }
 
-/// A process that waits for a copy and then is one, with a network and an image of its own.
+/// A process that waits for a copy and becomes one, with its own network and image.
 struct Copy {
     there: Elsewhere,
     dir: tempfile::TempDir,
@@ -162,7 +162,7 @@ impl Copy {
         String::from_utf8_lossy(&console).into_owned()
     }
 
-    /// Types `line` on its console.
+    /// Types `line` on the console.
     fn tell(&mut self, line: &str) {
         let console = self.child.stdin.as_mut().unwrap();
         writeln!(console, "{line}").unwrap();
@@ -184,7 +184,7 @@ impl Copy {
         }
     }
 
-    /// Memory that no other process has, in KiB.
+    /// Returns its private memory in KiB.
     fn private_kib(&self) -> u64 {
         let rollup = format!("/proc/{}/smaps_rollup", self.child.id());
         let rollup = fs::read_to_string(rollup).unwrap();
@@ -197,7 +197,7 @@ impl Copy {
 }
 
 #[test]
-fn copies_of_a_running_guest_each_have_network_disk_and_randomness_of_their_own() {
+fn copies_have_their_own_network_disk_and_random_numbers() {
     needs_kvm();
     announce("fork");
     network::enter(1);
@@ -210,7 +210,7 @@ fn copies_of_a_running_guest_each_have_network_disk_and_randomness_of_their_own(
         .map(|number| Copy::start(number, &images))
         .collect();
     copies.iter().for_each(Copy::wait_for_socket);
-    // One by one: a copy of a parent that has run on is made of more than one layer.
+    // One by one: a copy of a parent that continued to run has more than one layer.
     for (round, copy) in copies.iter().enumerate() {
         parent.wait_for(&format!("count {}", 8 + 4 * round));
         let answer = parent.api(
@@ -237,7 +237,7 @@ fn copies_of_a_running_guest_each_have_network_disk_and_randomness_of_their_own(
     assert_eq!(drawn.len(), copies.len(), "the same randomness twice");
 }
 
-/// Whether a `line`, of which `end` is still to be sent to port 5000 of the guest over `stream`, comes back.
+/// Fails unless a `line`, whose `end` is sent last, is echoed by port 5000 of the guest over `stream`.
 fn echoes(stream: &UnixStream, end: &str, line: &str) {
     (&*stream).write_all(format!("{end}\n").as_bytes()).unwrap();
     let mut got = String::new();
@@ -245,8 +245,8 @@ fn echoes(stream: &UnixStream, end: &str, line: &str) {
     assert_eq!(got.trim_end(), line);
 }
 
-/// A guest that receives a stream from `port` of the host and echoes others, and when it is told a number writes it to its
-/// disk, says what it reads there, draws a random number and ends.
+/// Returns a guest that receives a stream from `port` of the host and echoes others. When it reads a number it writes the
+/// number to its disk, prints what it reads there, draws a random number, and ends.
 fn receiving(images: &Images, port: u16) -> Guest {
     let guest = Guest::new("generic", "vmlinuz").root("generic");
     let vsock = json!({"guest_cid": 3, "uds_path": guest.dir().join("v.sock")});
@@ -277,7 +277,7 @@ fn receiving(images: &Images, port: u16) -> Guest {
 }
 
 #[test]
-fn many_copies_at_once_of_a_guest_with_streams_under_way() {
+fn many_copies_at_once_of_a_guest_with_open_streams() {
     needs_kvm();
     announce("fork, many at once");
     network::enter(1);
@@ -323,7 +323,7 @@ fn many_copies_at_once_of_a_guest_with_streams_under_way() {
         kib / u64::from(many)
     );
     end_copies(&mut copies);
-    // The parent has noticed nothing of it.
+    // The parent is not affected.
     parent.more_time();
     echoes(&stream, "after", "after");
     send(60..80);
@@ -338,7 +338,7 @@ fn many_copies_at_once_of_a_guest_with_streams_under_way() {
     assert_eq!(&data[..5], b"4711\n");
 }
 
-/// Each is reached by its network and its vsock.
+/// Fails unless each copy is reachable by its network and its vsock.
 fn check_copies(copies: &mut [Copy]) {
     for (number, copy) in copies.iter().enumerate() {
         assert!(copy.there.reaches_guest(), "copy {number} is not reached");
@@ -347,7 +347,7 @@ fn check_copies(copies: &mut [Copy]) {
     }
 }
 
-/// Each has the disk of that moment and writes to its own, and draws what no other does.
+/// Fails unless each copy has the disk of the fork, writes to its own, and draws its own random number.
 fn end_copies(copies: &mut [Copy]) {
     for (number, copy) in copies.iter_mut().enumerate() {
         copy.tell(&number.to_string());

@@ -1,5 +1,4 @@
-//! The filters of system calls: everything works under them, what they refuse is named, and no rule of theirs is
-//! there for nothing.
+//! Seccomp filters: everything works under them, refused calls are named, and no rule is unused.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,18 +36,18 @@ fn every_operation_of_the_api_works_confined() {
 }
 
 #[test]
-fn a_guest_that_the_api_describes_is_confined_and_works() {
+fn a_guest_configured_by_the_api_works_confined() {
     let dir = tempfile::tempdir().unwrap();
-    features::described_by_api(Command::new(bantam()), dir.path());
+    features::configured_by_api(Command::new(bantam()), dir.path());
 }
 
 #[test]
-fn a_driver_need_not_enable_the_queues_of_its_device() {
+fn unused_queues_work_confined() {
     features::idle_drivers(Command::new(bantam()));
 }
 
 #[test]
-fn a_guest_is_started_again_under_the_filter() {
+fn a_guest_restarts_confined() {
     features::restarted(Command::new(bantam()));
 }
 
@@ -60,13 +59,13 @@ fn linux_uses_every_device_confined() {
 }
 
 #[test]
-fn linux_is_started_again_under_the_filter() {
+fn linux_restarts_confined() {
     needs_kvm();
     announce("seccomp linux again");
     features::linux_restarted(Command::new(bantam()));
 }
 
-/// What `--print-seccomp-filter` prints, changed by `change`, in a file.
+/// Writes the output of `--print-seccomp-filter`, changed by `change`, to a file.
 fn changed(dir: &Path, change: impl FnOnce(&mut Value)) -> std::path::PathBuf {
     let printed = Command::new(bantam())
         .arg("--print-seccomp-filter")
@@ -97,10 +96,10 @@ fn run(arguments: &[&str], code: &[u8]) -> Output {
 }
 
 #[test]
-fn a_refused_call_is_named_and_ends_with_148() {
+fn a_refused_call_is_named_and_ends_the_process_with_148() {
     let dir = tempfile::tempdir().unwrap();
     for (part, syscall, says) in [
-        // The message itself is written all the same.
+        // The message itself is still written.
         (
             "vcpu",
             "write",
@@ -149,7 +148,7 @@ fn a_refused_call_is_in_the_log_file_too() {
 }
 
 #[test]
-fn a_list_that_cannot_be_used_is_refused_with_the_place() {
+fn an_invalid_list_is_refused_with_the_place() {
     let dir = tempfile::tempdir().unwrap();
     let refused = |change: &dyn Fn(&mut Value), says: &[&str]| {
         let filter = changed(dir.path(), |lists| change(lists));
@@ -187,7 +186,7 @@ fn a_list_that_cannot_be_used_is_refused_with_the_place() {
     assert!(message.contains("/nonexistent"), "{message}");
 }
 
-/// The `Seccomp:` line of each thread's status: 0 without a filter, 2 with one.
+/// Returns the `Seccomp:` line of each thread's status: 0 without a filter, 2 with one.
 fn modes(arguments: &[&str]) -> Vec<(String, String)> {
     let dir = tempfile::tempdir().unwrap();
     let guest = Guest::bare(&payload::write(dir.path(), &payload::endless("up")))
@@ -208,7 +207,7 @@ fn modes(arguments: &[&str]) -> Vec<(String, String)> {
         };
         (field("Name:"), field("Seccomp:"))
     });
-    // KVM has a thread of its own there, which never leaves the kernel.
+    // KVM has a thread of its own in this process, which never leaves the kernel.
     let modes: Vec<_> = modes
         .filter(|(name, _)| !name.starts_with("kvm-"))
         .collect();
@@ -217,7 +216,7 @@ fn modes(arguments: &[&str]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_thread_is_confined_unless_asked_not_to() {
+fn every_thread_is_confined_unless_switched_off() {
     let confined = modes(&[]);
     assert_eq!(confined.len(), 5, "{confined:?}");
     assert!(confined.iter().all(|(_, mode)| mode == "2"), "{confined:?}");
@@ -227,7 +226,7 @@ fn every_thread_is_confined_unless_asked_not_to() {
 }
 
 #[test]
-fn the_built_in_list_works_as_a_user_s() {
+fn the_built_in_list_works_as_a_user_file() {
     let dir = tempfile::tempdir().unwrap();
     let filter = changed(dir.path(), |_| ());
     let output = run(
@@ -237,7 +236,7 @@ fn the_built_in_list_works_as_a_user_s() {
     assert_eq!(output.status.code(), Some(3));
 }
 
-/// Fails unless each call of the traces is let through, and `unused` rules are none.
+/// Fails unless each traced call is allowed and `unused` is empty.
 fn judge(seen: &Seen, unused: &[String]) {
     let refused: Vec<_> = seen.refused.iter().map(String::as_str).collect();
     assert!(
@@ -248,11 +247,11 @@ fn judge(seen: &Seen, unused: &[String]) {
     );
 }
 
-/// What payloads of some instructions bring about.
+/// Runs the payloads of a few instructions under strace.
 fn small_guests(dir: &Path, lists: &Lists) -> Seen {
     let trace = |name: &str| file(dir, name);
     features::operated(traced(&trace("operated")));
-    features::described_by_api(traced(&trace("described")), dir);
+    features::configured_by_api(traced(&trace("described")), dir);
     features::idle_drivers(traced(&trace("idle")));
     features::restarted(traced(&trace("restarted")));
     features::terminals(&traced(&trace("quit")), &traced(&trace("signalled")));
@@ -279,10 +278,10 @@ fn small_guests(dir: &Path, lists: &Lists) -> Seen {
 }
 
 #[test]
-fn small_guests_make_listed_calls_only() {
+fn small_guests_make_only_listed_calls() {
     let dir = tempfile::tempdir().unwrap();
     let (seen, lists) = (small_guests(dir.path(), &lists()), lists());
-    // Linux uses the rest.
+    // Linux guests use the rest.
     println!("not used here:\n{}", seen.unused(&lists).join("\n"));
     judge(&seen, &[]);
 }

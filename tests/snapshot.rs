@@ -1,4 +1,4 @@
-//! Linux guests that are saved and restored, with everything under way: disk, network, vsock, time.
+//! Linux guests that are saved and restored with I/O in flight: disk, network, vsock and time.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,18 +31,18 @@ fn pause(running: &Running) {
     running.api("PATCH", "/vm", json!({"state": "Paused"}));
 }
 
-/// A guest that counts, on two processors.
+/// Returns a guest that counts on two vCPUs.
 fn counting(last: u32) -> Guest {
     counting::guest("cloud", last, None).vcpus(2)
 }
 
-/// Every number was said once.
+/// Fails unless every number was printed once.
 fn check(running: Running, last: u32) {
     counting::check_ended(&running.wait().expect(0), last);
 }
 
 #[test]
-fn a_guest_goes_on_where_it_was_saved() {
+fn a_guest_continues_where_it_was_saved() {
     needs_kvm();
     announce("save and restore");
     network::enter(1);
@@ -57,7 +57,7 @@ fn a_guest_goes_on_where_it_was_saved() {
     check(running, last);
 }
 
-/// The time-stamp counter of each vCPU of the guest saved in `state`, and how often it ticks in a millisecond.
+/// Returns the TSC of each vCPU in `state`, and its ticks per millisecond.
 fn counters(state: &mut Value) -> Vec<(&mut Value, u64)> {
     let vcpus = state["machine"]["vcpus"].as_array_mut().unwrap().iter_mut();
     let counters = vcpus.map(|vcpu| {
@@ -69,7 +69,7 @@ fn counters(state: &mut Value) -> Vec<(&mut Value, u64)> {
 }
 
 #[test]
-fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
+fn a_guest_saved_in_its_first_second_keeps_its_tsc() {
     needs_kvm();
     announce("the time-stamp counter");
     let dir = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
     running.wait_for("up");
     pause(&running);
     running.save("s", "Full");
-    // As if it had been saved sooner.
+    // Changes the state as if it had been saved earlier.
     let at = Duration::from_millis(900);
     let path = running.dir().join("s.state");
     edit(&path, |state| {
@@ -104,7 +104,7 @@ fn saved_in_its_first_second_a_guest_keeps_its_time_stamp_counter() {
     drop(running.kill());
 }
 
-/// Whether port 5000 of the guest answers through the socket at `path`.
+/// Fails unless port 5000 of the guest echoes through the socket at `path`.
 fn echoes(path: &Path) {
     let mut stream = dial(path, 5000, Duration::from_secs(60));
     stream.write_all(b"across\n").unwrap();
@@ -114,7 +114,7 @@ fn echoes(path: &Path) {
 }
 
 #[test]
-fn differences_upon_differences_go_on_with_other_sockets() {
+fn a_chain_of_diffs_restores_with_other_sockets() {
     needs_kvm();
     announce("diff chain, vsock");
     network::enter(1);
@@ -142,11 +142,11 @@ fn differences_upon_differences_go_on_with_other_sockets() {
         running.save(name, "Diff");
         assert!(size(&running, name) < whole / 2, "{name} of {whole}");
     }
-    // The guest has another address, too.
+    // The guest has another vsock address, too.
     let second = running.dir().join("second.sock");
     let vsock = json!({"uds_path": second, "guest_cid": 9});
     let mut running = running.restore("three", json!({"vsock_override": vsock}));
-    // Its driver has to hear of the address before it answers to it.
+    // The driver must learn the address before it answers to it.
     running.wait_for("count 16");
     echoes(&second);
     running.more_time();
@@ -154,7 +154,7 @@ fn differences_upon_differences_go_on_with_other_sockets() {
 }
 
 #[test]
-fn disk_and_tcp_go_on_in_the_middle_of_it() {
+fn disk_and_tcp_continue_with_io_in_flight() {
     needs_kvm();
     announce("fio with verify, TCP");
     network::enter(1);
@@ -219,7 +219,7 @@ fn disk_and_tcp_go_on_in_the_middle_of_it() {
 }
 
 #[test]
-fn restored_twice_a_guest_has_other_random_numbers_and_the_right_time() {
+fn two_restores_have_different_random_numbers_and_the_right_time() {
     needs_kvm();
     announce("generation, randomness, clock");
     let mut running = Guest::new("generic", "vmlinuz")
@@ -289,7 +289,7 @@ fn restored_twice_a_guest_has_other_random_numbers_and_the_right_time() {
 }
 
 #[test]
-fn another_process_gives_its_memory() {
+fn a_handler_serves_the_memory_of_linux() {
     needs_kvm();
     announce("page faults served by another process");
     network::enter(1);

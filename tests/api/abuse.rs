@@ -1,6 +1,6 @@
-//! Clients that behave badly: the guest goes on, others are answered, and nothing is left when they have gone.
+//! Clients that misbehave: the guest continues, other clients are answered, and nothing is left when they are gone.
 //!
-//! Chance is seeded. `make soak` raises the counts.
+//! Randomness is seeded. `make soak` raises the counts.
 
 use crate::chance::Chance;
 use crate::client::{Client, request};
@@ -14,15 +14,15 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest time between two ticks of the guest that is no stall: thousands of times what it takes when nothing else
-/// runs, for a machine with other work.
+/// Longest time between two ticks of the guest that is not a stall: thousands of times the normal time, for a machine with
+/// other work.
 const LONGEST_GAP: Duration = Duration::from_secs(15);
-/// Memory the process may have grown by, for its allocator's liking.
+/// Memory by which the process may grow, for its allocator.
 const SLACK_KIB: u64 = 2 << 10;
-/// Clients that are served at once.
+/// Number of clients that are served at the same time.
 const SERVED: usize = 64;
 
-/// A guest that ticks, with a disk and a console file, in a process that has answered some requests.
+/// Starts a ticking guest with a disk and a console file, in a process that has answered some requests.
 fn ticking() -> Monitor {
     let monitor = Monitor::with(|command, _| {
         command.args(["--level", "Error"]);
@@ -41,10 +41,10 @@ fn ticks(monitor: &Monitor) -> usize {
     monitor.read("stdout").matches("tick ").count()
 }
 
-/// Runs `abuse` on a ticking guest: twice, as the first may have the process allocate what it keeps.
+/// Runs `abuse` on a ticking guest twice, because the first run may make the process allocate memory that it keeps.
 fn survive(abuse: impl Fn(&Monitor)) {
     let monitor = ticking();
-    // Connections of before may still be on their way out.
+    // Earlier connections may still be closing.
     wait_until("its listener alone", || {
         (monitor.sockets() == 1).then_some(())
     });
@@ -52,7 +52,7 @@ fn survive(abuse: impl Fn(&Monitor)) {
     let over = AtomicBool::new(false);
     let gap = std::thread::scope(|scope| {
         let watch = scope.spawn(|| longest_gap(&monitor, &over));
-        // Also if a check fails: the watching thread must end.
+        // Also if a check fails, so that the watching thread ends.
         let _end = OnDrop(&over);
         for _ in 0..2 {
             abuse(&monitor);
@@ -84,7 +84,7 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// The longest time without a new tick until it is `over`.
+/// Returns the longest time without a new tick until `over` is set.
 fn longest_gap(monitor: &Monitor, over: &AtomicBool) -> Duration {
     let (mut last, mut count, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while !over.load(Ordering::Acquire) {
@@ -102,7 +102,7 @@ fn raw(monitor: &Monitor) -> UnixStream {
     monitor.client().stream
 }
 
-/// Pieces of requests; none that together hold or end the guest.
+/// Pieces of requests. No combination pauses or ends the guest.
 const PIECES: [&[u8]; 24] = [
     b"GET / HTTP/1.1\r\n\r\n",
     b"GET /vm/config HTTP/1.0\r\n",
@@ -131,7 +131,7 @@ const PIECES: [&[u8]; 24] = [
 ];
 
 #[test]
-fn any_bytes() {
+fn any_bytes_are_answered() {
     let cases = std::env::var("BANTAM_CASES")
         .ok()
         .and_then(|n| n.parse().ok());
@@ -149,10 +149,10 @@ fn any_bytes() {
                 }
             }
             let mut stream = raw(monitor);
-            // It may close before it has read all.
+            // The monitor may close the connection before it has read everything.
             let _ = stream.write_all(&bytes);
             let _ = stream.shutdown(Shutdown::Write);
-            // A client that sends no more is answered, and then let go.
+            // A client that sends no more is answered, and then disconnected.
             let mut answer = Vec::new();
             if let Err(e) = stream.read_to_end(&mut answer) {
                 assert_eq!(
@@ -210,13 +210,13 @@ fn fifty_clients_at_once() {
 }
 
 #[test]
-fn a_client_more_than_are_served_takes_the_place_of_one_that_is_idle() {
+fn a_client_beyond_the_limit_replaces_an_idle_one() {
     survive(|monitor| {
         let mut idle: Vec<Client> = (0..SERVED).map(|_| monitor.client()).collect();
-        // The first is busy: half a request is there.
+        // The first client is busy: it has sent half a request.
         let (half, rest) = b"GET / HTTP/1.1\r\n\r\n".split_at(5);
         idle[0].send(half);
-        // Accepted, as each is answered.
+        // All are accepted, because each gets an answer.
         let since = Instant::now();
         idle.iter_mut()
             .skip(1)
@@ -224,11 +224,11 @@ fn a_client_more_than_are_served_takes_the_place_of_one_that_is_idle() {
         let mut next = monitor.client();
         next.send(request("GET", "/version", None).as_bytes());
         next.answer().expect(200);
-        // Not before one was idle for a while.
+        // Not before a client was idle for a while.
         assert!(since.elapsed() >= Duration::from_secs(1));
         idle[0].send(rest);
         idle[0].answer().expect(200);
-        // The one that was idle longest has gone, and nobody else.
+        // Only the client that was idle longest is gone.
         assert!(idle[1].is_over());
         for client in &mut idle[2..] {
             client.get("/").expect(200);
@@ -238,7 +238,7 @@ fn a_client_more_than_are_served_takes_the_place_of_one_that_is_idle() {
 }
 
 #[test]
-fn listeners_to_events_keep_their_places_and_a_client_more_waits_for_one_to_go() {
+fn event_streams_are_not_replaced_and_another_client_waits() {
     survive(|monitor| {
         let mut listeners: Vec<Client> = (0..SERVED).map(|_| monitor.client()).collect();
         for listener in &mut listeners {
@@ -257,7 +257,7 @@ fn listeners_to_events_keep_their_places_and_a_client_more_waits_for_one_to_go()
     });
 }
 
-/// Lets `monitor` have no descriptor of number `limit` or above.
+/// Limits the descriptors of `monitor` to numbers below `limit`.
 fn limit_descriptors(monitor: &Monitor, limit: usize) {
     let done = Command::new("prlimit")
         .arg(format!("--pid={}", monitor.child.id()))
@@ -266,7 +266,7 @@ fn limit_descriptors(monitor: &Monitor, limit: usize) {
     assert!(done.unwrap().success());
 }
 
-/// The CPU time of the API's thread, in ticks of 10 ms.
+/// Returns the CPU time of the API's thread in ticks of 10 ms.
 fn api_ticks(monitor: &Monitor) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", monitor.child.id())).unwrap();
     let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")).unwrap());
@@ -299,10 +299,10 @@ fn without_descriptors_clients_wait_and_the_process_does_not_spin() {
     let spent = api_ticks(&monitor) - before;
     assert!(spent < 20, "{spent} ticks of 100");
     first.get("/").expect(200);
-    // In its place.
+    // The first client leaves, and the waiting one is served.
     drop(first);
     second.answer().expect(200);
-    // Nobody goes, but there are descriptors again.
+    // No client leaves, but there are descriptors again.
     let mut third = monitor.client();
     third.send(request("GET", "/version", None).as_bytes());
     std::thread::sleep(Duration::from_millis(300));
@@ -334,13 +334,13 @@ fn a_hundred_requests_in_one_write() {
 }
 
 #[test]
-fn clients_that_go_in_the_middle() {
+fn clients_that_disconnect_in_the_middle() {
     survive(|monitor| {
         let text = request("PATCH", "/drives/a", Some(r#"{"drive_id": "a"}"#));
         for end in (1..text.len()).step_by(3) {
             raw(monitor).write_all(&text.as_bytes()[..end]).unwrap();
         }
-        // More of answers than fits: they go in the middle of one.
+        // More answers than the socket takes: the clients leave in the middle of one.
         let text = request("GET", "/metrics/prometheus", None).repeat(50);
         for _ in 0..rounds(10, 500) {
             let mut stream = raw(monitor);
@@ -351,13 +351,13 @@ fn clients_that_go_in_the_middle() {
 }
 
 #[test]
-fn clients_that_never_read() {
+fn clients_that_never_read_their_answers() {
     survive(|monitor| {
         let text = request("GET", "/metrics/prometheus", None).repeat(20);
         let mut deaf: Vec<UnixStream> = (0..10).map(|_| raw(monitor)).collect();
         for stream in &mut deaf {
             stream.set_nonblocking(true).unwrap();
-            // Until the process takes no more of it: it answers none while the last is not taken.
+            // Until the process reads no more requests, because the last answer is not taken.
             let deadline = Instant::now() + PATIENCE;
             let (mut taken, mut refused) = (0, 0);
             while refused < 20 {
@@ -384,7 +384,7 @@ fn clients_that_never_read() {
 }
 
 #[test]
-fn listeners_that_never_read_are_let_go() {
+fn event_streams_that_are_not_read_are_closed() {
     survive(|monitor| {
         let mut deaf: Vec<Client> = (0..3).map(|_| monitor.client()).collect();
         for listener in &mut deaf {
@@ -401,7 +401,7 @@ fn listeners_that_never_read_are_let_go() {
         )
         .repeat(50);
         let deadline = Instant::now() + PATIENCE;
-        // An event is some 80 bytes, and 256 KiB and the socket's own buffer are kept for each.
+        // An event has about 80 bytes. 256 KiB are kept for each client, besides the socket's own buffer.
         while monitor.descriptors() > listening - deaf.len() {
             assert!(Instant::now() < deadline, "they are kept");
             client.send(text.as_bytes());
@@ -414,11 +414,11 @@ fn listeners_that_never_read_are_let_go() {
 }
 
 #[test]
-fn a_body_at_the_limit_is_taken_and_one_over_it_is_thrown_away() {
+fn a_body_at_the_limit_is_accepted_and_a_larger_one_skipped() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     let body = |len: usize| format!("\"{}\"", "a".repeat(len - 2));
-    // What is taken is too much for the metadata or not: either way it is the API that answers.
+    // The metadata may be too large or not: in both cases the API answers.
     let answer = client.put("/mmds", &body(51200));
     assert!(!answer.body.contains("\"error\""), "{}", answer.body);
     let answer = client.put("/mmds", &body(51201)).expect(400);
@@ -429,7 +429,7 @@ fn a_body_at_the_limit_is_taken_and_one_over_it_is_thrown_away() {
         "{}",
         answer.body
     );
-    // The rest of it is no request.
+    // The rest of the body is not a request.
     client.get("/version").expect(200);
 
     let arguments = [
@@ -449,7 +449,7 @@ fn a_body_at_the_limit_is_taken_and_one_over_it_is_thrown_away() {
 }
 
 #[test]
-fn a_connection_stays_open_whatever_a_client_says_of_it() {
+fn a_connection_stays_open_whatever_its_headers_say() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     for text in [
@@ -461,12 +461,12 @@ fn a_connection_stays_open_whatever_a_client_says_of_it() {
         client.send(text.as_bytes());
         client.answer().expect(200);
     }
-    // Leave to send a body is given in the form that clients know.
+    // `100 Continue` has the form that clients expect.
     client.send(b"PUT /mmds HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.head().0, 100);
     client.send(b"{}");
     client.answer().expect(204);
-    // Leave that is refused: the client keeps its body, and what comes next is a request.
+    // After a refused Expect, the client keeps its body, and the next bytes are a request.
     client.send(b"PUT /mmds HTTP/1.1\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n");
     client.answer().expect(400);
     client.get("/").expect(200);
@@ -488,7 +488,7 @@ fn a_connection_stays_open_whatever_a_client_says_of_it() {
         let answer = client.answer().expect(400);
         assert!(answer.body.contains(part), "{text:?}: {}", answer.body);
     }
-    // What is rejected does not hold up what was sent with it, but for bytes that cannot be told apart.
+    // Rejected requests do not delay the requests after them, unless the framing is unclear.
     let rejected = "POST / HTTP/1.1\r\n\r\n".repeat(3);
     client.send(format!("{rejected}{}", request("GET", "/", None)).as_bytes());
     for status in [400, 400, 400, 200] {

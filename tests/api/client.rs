@@ -1,4 +1,4 @@
-//! A client that looks closely: every byte of an answer is accounted for, and held against the OpenAPI file.
+//! A strict client: it accounts for every byte of an answer and checks it against the OpenAPI file.
 
 use crate::monitor::{PATIENCE, wait_until};
 use crate::openapi;
@@ -11,7 +11,7 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
-    /// In their order.
+    /// The headers in their order.
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
@@ -28,21 +28,21 @@ impl Answer {
         header.map(|(_, value)| value.as_str())
     }
 
-    /// The body. That of bytes that are no request holds a line feed where JSON has none.
+    /// Returns the body as JSON. The body of a parse error has a line feed where JSON allows none.
     pub fn json(&self) -> Value {
         let text = self.body.replace('\n', " ");
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 }
 
-/// A connection.
+/// A connection to the API.
 pub struct Client {
     pub stream: UnixStream,
     unread: Vec<u8>,
 }
 
 impl Client {
-    /// Connects as soon as somebody listens.
+    /// Connects as soon as the monitor listens.
     pub fn connect(socket: &Path) -> Self {
         let stream = wait_until("a socket that accepts", || UnixStream::connect(socket).ok());
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -65,7 +65,7 @@ impl Client {
         self.call("PATCH", path, Some(body))
     }
 
-    /// What Prometheus is told under `name`.
+    /// Returns the value of `name` in the Prometheus text.
     pub fn count(&mut self, name: &str) -> u64 {
         let text = self.get("/metrics/prometheus").expect(200).body;
         let line = text.lines().find(|line| line.starts_with(name));
@@ -74,7 +74,7 @@ impl Client {
         number.parse().unwrap()
     }
 
-    /// Asks, and checks the answer against the OpenAPI file.
+    /// Sends a request, and checks the answer against the OpenAPI file.
     pub fn call(&mut self, method: &str, path: &str, body: Option<&str>) -> Answer {
         self.send(request(method, path, body).as_bytes());
         let answer = self.answer();
@@ -86,7 +86,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next answer.
+    /// Receives an answer.
     pub fn answer(&mut self) -> Answer {
         let (status, headers) = self.head();
         let len = headers.iter().find(|(name, _)| name == "Content-Length");
@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// The next answer's status and headers.
+    /// Receives status and headers of an answer.
     pub fn head(&mut self) -> (u16, Vec<(String, String)>) {
         let end = loop {
             if let Some(at) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -114,7 +114,7 @@ impl Client {
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().unwrap();
-        // There is no reason phrase, and the blank before it is there.
+        // There is no reason phrase, but the blank before it is there.
         let code = status.strip_prefix("HTTP/1.1 ");
         let code = code.and_then(|rest| rest.strip_suffix(' '));
         let code = code.unwrap_or_else(|| panic!("status line {status:?}"));
@@ -125,7 +125,7 @@ impl Client {
         (code.parse().unwrap(), headers.collect())
     }
 
-    /// The next line of a stream.
+    /// Receives a line of a stream.
     pub fn line(&mut self) -> String {
         loop {
             if let Some(at) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -136,12 +136,12 @@ impl Client {
         }
     }
 
-    /// Whether the other side has closed, with nothing left to read.
+    /// Returns whether the monitor closed the connection, and everything was read.
     pub fn is_over(&mut self) -> bool {
         self.unread.is_empty() && !self.more()
     }
 
-    /// Reads; returns whether there was something.
+    /// Reads more bytes. Returns whether there were any.
     fn more(&mut self) -> bool {
         let mut chunk = [0; 4096];
         match self.stream.read(&mut chunk) {
@@ -156,7 +156,7 @@ impl Client {
     }
 }
 
-/// A request as most clients write it.
+/// Returns a request as most clients write it.
 pub fn request(method: &str, path: &str, body: Option<&str>) -> String {
     match body {
         Some(body) => format!(

@@ -1,10 +1,10 @@
-//! Replays conversation.txt and compares.
+//! Replays conversation.txt and compares the answers.
 
 use crate::client::Answer;
 use crate::monitor::Monitor;
 use serde_json::Value;
 
-/// One request with its answer, as the file has them.
+/// A request and its answer in the file.
 struct Exchange<'t> {
     line: usize,
     method: &'t str,
@@ -15,14 +15,14 @@ struct Exchange<'t> {
     answer: Expected,
 }
 
-/// What the body must be.
+/// The expected body.
 enum Expected {
     Nothing,
     Exactly(String),
     Like(String),
 }
 
-/// `text` with its placeholders filled.
+/// Returns `text` with its placeholders replaced.
 fn filled(text: &str, dir: &str) -> String {
     let mut parts = text.split('@');
     let mut filled = parts.next().unwrap().to_owned();
@@ -36,7 +36,7 @@ fn filled(text: &str, dir: &str) -> String {
     filled
 }
 
-/// Takes a process's part of the file apart.
+/// Parses the part of the file for one process.
 fn exchanges<'t>(part: &'t str, first_line: usize, dir: &str) -> Vec<Exchange<'t>> {
     let mut exchanges = Vec::new();
     let mut lines = part.lines().enumerate().peekable();
@@ -79,7 +79,7 @@ fn exchanges<'t>(part: &'t str, first_line: usize, dir: &str) -> Vec<Exchange<'t
     exchanges
 }
 
-/// The same keys, and values of the same types. Lists are compared by their first items.
+/// Compares keys and the types of values. Of lists, only the first items are compared.
 fn alike(expected: &Value, got: &Value, at: &str) -> Result<(), String> {
     match (expected, got) {
         (Value::Object(expected), Value::Object(got)) => {
@@ -142,13 +142,13 @@ fn compare(exchange: &Exchange<'_>, answer: &Answer) -> Result<(), String> {
 }
 
 #[test]
-fn a_recorded_conversation_goes_as_it_went() {
+fn a_recorded_conversation_gets_the_same_answers() {
     let text = include_str!("conversation.txt");
     let (mut problems, mut count, mut line) = (Vec::new(), 0, 1);
     for part in text.split("\n== ") {
         let first_line = line;
         line += part.matches('\n').count() + 1;
-        // What is before the first process is for readers; after it, its title.
+        // The text before the first process is a comment; after it, each part begins with its title.
         let Some((title, part)) = part.split_once('\n').filter(|_| first_line > 1) else {
             continue;
         };

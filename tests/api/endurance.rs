@@ -1,8 +1,9 @@
-//! What is done again and again, and ended at any moment: a guest that is saved, restored and copied loses nothing and
-//! drifts nowhere, and what is killed leaves nothing. Chance is seeded; `make soak` raises the counts.
+//! Operations that are repeated many times or killed at any moment: a guest that is saved, restored and copied loses nothing
+//! and its clocks do not drift, and a killed process leaves nothing behind. Randomness is seeded; `make soak` raises the
+//! counts.
 
 use crate::chance::Chance;
-use crate::fork::{fork, goes_on, parent, waiting, waiting_with};
+use crate::fork::{continues, fork, parent, waiting, waiting_with};
 use crate::monitor::{Monitor, rounds, wait_until};
 use crate::saved::state;
 use crate::snapshot::{
@@ -21,10 +22,10 @@ use std::process::Child;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a process may grow by until it has what it keeps.
+/// Memory by which a process may grow at first.
 const SLACK_KIB: u64 = 512;
 
-/// Kills `process` at a moment in the time that something takes, or soon after.
+/// Kills `process` at a random moment of the time that an operation takes, or shortly after.
 fn kill_within(time: Duration, chance: &mut Chance, process: &Child) -> JoinHandle<()> {
     let share = u32::try_from(chance.below(1200)).unwrap();
     let pid = Pid::from_raw(process.id().try_into().unwrap());
@@ -35,14 +36,14 @@ fn kill_within(time: Duration, chance: &mut Chance, process: &Child) -> JoinHand
     })
 }
 
-/// Sends a request whose answer nobody waits for.
+/// Sends a request without waiting for the answer.
 fn send(monitor: &Monitor, method: &str, path: &str, body: &Value) {
     let request = crate::client::request(method, path, Some(&body.to_string()));
     monitor.client().send(request.as_bytes());
 }
 
-/// What a guest's clocks show in a snapshot, in nanoseconds: the paravirtual one, and the counter of each processor. One
-/// that began before the guest is the host's, which a KVM that interprets gives its guests; nobody sets it.
+/// Returns a guest's clocks in a snapshot in nanoseconds: the paravirtual clock and the TSC of each vCPU. A TSC that began
+/// before the guest is the host's, which an interpreting KVM passes to its guests and nobody sets.
 fn clocks(state: &Value, age: Duration) -> Vec<u64> {
     let vm = &state["machine"]["vm"]["clock"];
     let bytes = BASE64_STANDARD.decode(vm.as_str().unwrap()).unwrap();
@@ -59,13 +60,13 @@ fn clocks(state: &Value, age: Duration) -> Vec<u64> {
     all
 }
 
-/// When something was done: after the first and before the second.
+/// The time span in which something was done.
 type When = (Instant, Instant);
 
-/// Fails unless each clock went on from `before` to `now` as the host's did between these moments.
+/// Fails unless each clock advanced from `before` to `now` as the host's did.
 fn no_drift(context: &str, (before, from): (&[u64], When), (now, to): (&[u64], When)) {
     let (least, most) = (to.0.duration_since(from.1), to.1.duration_since(from.0));
-    // Clocks are of different quartz, and read one after the other.
+    // The clocks come from different crystals, and are read one after the other.
     let slack = most / 1000 + Duration::from_micros(500);
     for (index, (before, now)) in before.iter().zip(now).enumerate() {
         let went = Duration::from_nanos(now.checked_sub(*before).expect("a clock went back"));
@@ -77,7 +78,7 @@ fn no_drift(context: &str, (before, from): (&[u64], When), (now, to): (&[u64], W
 }
 
 #[test]
-fn a_guest_goes_on_where_it_was_saved_again_and_again() {
+fn a_guest_survives_many_saves_and_restores() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let began = Instant::now();
@@ -104,7 +105,7 @@ fn a_guest_goes_on_where_it_was_saved_again_and_again() {
             monitor.heap_kib(),
             monitor.descriptors() as u64,
         ];
-        // What is restored from now on is as the first that was.
+        // Each later restore must be like the first one.
         if round > 0 {
             let first = *sizes.get_or_insert(own);
             let limits = [16, 1, SLACK_KIB, 1];
@@ -123,7 +124,7 @@ fn a_guest_goes_on_where_it_was_saved_again_and_again() {
         let mut client = monitor.client();
         let mut body = load_body(dir, "s");
         body["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": "disk.img"}]);
-        // Its clocks stand still until it is loaded, or go on with the host's.
+        // The clocks stop until the load, or advance with the host's.
         let realtime = round % 2 == 0;
         body["clock_realtime"] = json!(realtime);
         let asked = Instant::now();
@@ -142,7 +143,7 @@ fn a_guest_goes_on_where_it_was_saved_again_and_again() {
 }
 
 #[test]
-fn saved_again_and_again_a_monitor_does_not_grow() {
+fn a_monitor_does_not_grow_by_saving() {
     let files = tempfile::tempdir().unwrap();
     let monitor = counting();
     let mut first = None;
@@ -162,7 +163,7 @@ fn saved_again_and_again_a_monitor_does_not_grow() {
 }
 
 #[test]
-fn killed_at_any_moment_the_old_snapshot_loads() {
+fn a_monitor_killed_while_saving_leaves_a_loadable_snapshot() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let mut chance = Chance(0x5a7e);
@@ -174,7 +175,7 @@ fn killed_at_any_moment_the_old_snapshot_loads() {
     let saving = started.elapsed();
     let mut loading = saving;
     for round in 0..rounds(20, 200) {
-        // While it is saved over the old one, or what has changed since beside it.
+        // Killed while it saves over the old snapshot, or a diff beside it.
         let (name, kind) = [("s", "Full"), ("d", "Diff")][chance.below(2)];
         let body = json!({
             "snapshot_path": dir.join(format!("{name}.state")),
@@ -187,7 +188,7 @@ fn killed_at_any_moment_the_old_snapshot_loads() {
         monitor.child.wait().unwrap();
         drop(monitor);
 
-        // While it is restored.
+        // Killed during the restore.
         let mut doomed = Monitor::start();
         let mut body = load_body(dir, "s");
         body["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": "disk.img"}]);
@@ -218,25 +219,25 @@ fn killed_at_any_moment_the_old_snapshot_loads() {
     ticks_on(&restored(dir, "d"));
 }
 
-/// Whether `child` has its guest, which then goes on, or ends.
-fn came_to_its_guest(child: &mut Monitor) -> bool {
+/// Returns whether `child` received its guest and runs it. Otherwise it must end.
+fn received_its_guest(child: &mut Monitor) -> bool {
     let socket = child.dir().join("fork.sock");
-    let goes_on = wait_until("a guest, or the end", || {
+    let continues = wait_until("a guest, or the end", || {
         match child.child.try_wait().unwrap() {
             Some(status) => Some(Err(status)),
             None => (ticks(child).len() > 2).then_some(Ok(())),
         }
     });
-    if let Err(status) = goes_on {
+    if let Err(status) = continues {
         assert_eq!(status.code(), Some(1), "{}", child.read("stdout"));
         assert!(!socket.exists());
         return false;
     }
-    self::goes_on(child);
+    self::continues(child);
     true
 }
 
-/// Files in memory that the process has.
+/// Returns the number of the process's memory files.
 fn files_in_memory(monitor: &Monitor) -> usize {
     let fds = fs::read_dir(format!("/proc/{}/fd", monitor.child.id())).unwrap();
     let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -246,7 +247,7 @@ fn files_in_memory(monitor: &Monitor) -> usize {
 }
 
 #[test]
-fn killed_at_any_moment_a_child_does_not_harm_its_parent() {
+fn a_child_killed_at_any_moment_does_not_harm_its_parent() {
     let mut chance = Chance(0xc41d);
     let parent = parent();
     let spare = waiting();
@@ -263,10 +264,10 @@ fn killed_at_any_moment_a_child_does_not_harm_its_parent() {
         if answer.status != 200 {
             assert!(answer.body.contains("fork.sock"), "{}", answer.body);
         }
-        goes_on(&parent);
+        continues(&parent);
         assert!(files_in_memory(&parent) <= 8, "round {round}");
         let own = (parent.heap_kib(), parent.sockets());
-        // By then it has all its layers.
+        // By then the parent has all its layers.
         if round > 8 {
             let first = *first.get_or_insert(own);
             assert!(
@@ -281,7 +282,7 @@ fn killed_at_any_moment_a_child_does_not_harm_its_parent() {
 }
 
 #[test]
-fn killed_at_any_moment_a_parent_leaves_copies_that_go_on_and_none_that_wait() {
+fn a_parent_killed_at_any_moment_leaves_running_copies_only() {
     let mut chance = Chance(0xfa7e);
     let mut parent = parent();
     let spare = waiting();
@@ -308,12 +309,12 @@ fn killed_at_any_moment_a_parent_leaves_copies_that_go_on_and_none_that_wait() {
         drop(writer);
         let mut guests = Vec::new();
         for mut child in children {
-            if came_to_its_guest(&mut child) {
+            if received_its_guest(&mut child) {
                 guests.push(child);
             }
         }
         whole += guests.len();
-        // One of them is the next parent.
+        // One of the copies is the next parent.
         parent = guests.pop().unwrap_or_else(crate::fork::parent);
     }
     println!("{whole} copies outlived their guest");

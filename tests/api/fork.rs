@@ -13,7 +13,7 @@ use std::time::Instant;
 
 const MACHINE: &str = r#"{"vcpu_count": 2, "mem_size_mib": 128, "forkable": true}"#;
 
-/// A guest that counts and can be copied.
+/// Starts a counting guest that can be copied.
 pub fn parent() -> Monitor {
     let monitor = Monitor::start();
     let mut client = monitor.client();
@@ -22,7 +22,7 @@ pub fn parent() -> Monitor {
     monitor
 }
 
-/// A process that waits for a copy.
+/// Starts a process that waits for a copy.
 pub fn waiting() -> Monitor {
     waiting_with(&[])
 }
@@ -45,8 +45,8 @@ pub fn fork(parent: &Monitor, children: &[&Monitor]) -> Answer {
     parent.client().put("/vm/fork", &body)
 }
 
-/// Whether `monitor`'s guest goes on from now.
-pub fn goes_on(monitor: &Monitor) {
+/// Waits until `monitor`'s guest prints further numbers.
+pub fn continues(monitor: &Monitor) {
     let before = ticks(monitor).len();
     wait_until("ticks", || {
         (ticks(monitor).len() > before + 1).then_some(())
@@ -55,7 +55,7 @@ pub fn goes_on(monitor: &Monitor) {
 }
 
 #[test]
-fn copies_and_their_copies_go_on_and_the_parent_too() {
+fn copies_their_copies_and_the_parent_continue() {
     let parent = parent();
     let mut at = 0;
     let mut guests = Vec::new();
@@ -70,25 +70,25 @@ fn copies_and_their_copies_go_on_and_the_parent_too() {
         assert_eq!(first[0], first[1], "they begin at one moment");
         assert!(first[0] > at, "round {round}: {at:x}, {first:x?}");
         at = first[0];
-        goes_on(&parent);
-        // The name is free again, and the copy is a guest like any other.
+        continues(&parent);
+        // The socket's name is free again, and the copy is a guest like any other.
         assert!(!children[0].dir().join("fork.sock").exists());
         let instance = children[0].client().get("/").expect(200).json();
         assert_eq!(instance["state"], "Running");
         let [child, _] = children;
         guests.push(child);
     }
-    // A copy of a copy, while both run on.
+    // A copy of a copy, while both run.
     let grandchild = waiting();
     fork(&guests[0], &[&grandchild]).expect(200);
     ticks_on(&grandchild);
-    goes_on(&guests[0]);
+    continues(&guests[0]);
     for guest in &guests {
-        goes_on(guest);
+        continues(guest);
     }
     drop(parent);
-    goes_on(&guests[0]);
-    goes_on(&grandchild);
+    continues(&guests[0]);
+    continues(&grandchild);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_copy_can_be_saved_and_a_restored_guest_copied() {
     drop(parent);
     let mut client = child.client();
     client.patch("/vm", r#"{"state": "Paused"}"#).expect(204);
-    // A held guest can be copied, too; it stays held.
+    // A paused guest can be copied, too, and stays paused.
     let of_held = waiting();
     fork(&child, &[&of_held]).expect(200);
     ticks_on(&of_held);
@@ -125,16 +125,16 @@ fn a_copy_can_be_saved_and_a_restored_guest_copied() {
     let copy = waiting();
     fork(&restored, &[&copy]).expect(200);
     ticks_on(&copy);
-    goes_on(&restored);
+    continues(&restored);
 }
 
 #[test]
-fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
+fn a_failed_fork_is_reported_and_the_guest_continues() {
     let plain = Monitor::running();
     let child = waiting();
     let text = fork(&plain, &[&child]).expect(400).body;
     assert!(text.contains("set `forkable`"), "{text}");
-    goes_on(&plain);
+    continues(&plain);
     let parent = parent();
     let body = r#"{"children": []}"#;
     let text = parent.client().put("/vm/fork", body).expect(400).body;
@@ -142,7 +142,7 @@ fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
     let body = r#"{"children": [{"socket": "/nobody"}]}"#;
     let text = parent.client().put("/vm/fork", body).expect(400).body;
     assert!(text.contains("/nobody"), "{text}");
-    // Somebody who speaks otherwise, or is gone at once.
+    // A peer that speaks another protocol, or disconnects at once.
     for words in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
         b"BANTAMF1\xff\xff\xff\xff",
@@ -159,7 +159,7 @@ fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
         other.join().unwrap();
         std::fs::remove_file(path).unwrap();
     }
-    goes_on(&parent);
+    continues(&parent);
     let huge = r#"{"vcpu_count": 1, "mem_size_mib": 128, "forkable": true, "huge_pages": "2M"}"#;
     let text = Monitor::start()
         .client()
@@ -170,16 +170,16 @@ fn what_cannot_be_copied_is_told_and_the_guest_goes_on() {
 }
 
 #[test]
-fn a_child_that_gets_no_guest_says_so_and_ends() {
+fn a_child_without_a_copy_reports_it_and_ends() {
     let child = waiting();
     let mut stream =
         std::os::unix::net::UnixStream::connect(child.dir().join("fork.sock")).unwrap();
     stream.write_all(b"hello, is this the place?").unwrap();
     let (status, stdout) = child.wait();
     assert_eq!(status, 1, "{stdout}");
-    assert!(stdout.contains("no guest came"), "{stdout}");
+    assert!(stdout.contains("no copy was received"), "{stdout}");
     drop(stream);
-    // One that was described meanwhile has its own guest to be.
+    // A child that was configured before the copy came keeps its own guest.
     let (parent, child) = (parent(), waiting());
     child.client().put("/machine-config", MACHINE).expect(204);
     fork(&parent, &[&child]).expect(400);
@@ -189,11 +189,11 @@ fn a_child_that_gets_no_guest_says_so_and_ends() {
         (1, true),
         "{stdout}"
     );
-    goes_on(&parent);
+    continues(&parent);
 }
 
 #[test]
-fn a_child_ends_if_nobody_is_left_who_would_bring_its_guest() {
+fn a_child_ends_when_its_lifeline_is_closed() {
     let (reader, writer) = std::io::pipe().unwrap();
     fcntl(&reader, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
     let number = reader.as_raw_fd().to_string();
@@ -209,8 +209,8 @@ fn a_child_ends_if_nobody_is_left_who_would_bring_its_guest() {
     assert_eq!(status, 1, "{stdout}");
     assert!(stdout.contains("no guest has come"), "{stdout}");
     assert!(!socket.exists());
-    // Who has its guest needs nobody.
-    goes_on(&child);
+    // A child that has its guest needs no lifeline.
+    continues(&child);
     let own = read_dir(format!("/proc/{}/fd", child.child.id())).unwrap();
     let mut own = own.map(|entry| read_link(entry.unwrap().path()));
     assert!(own.all(|to| !to.is_ok_and(|to| to == pipe)));
@@ -225,7 +225,7 @@ fn a_child_ends_if_nobody_is_left_who_would_bring_its_guest() {
 #[test]
 fn many_copies_of_one_guest() {
     let parent = parent();
-    // All of them are busy: a hundred take two interpreting processors a while.
+    // All copies are busy, and a hundred take two interpreting processors a while.
     let count = rounds(25, 100).into();
     let children: Vec<_> = (0..count).map(|_| waiting()).collect();
     let started = Instant::now();
@@ -239,12 +239,12 @@ fn many_copies_of_one_guest() {
         wait_until("a tick", || ticks(child).first().copied());
         private += child.private_kib();
     }
-    goes_on(&parent);
+    continues(&parent);
     let held = &answer["held_us"];
     println!(
         "{count} copies in {took:?}, the guest held for {held} us; all go on after {:?}; private: {private} KiB",
         started.elapsed()
     );
-    // Of each: its guest writes a few pages, and the monitor's own.
+    // Each copy's guest writes a few pages, besides the monitor's own.
     assert!(private / count < 4 << 10, "{} KiB each", private / count);
 }

@@ -1,11 +1,11 @@
-//! The lines of metrics as clients read them.
+//! Lines of metrics as clients read them.
 
 use crate::client::Client;
 use crate::monitor::{Monitor, wait_until};
 use serde_json::{Value, json};
 
-/// Groups that a line of metrics always has, with the names in them that clients know. A name that ends in `_agg` is of a
-/// time, in three parts.
+/// The groups of every line of metrics, with the names that clients expect. A name that ends in `_agg` is a time in three
+/// parts.
 const NAMES: [(&str, &str); 22] = [
     (
         "api_server",
@@ -126,7 +126,7 @@ fn check(name: &str, group: &Value, names: &str) {
 }
 
 #[test]
-fn a_line_of_metrics_has_the_names_that_clients_know() {
+fn a_line_of_metrics_has_the_names_that_clients_expect() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     let put = |client: &mut Client, path: &str, body: Value| {
@@ -175,7 +175,7 @@ fn a_line_of_metrics_has_the_names_that_clients_know() {
             }
         }
     }
-    // What is counted is told once: a line has what is new since the last.
+    // A count is reported once: a line has the counts since the last line.
     let sum = |group: &str, name: &str| -> Vec<u64> {
         lines
             .iter()
@@ -188,10 +188,10 @@ fn a_line_of_metrics_has_the_names_that_clients_know() {
 }
 
 #[test]
-fn what_a_limited_console_loses_is_counted() {
+fn output_lost_by_a_rate_limited_console_is_counted() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
-    // A tick has 22 bytes; a bucket that is soon empty and fills in a day.
+    // A tick has 22 bytes. The bucket is soon empty, and takes a day to fill.
     let limit = json!({"rate_limiter": {"size": 200, "refill_time": 86_400_000}});
     client.put("/serial", &limit.to_string()).expect(204);
     monitor.start_guest();

@@ -1,4 +1,4 @@
-//! A monitor with an API, in a directory of its own, and the small guest.
+//! A monitor with an API in a directory of its own, and the small guest.
 
 use crate::client::Client;
 use std::fs::{self, File};
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Bounds whatever is waited for; nothing takes as long on a machine that is not stuck.
+/// Bound of all waiting. Nothing takes as long on a machine that is not stuck.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the guest said on a standard output that it shares with messages: one may come in the middle of its line.
+/// Returns the guest's output on a standard output that it shares with messages, which may come in the middle of a line.
 pub fn said_by_guest(stdout: &str) -> String {
     let mut said = String::new();
     for line in stdout.split_inclusive('\n') {
@@ -21,7 +21,7 @@ pub fn said_by_guest(stdout: &str) -> String {
     said
 }
 
-/// Whether `text` starts with the time of a message.
+/// Returns whether `text` starts with the time of a message.
 pub fn starts_with_time(text: &str) -> bool {
     let form = "dddd-dd-ddTdd:dd:dd.ddddddddd";
     let fits = |(c, f): (u8, u8)| {
@@ -34,7 +34,7 @@ pub fn starts_with_time(text: &str) -> bool {
     text.len() >= form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
-/// A count that `make soak` raises.
+/// Returns a count that `make soak` raises.
 pub fn rounds(reduced: u32, full: u32) -> u32 {
     match std::env::var("BANTAM_SOAK").as_deref() {
         Ok("1") => full,
@@ -42,7 +42,7 @@ pub fn rounds(reduced: u32, full: u32) -> u32 {
     }
 }
 
-/// The guest of tests/guest/bare.c, compiled once.
+/// Returns the guest of tests/guest/bare.c, compiled once.
 pub fn kernel() -> &'static Path {
     static KERNEL: OnceLock<PathBuf> = OnceLock::new();
     KERNEL.get_or_init(|| {
@@ -54,7 +54,7 @@ pub fn kernel() -> &'static Path {
     })
 }
 
-/// Waits until `done` is something.
+/// Waits until `done` returns something.
 pub fn wait_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -66,19 +66,19 @@ pub fn wait_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A monitor that serves an API, ended with its test.
+/// A monitor that serves an API. It ends with its test.
 pub struct Monitor {
     pub child: Child,
     dir: tempfile::TempDir,
 }
 
 impl Monitor {
-    /// With nothing but its socket.
+    /// Starts a monitor with a socket only.
     pub fn start() -> Self {
         Self::with(|_, _| {})
     }
 
-    /// With what `more` adds to its command line, given its directory.
+    /// Starts a monitor with further arguments from `more`, which gets the command and the directory.
     pub fn with(more: impl FnOnce(&mut Command, &Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::copy(kernel(), dir.path().join("guest.elf")).unwrap();
@@ -86,7 +86,7 @@ impl Monitor {
             let file = File::create(dir.path().join(image)).unwrap();
             file.set_len(2 << 20).unwrap();
         }
-        // A shell starts what it puts into the background with some signals ignored, which is inherited.
+        // A shell starts background jobs with some signals ignored, which children inherit.
         let mut command = Command::new("env");
         command
             .args([
@@ -95,7 +95,7 @@ impl Monitor {
                 "--api-sock",
             ])
             .arg(dir.path().join("api.sock"))
-            // What requests name without a directory is in its own.
+            // Relative paths in requests are in the monitor's directory.
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(File::create(dir.path().join("stdout")).unwrap())
@@ -105,20 +105,20 @@ impl Monitor {
         Self { child, dir }
     }
 
-    /// One whose guest runs.
+    /// Starts a monitor with a running guest.
     pub fn running() -> Self {
         let monitor = Self::start();
         monitor.boot();
         monitor
     }
 
-    /// Has the small guest start, and waits for its first words.
+    /// Starts the small guest and waits for its first output.
     pub fn boot(&self) {
         self.start_guest();
         self.wait_for("tick 0000000000000001");
     }
 
-    /// Has the small guest start.
+    /// Starts the small guest.
     pub fn start_guest(&self) {
         let mut client = self.client();
         let source = format!(r#"{{"kernel_image_path": "{}"}}"#, self.path("guest.elf"));
@@ -131,7 +131,7 @@ impl Monitor {
         self.dir.path()
     }
 
-    /// A file of its directory, as text.
+    /// Returns the path of a file in the monitor's directory.
     pub fn path(&self, name: &str) -> String {
         self.dir().join(name).display().to_string()
     }
@@ -140,18 +140,18 @@ impl Monitor {
         Client::connect(&self.dir().join("api.sock"))
     }
 
-    /// A file of its directory, read.
+    /// Reads a file in the monitor's directory.
     pub fn read(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.dir().join(name)).unwrap_or_default()).into_owned()
     }
 
-    /// Ends it; its directory stays as long as what this returns.
+    /// Ends the monitor. Its directory lives as long as the returned value.
     pub fn keep(mut self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         std::mem::replace(&mut self.dir, dir)
     }
 
-    /// Waits until the guest has said `text` on standard output.
+    /// Waits until the guest has printed `text` on standard output.
     pub fn wait_for(&self, text: &str) {
         let said = || {
             said_by_guest(&self.read("stdout"))
@@ -161,20 +161,20 @@ impl Monitor {
         wait_until(text, said);
     }
 
-    /// Waits for its end; a signal's number is negative.
+    /// Waits for the monitor's end. Returns its exit status, or a negated signal number, and its output.
     pub fn wait(mut self) -> (i32, String) {
         let status = wait_until("its end", || self.child.try_wait().unwrap());
         let status = status.code().or(status.signal().map(|signal| -signal));
         (status.unwrap(), self.read("stdout"))
     }
 
-    /// How many descriptors it has.
+    /// Returns the number of its descriptors.
     pub fn descriptors(&self) -> usize {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         fds.count()
     }
 
-    /// How many of them are sockets.
+    /// Returns the number of its sockets.
     pub fn sockets(&self) -> usize {
         let fds = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
         let links = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
@@ -183,7 +183,7 @@ impl Monitor {
             .count()
     }
 
-    /// Memory that is its own, its guest's included, in KiB.
+    /// Returns its private memory, including the guest's, in KiB.
     pub fn private_kib(&self) -> u64 {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         let rollup = fs::read_to_string(path).unwrap();
@@ -194,7 +194,7 @@ impl Monitor {
         numbers.map(|kib| kib.parse::<u64>().unwrap()).sum()
     }
 
-    /// Its resident memory that is not a file's or the guest's, in KiB.
+    /// Returns its resident memory without files and the guest's memory, in KiB.
     pub fn heap_kib(&self) -> u64 {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).unwrap();
         let (mut size, mut sum) = (0, 0);
@@ -212,7 +212,7 @@ impl Monitor {
     }
 }
 
-/// Memory of the guest, which is a mapping of at least this size.
+/// Size of the guest's memory, which is a mapping of at least this size.
 const GUEST_MIB: u64 = 100;
 
 impl Drop for Monitor {

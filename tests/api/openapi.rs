@@ -1,4 +1,4 @@
-//! Holds what is asked and answered against `resources/openapi.yaml`.
+//! Checks requests and answers against `resources/openapi.yaml`.
 
 use crate::client::Answer;
 use crate::schema::{problems, resolve};
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The file.
+/// Returns the parsed file.
 pub fn root() -> &'static Value {
     static ROOT: OnceLock<Value> = OnceLock::new();
     ROOT.get_or_init(|| {
@@ -18,15 +18,15 @@ pub fn root() -> &'static Value {
 
 /// An operation of the file.
 pub struct Operation {
-    /// As a request writes it.
+    /// Method in a request.
     pub method: String,
-    /// With `{name}` for an id.
+    /// Path, with `{name}` for an id.
     pub path: String,
     pub spec: &'static Value,
 }
 
 impl Operation {
-    /// An example of its body, if it has one.
+    /// Returns an example of the body, if it has one.
     pub fn example(&self) -> Option<String> {
         let example = self
             .spec
@@ -34,7 +34,7 @@ impl Operation {
         example.map(ToString::to_string)
     }
 
-    /// The path with the id that the example names.
+    /// Returns the path with the id of the example.
     pub fn example_path(&self) -> String {
         let body = self
             .spec
@@ -50,7 +50,7 @@ impl Operation {
     }
 }
 
-/// All operations.
+/// Returns all operations.
 pub fn operations() -> Vec<Operation> {
     let paths = root()["paths"].as_object().unwrap().iter();
     let operations = paths.flat_map(|(path, item)| {
@@ -65,7 +65,7 @@ pub fn operations() -> Vec<Operation> {
     operations.collect()
 }
 
-/// The operation that a request is: its path may go on after that of the file.
+/// Returns the operation of a request, whose path may be longer than the file's.
 fn operation(method: &str, path: &str) -> Option<Operation> {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let fits = |of: &Operation| {
@@ -83,8 +83,7 @@ fn operation(method: &str, path: &str) -> Option<Operation> {
     found.max_by_key(|of| of.path.split('/').count())
 }
 
-/// Fails unless `answer` is one that the file has for the request, and the request one that the file allows if it
-/// succeeded.
+/// Fails unless the file describes `answer` for the request, and allows the request if it succeeded.
 pub fn check(method: &str, path: &str, body: Option<&str>, answer: &Answer) {
     let Some(operation) = operation(method, path) else {
         assert_eq!(answer.status, 400, "{method} {path} is not in openapi.yaml");
@@ -132,7 +131,7 @@ fn check_content(response: &Value, at: &str, answer: &Answer) {
     assert!(found.is_empty(), "{at}: {found:?}");
 }
 
-/// A body that was taken fits, and one in which a key is wrong by its name does not.
+/// Fails unless an accepted body fits the schema, and a body that was refused for a key does not.
 fn check_body(operation: &Operation, at: &str, body: Option<&str>, answer: &Answer) {
     let described = operation.spec.get("requestBody");
     if answer.status < 300 {
@@ -156,7 +155,7 @@ fn check_body(operation: &Operation, at: &str, body: Option<&str>, answer: &Answ
 }
 
 #[test]
-fn examples_fit_and_teach_when() {
+fn examples_match_their_schemas_and_name_their_phases() {
     for operation in operations() {
         let at = format!("{} {}", operation.method, operation.path);
         let when = operation.spec["x-when"].as_str().unwrap();

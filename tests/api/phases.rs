@@ -1,4 +1,4 @@
-//! What may be called when, as `resources/openapi.yaml` says it; and the stream of events.
+//! The phases in which each operation is allowed, as `resources/openapi.yaml` documents them, and the stream of events.
 
 use crate::client::{Answer, Client};
 use crate::monitor::Monitor;
@@ -9,16 +9,16 @@ use serde_json::Value;
 const BEFORE: &str = "not supported before starting the microVM";
 const AFTER: &str = "not supported after starting the microVM";
 
-/// The answers to all operations but that which does not end, by what the file says of when they may be called.
+/// Calls all operations except the endless one. Returns the documented phase and the answer of each.
 fn ask_everything(client: &mut Client) -> Vec<(String, &'static str, Answer)> {
     let mut operations = operations();
     operations.retain(|of| of.path != "/events");
-    // A snapshot that cannot be loaded is the end.
+    // A failed snapshot load ends the process, so it comes last.
     operations.sort_by_key(|of| of.path == "/snapshot/load");
     let operations = operations.into_iter();
     let answers = operations.map(|of| {
         let path = of.example_path();
-        // It would start the guest, or end it.
+        // These would start the guest, or end it.
         let body = match of.path.as_str() {
             "/actions" => Some(r#"{"action_type": "FlushMetrics"}"#.into()),
             _ => of.example(),
@@ -31,11 +31,11 @@ fn ask_everything(client: &mut Client) -> Vec<(String, &'static str, Answer)> {
 }
 
 #[test]
-fn everything_is_refused_outside_its_phase_and_nothing_within() {
+fn operations_are_refused_exactly_outside_their_phases() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     let mut answers = ask_everything(&mut client);
-    // What the examples put in place may not be here: a process of its own for the guest.
+    // The examples configure files that do not exist here, so the running guest is in a process of its own.
     let running = Monitor::running();
     let before = answers.len();
     answers.extend(ask_everything(&mut running.client()));
@@ -57,7 +57,7 @@ fn everything_is_refused_outside_its_phase_and_nothing_within() {
     }
 }
 
-/// The next event of a listening client, checked.
+/// Receives and checks the next event.
 fn event(listener: &mut Client) -> Value {
     let event: Value = serde_json::from_str(&listener.line()).unwrap();
     let schema = &openapi::root()["components"]["schemas"]["Event"];
@@ -67,7 +67,7 @@ fn event(listener: &mut Client) -> Value {
 }
 
 #[test]
-fn listeners_are_told_what_happens_until_the_process_ends() {
+fn event_streams_get_all_events_until_the_end() {
     let monitor = Monitor::start();
     let mut client = monitor.client();
     let disk = monitor.path("disk.img");
@@ -99,7 +99,7 @@ fn listeners_are_told_what_happens_until_the_process_ends() {
     client
         .patch("/drives/a", r#"{"drive_id": "a", "rate_limiter": {}}"#)
         .expect(204);
-    // Refused, and so no event.
+    // A refused request causes no event.
     client
         .patch("/balloon", r#"{"amount_mib": 5000}"#)
         .expect(400);

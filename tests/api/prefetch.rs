@@ -1,4 +1,4 @@
-//! What a restored guest touches at first: recorded by the first restore, brought in by the later ones.
+//! The working set of a restored guest: recorded by the first restore, and read ahead by later ones.
 
 use crate::monitor::{Monitor, wait_until};
 use crate::snapshot::{counting, load_body, save, ticks_on};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
-/// The guest of the snapshot `s`, which goes on if it `resumes`.
+/// Loads the snapshot `s`, and resumes the guest if `resumes`.
 fn load(dir: &Path, prefetch: &Value, resumes: bool) -> Monitor {
     let monitor = Monitor::start();
     let mut body = load_body(dir, "s");
@@ -26,7 +26,7 @@ fn wait_for_message(monitor: &Monitor, text: &str) {
 }
 
 #[test]
-fn the_first_restore_records_and_the_next_bring_in() {
+fn the_first_restore_records_and_later_ones_read_ahead() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     save(&counting(), dir, "s", "Full");
@@ -43,19 +43,19 @@ fn the_first_restore_records_and_the_next_bring_in() {
     assert!(first.len() > 36, "{} bytes", first.len());
 
     let monitor = load(dir, &json!(true), true);
-    wait_for_message(&monitor, "prefetch: brought in ");
+    wait_for_message(&monitor, "prefetch: read ahead ");
     ticks_on(&monitor);
     drop(monitor);
     assert_eq!(fs::read(&recorded).unwrap(), first, "it is recorded once");
 
-    // Damaged, or of a snapshot that was here before, it is not used.
+    // A working set that is damaged, or of another snapshot, is not used.
     let mut damaged = first.clone();
     damaged[30] ^= 1;
     fs::write(&recorded, &damaged).unwrap();
     let monitor = load(dir, &json!({"record_ms": 60000}), true);
     wait_for_message(&monitor, "is recorded anew: it is damaged");
     ticks_on(&monitor);
-    // The guest's pause is the end of it.
+    // The first pause ends the recording.
     let pause = r#"{"state": "Paused"}"#;
     monitor.client().patch("/vm", pause).expect(204);
     wait_for_message(&monitor, "prefetch: recorded the ");
@@ -69,7 +69,7 @@ fn the_first_restore_records_and_the_next_bring_in() {
 }
 
 #[test]
-fn a_guest_sees_nothing_of_it() {
+fn prefetch_does_not_change_memory() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     save(&counting(), dir, "s", "Full");
@@ -77,7 +77,7 @@ fn a_guest_sees_nothing_of_it() {
     wait_for_message(&monitor, "prefetch: recorded the ");
     drop(monitor);
     let monitor = load(dir, &json!(true), false);
-    wait_for_message(&monitor, "prefetch: brought in ");
+    wait_for_message(&monitor, "prefetch: read ahead ");
     let create = json!({
         "snapshot_path": dir.join("again.state"), "mem_file_path": dir.join("again.memory"),
     });
@@ -90,12 +90,12 @@ fn a_guest_sees_nothing_of_it() {
     let after = pages(dir, "again.state", "again.memory");
     let differ = before.chunks(4096).zip(after.chunks(4096));
     let differ = differ.filter(|(before, after)| before != after).count();
-    // The snapshot's name, and that the guest is another.
+    // The snapshot's id and the generation id.
     assert!(differ <= 3, "{differ} pages differ");
 }
 
 #[test]
-fn what_cannot_be_recorded_is_told_and_the_guest_goes_on() {
+fn a_failed_recording_is_reported_and_the_guest_continues() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     save(&counting(), dir, "s", "Full");

@@ -1,4 +1,4 @@
-//! What clients read from the process: exit statuses, standard output, names, messages, metrics.
+//! The process as clients see it: exit statuses, standard output, names, messages and metrics.
 
 use crate::monitor::{Monitor, PATIENCE, kernel, said_by_guest, starts_with_time, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -19,7 +19,7 @@ fn pid(monitor: &Monitor) -> Pid {
 }
 
 #[test]
-fn a_guest_that_resets_at_ctrl_alt_del_ends_with_0_and_the_lines_clients_look_for() {
+fn a_guest_that_resets_at_ctrl_alt_del_ends_with_0_and_the_expected_messages() {
     let monitor = Monitor::running();
     let body = r#"{"action_type": "SendCtrlAltDel"}"#;
     monitor.client().put("/actions", body).expect(204);
@@ -41,7 +41,7 @@ fn a_guest_that_resets_at_ctrl_alt_del_ends_with_0_and_the_lines_clients_look_fo
 }
 
 #[test]
-fn signals_end_it_as_clients_expect() {
+fn fatal_signals_have_the_expected_statuses() {
     for (signal, status) in [
         (Signal::SIGHUP, 156),
         (Signal::SIGTERM, -15),
@@ -55,7 +55,7 @@ fn signals_end_it_as_clients_expect() {
 }
 
 #[test]
-fn bad_arguments_are_153_and_a_bad_configuration_152() {
+fn bad_arguments_end_with_153_and_a_bad_configuration_with_152() {
     for arguments in [
         &["--no-such-flag"][..],
         &["--id", "a_b"],
@@ -81,7 +81,7 @@ fn bad_arguments_are_153_and_a_bad_configuration_152() {
 }
 
 #[test]
-fn the_first_line_of_the_version_is_what_clients_parse() {
+fn the_first_line_of_version_can_be_parsed_by_clients() {
     let output = Command::new(env!("CARGO_BIN_EXE_bantam"))
         .arg("--version")
         .output()
@@ -105,7 +105,7 @@ fn the_first_line_of_the_version_is_what_clients_parse() {
 }
 
 #[test]
-fn a_socket_that_is_there_is_left_alone() {
+fn an_existing_socket_is_not_replaced() {
     let first = Monitor::start();
     first.client().get("/").expect(200);
     let socket = first.dir().join("api.sock");
@@ -120,7 +120,7 @@ fn a_socket_that_is_there_is_left_alone() {
 }
 
 #[test]
-fn the_process_and_its_threads_have_the_names_that_clients_look_for() {
+fn the_process_and_its_threads_have_the_expected_names() {
     let monitor = Monitor::running();
     let task = format!("/proc/{}/task", monitor.child.id());
     let mut names: Vec<String> = fs::read_dir(task)
@@ -139,7 +139,7 @@ fn the_process_and_its_threads_have_the_names_that_clients_look_for() {
 }
 
 #[test]
-fn the_console_takes_what_is_typed() {
+fn the_console_accepts_input() {
     let mut monitor = Monitor::with(|command, _| {
         command.stdin(Stdio::piped());
     });
@@ -151,7 +151,7 @@ fn the_console_takes_what_is_typed() {
 }
 
 #[test]
-fn with_a_configuration_file_the_guest_starts_at_once_and_the_api_is_there() {
+fn a_configuration_file_starts_the_guest_with_an_api() {
     let monitor = Monitor::with(|command, dir| {
         let config = json!({
             "boot-source": {"kernel_image_path": kernel(), "boot_args": "console=ttyS0 of-the-file"},
@@ -176,8 +176,8 @@ fn with_a_configuration_file_the_guest_starts_at_once_and_the_api_is_there() {
     assert_eq!(client.get("/mmds").json(), json!({"a": 1}));
 }
 
-/// Fails unless `line` is `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn [ID:THREAD:LEVEL:FILE:LINE] text`, the last three as far as
-/// they are `shown`.
+/// Fails unless `line` is `YYYY-MM-DDTHH:MM:SS.nnnnnnnnn [ID:THREAD:LEVEL:FILE:LINE] text`, with as many of the last three
+/// parts as are `shown`.
 fn check_message(line: &str, id: &str, shown: usize) {
     let form = || format!("a message of another form: {line:?}");
     let (time, rest) = line
@@ -212,7 +212,7 @@ fn check_message(line: &str, id: &str, shown: usize) {
     assert!(!text.is_empty(), "{}", form());
 }
 
-/// A FIFO, opened for reading before anybody writes to it.
+/// Creates a FIFO and opens it for reading before it has a writer.
 fn fifo(path: &Path) -> File {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())
@@ -220,7 +220,7 @@ fn fifo(path: &Path) -> File {
         .into()
 }
 
-/// Waits until `fifo` has told `count` whole lines; returns them.
+/// Waits for `count` complete lines from `fifo` and returns them.
 fn lines_of(fifo: &mut File, count: usize) -> Vec<String> {
     let mut text = String::new();
     wait_until("lines in a FIFO", || {
@@ -235,7 +235,7 @@ fn lines_of(fifo: &mut File, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn messages_in_a_file_and_on_standard_output_have_the_form_that_clients_parse() {
+fn messages_have_the_format_that_clients_parse() {
     let monitor = Monitor::with(|command, _| {
         command.args(["--id", "web-1"]);
     });
@@ -250,7 +250,7 @@ fn messages_in_a_file_and_on_standard_output_have_the_form_that_clients_parse() 
     client.put("/logger", &logger.to_string()).expect(204);
     client.get("/version").expect(200);
     client.get("/nope").expect(400);
-    // Some are on their way when the answer is there.
+    // Some messages arrive after the answer.
     wait_until("messages", || {
         (monitor.read("log").lines().count() >= 4).then_some(())
     });
@@ -281,7 +281,7 @@ fn messages_in_a_file_and_on_standard_output_have_the_form_that_clients_parse() 
 }
 
 #[test]
-fn messages_and_metrics_go_to_fifos_whose_reader_came_first() {
+fn messages_and_metrics_go_to_fifos() {
     let mut ends = None;
     let monitor = Monitor::with(|command, dir| {
         ends = Some((fifo(&dir.join("log")), fifo(&dir.join("metrics"))));
@@ -301,7 +301,7 @@ fn messages_and_metrics_go_to_fifos_whose_reader_came_first() {
     for line in lines_of(&mut metrics, 1) {
         assert!(serde_json::from_str::<Value>(&line).unwrap().is_object());
     }
-    // Nobody reads any more, and nobody is held up.
+    // Without a reader, no writer is delayed.
     drop((log, metrics));
     let mut client = monitor.client();
     client.get("/").expect(200);
@@ -310,9 +310,9 @@ fn messages_and_metrics_go_to_fifos_whose_reader_came_first() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
+fn an_unread_pipe_stops_the_guest_and_nothing_else() {
     let (mut output, end) = std::io::pipe().unwrap();
-    // Soon full: the kernel says so when its second page is begun.
+    // The pipe is soon full: the kernel says so when its second page is started.
     fcntl(&end, FcntlArg::F_SETPIPE_SZ(8192)).unwrap();
     let mut monitor = Monitor::with(|command, dir| {
         command
@@ -339,7 +339,7 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
         (is_full() && written == before).then_some(())
     });
     let mut input = monitor.child.stdin.take().unwrap();
-    // Lost, for the port waits with the guest; nobody waits for the port.
+    // The input is lost, because the port waits with the guest, and nothing waits for the port.
     input.write_all(b"typed").unwrap();
     for state in ["Paused", "Resumed", "Paused", "Resumed"] {
         let body = json!({"state": state}).to_string();
@@ -364,10 +364,10 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
     }
     std::thread::sleep(Duration::from_secs(1));
     let after = client.count("bantam_uart_write_count");
-    // A byte for each time that it was let go, and what KVM collects.
+    // One byte for each resume, and what KVM collected.
     assert!(after - written < 100, "{written} bytes, then {after}");
 
-    // Nothing that it said is lost, and it goes on when somebody reads.
+    // No output is lost, and the guest continues when somebody reads.
     let (mut text, mut said) = (Vec::new(), String::new());
     let deadline = Instant::now() + PATIENCE;
     while !said.contains("RX:!\n") {
@@ -382,7 +382,7 @@ fn a_pipe_that_nobody_reads_holds_up_the_guest_and_nothing_else() {
     }
     let ticks = said.lines().filter_map(|line| line.strip_prefix("tick "));
     let mut ticks: Vec<_> = ticks.map(|n| u64::from_str_radix(n, 16)).collect();
-    // It may end within a line.
+    // The output may end within a line.
     ticks.pop();
     let whole = (1..=ticks.len() as u64).map(Ok);
     assert!(ticks.into_iter().eq(whole), "{said}");

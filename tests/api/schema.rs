@@ -1,9 +1,8 @@
-//! As much of JSON Schema as `resources/openapi.yaml` uses. A keyword that is not known here is an error of the
-//! file, not something to pass over.
+//! The part of JSON Schema that `resources/openapi.yaml` uses. An unknown keyword is an error of the file.
 
 use serde_json::Value;
 
-/// What describes and does not constrain.
+/// Keywords that describe and do not constrain.
 const NOTES: [&str; 5] = [
     "description",
     "default",
@@ -12,7 +11,7 @@ const NOTES: [&str; 5] = [
     "example",
 ];
 
-/// What is wrong with `value` as `schema` describes it, by the way there; nothing if it fits. `root` is the whole file.
+/// Returns the problems of `value` with `schema`, each with its path. `root` is the whole file.
 pub fn problems(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let Value::Object(keywords) = schema else {
         panic!("{at}: a schema is an object, and not {schema}");
@@ -104,7 +103,7 @@ pub fn problems(root: &Value, schema: &Value, value: &Value, at: &str) -> Vec<St
     found
 }
 
-/// What a reference names.
+/// Returns the target of a reference.
 pub fn resolve<'r>(root: &'r Value, reference: &Value) -> &'r Value {
     let pointer = reference.as_str().unwrap().strip_prefix('#').unwrap();
     let found = root.pointer(pointer);
@@ -135,7 +134,7 @@ fn type_of(value: &Value, wanted: &Value) -> &'static str {
 }
 
 #[test]
-fn what_does_not_fit_is_told_by_the_way_there() {
+fn problems_are_reported_with_their_path() {
     let root = serde_json::json!({"a": {"type": ["integer", "null"], "minimum": 1}});
     let schema = serde_json::json!({
         "type": "object", "required": ["n"], "additionalProperties": false,

@@ -1,4 +1,4 @@
-//! Snapshots of the small guest: what is written, what is read back, and bytes that are not to be trusted.
+//! Snapshots of the small guest: writing, loading, and untrusted bytes.
 
 use crate::chance::Chance;
 use crate::monitor::{Monitor, rounds, said_by_guest, wait_until};
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub const PAUSE: &str = r#"{"state": "Paused"}"#;
 pub const RESUME: &str = r#"{"state": "Resumed"}"#;
 
-/// A guest that counts, with a disk and pages that are tracked.
+/// Starts a counting guest with a disk and dirty tracking.
 pub fn counting() -> Monitor {
     let monitor = Monitor::start();
     let mut client = monitor.client();
@@ -37,7 +37,7 @@ pub fn create(monitor: &Monitor, dir: &Path, name: &str, kind: &str) -> crate::c
     monitor.client().put("/snapshot/create", &body.to_string())
 }
 
-/// Saves the guest and lets it go on.
+/// Saves the guest and resumes it.
 pub fn save(monitor: &Monitor, dir: &Path, name: &str, kind: &str) {
     monitor.client().patch("/vm", PAUSE).expect(204);
     create(monitor, dir, name, kind).expect(204);
@@ -54,7 +54,7 @@ pub fn load_body(dir: &Path, name: &str) -> Value {
     })
 }
 
-/// A process with the guest of a snapshot; its drive is an image of its own.
+/// Starts a process with the guest of a snapshot. Its drive is an image of its own.
 pub fn restored(dir: &Path, name: &str) -> Monitor {
     let monitor = Monitor::start();
     let mut body = load_body(dir, name);
@@ -67,18 +67,18 @@ pub fn restored(dir: &Path, name: &str) -> Monitor {
     monitor
 }
 
-/// The numbers that the guest of `monitor` said.
+/// Returns the numbers that the guest of `monitor` printed.
 pub fn ticks(monitor: &Monitor) -> Vec<u64> {
     let said = said_by_guest(&monitor.read("stdout"));
     let ticks = said.lines().filter_map(|line| line.strip_prefix("tick "));
-    // The last may be cut off.
+    // The last number may be incomplete.
     let whole = ticks.filter(|number| number.len() == 16);
     whole
         .map(|number| u64::from_str_radix(number, 16).unwrap())
         .collect()
 }
 
-/// Waits until the guest goes on, without a number too many or too few; the first.
+/// Waits until the guest continues without a missing or repeated number. Returns the first number.
 pub fn ticks_on(monitor: &Monitor) -> u64 {
     let first = wait_until("ticks", || ticks(monitor).get(2).copied());
     let all = ticks(monitor);
@@ -87,7 +87,7 @@ pub fn ticks_on(monitor: &Monitor) -> u64 {
     first
 }
 
-/// What the answer to a load says; the process then ends, with nothing started.
+/// Returns the error of a load. The process must then end without a guest.
 pub fn refused(body: &Value) -> String {
     let monitor = Monitor::start();
     let answer = monitor.client().put("/snapshot/load", &body.to_string());
@@ -99,7 +99,7 @@ pub fn refused(body: &Value) -> String {
 }
 
 #[test]
-fn the_guest_s_input_and_disk_go_on() {
+fn console_input_and_disk_survive_a_restore() {
     let files = tempfile::tempdir().unwrap();
     let monitor = counting();
     save(&monitor, files.path(), "s", "Full");
@@ -118,7 +118,7 @@ fn the_guest_s_input_and_disk_go_on() {
 }
 
 #[test]
-fn differences_load_as_they_are() {
+fn diffs_load_with_their_bases() {
     let files = tempfile::tempdir().unwrap();
     let monitor = counting();
     save(&monitor, files.path(), "full", "Full");
@@ -140,31 +140,31 @@ fn differences_load_as_they_are() {
         let now = ticks_on(&monitor);
         assert!(now >= at && now < at + 10, "{name}: {at:x}, then {now:x}");
     }
-    // Moved together they load, too.
+    // Moved together, the files load, too.
     let elsewhere = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(files.path()).unwrap() {
         let path = entry.unwrap().path();
         fs::rename(&path, elsewhere.path().join(path.file_name().unwrap())).unwrap();
     }
     ticks_on(&restored(elsewhere.path(), "three"));
-    // A base that is another snapshot is told.
+    // Another snapshot in the base's place is reported.
     fs::copy(
         elsewhere.path().join("two.state"),
         elsewhere.path().join("one.state"),
     )
     .unwrap();
     let text = refused(&load_body(elsewhere.path(), "two"));
-    assert!(text.contains("is a diff upon snapshot"), "{text}");
+    assert!(text.contains("is a diff on snapshot"), "{text}");
 }
 
 #[test]
-fn a_difference_in_the_place_of_what_it_lies_on_is_all_of_it() {
+fn a_diff_over_its_own_base_is_written_in_full() {
     let files = tempfile::tempdir().unwrap();
     let monitor = counting();
     save(&monitor, files.path(), "s", "Full");
     save(&monitor, files.path(), "s", "Diff");
-    save(&monitor, files.path(), "upon", "Diff");
-    // Under another name.
+    save(&monitor, files.path(), "diff", "Diff");
+    // The memory file under another name is recognized, too.
     fs::hard_link(
         files.path().join("s.memory"),
         files.path().join("other.memory"),
@@ -176,13 +176,13 @@ fn a_difference_in_the_place_of_what_it_lies_on_is_all_of_it() {
     for name in ["s", "other"] {
         ticks_on(&restored(files.path(), name));
     }
-    // That one lay on what is there no more, and says so.
-    let text = refused(&load_body(files.path(), "upon"));
-    assert!(text.contains("is a diff upon snapshot"), "{text}");
+    // The earlier diff has lost its base, and the error says so.
+    let text = refused(&load_body(files.path(), "diff"));
+    assert!(text.contains("is a diff on snapshot"), "{text}");
 }
 
 #[test]
-fn a_guest_that_started_again_is_no_difference_to_what_it_was() {
+fn a_diff_after_a_restart_is_written_in_full() {
     let files = tempfile::tempdir().unwrap();
     let monitor = Monitor::start();
     let machine = r#"{"vcpu_count": 1, "mem_size_mib": 128, "track_dirty_pages": true, "on_reboot": "restart"}"#;
@@ -192,14 +192,16 @@ fn a_guest_that_started_again_is_no_difference_to_what_it_was() {
     let keys = r#"{"action_type": "SendCtrlAltDel"}"#;
     monitor.client().put("/actions", keys).expect(204);
     let ready = |text: String| (text.matches("GUEST-READY").count() == 2).then_some(());
-    wait_until("the guest again", || ready(monitor.read("stdout")));
+    // A message may come in the middle of the guest's line.
+    let said = || said_by_guest(&monitor.read("stdout"));
+    wait_until("the guest again", || ready(said()));
     save(&monitor, files.path(), "again", "Diff");
     let saved = state(&files.path().join("again.state"));
     assert_eq!(saved["memory"]["base"], Value::Null);
 }
 
 #[test]
-fn without_tracking_differences_are_found_by_comparing() {
+fn without_dirty_tracking_diffs_are_found_by_comparing() {
     let files = tempfile::tempdir().unwrap();
     let monitor = Monitor::running();
     save(&monitor, files.path(), "full", "Full");
@@ -212,7 +214,7 @@ fn without_tracking_differences_are_found_by_comparing() {
     save(&monitor, files.path(), "diff", "Diff");
     let blocks = |name: &str| fs::metadata(files.path().join(name)).unwrap().blocks();
     assert!(blocks("diff.memory") <= blocks("full.memory"));
-    // There is no file with all pages to compare with.
+    // There is no memory file with all pages to compare with.
     ticks_on(&monitor);
     save(&monitor, files.path(), "next", "Diff");
     let lies_on = |name: &str| {
@@ -230,11 +232,11 @@ fn without_tracking_differences_are_found_by_comparing() {
     }
 }
 
-/// What is done to a snapshot, how, and what is then said.
+/// Name of the attempt, change to the snapshot, and expected error.
 type Attempt<'a> = (&'static str, Box<dyn Fn() + 'a>, &'static str);
 
 #[test]
-fn what_does_not_fit_is_told_and_nothing_starts() {
+fn invalid_snapshots_are_reported_and_nothing_starts() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let monitor = counting();
@@ -386,7 +388,7 @@ fn what_does_not_fit_is_told_and_nothing_starts() {
         let text = refused(&body);
         assert!(text.contains(expected), "{key}: {text}");
     }
-    // What is whole still loads.
+    // The intact snapshot still loads.
     ticks_on(&restored(dir, "s"));
 }
 
@@ -401,7 +403,7 @@ fn random_edits_never_crash_the_monitor() {
     let mut chance = Chance(7);
     for _ in 0..rounds(40, 2000) {
         fs::write(&path, &whole).unwrap();
-        // Numbers and texts anywhere in the state are changed, with a checksum that is right.
+        // Numbers and texts anywhere in the state are changed, with a valid checksum.
         edit(&path, |state| {
             for _ in 0..3 {
                 let mut leaves = Vec::new();
@@ -430,7 +432,7 @@ fn random_edits_never_crash_the_monitor() {
     }
 }
 
-/// The paths of all values in `value` that hold no others.
+/// Collects the paths of all values in `value` that contain no others.
 fn paths(value: &Value, at: String, all: &mut Vec<String>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(key, value)| {
@@ -449,8 +451,8 @@ fn paths(value: &Value, at: String, all: &mut Vec<String>) {
 }
 
 #[test]
-fn a_full_disk_leaves_the_old_snapshot_and_the_guest() {
-    // A file system of its own, seen by this thread and what it starts.
+fn a_full_disk_keeps_the_old_snapshot_and_the_guest() {
+    // A file system of its own, visible to this thread and its children only.
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
@@ -483,6 +485,6 @@ fn a_full_disk_leaves_the_old_snapshot_and_the_guest() {
     assert_eq!(names, ["filler", "s.memory", "s.state"]);
     drop(monitor);
     ticks_on(&restored(small.path(), "s"));
-    // What was written between the two counts for the next difference: see `Machine::return_dirty`.
+    // The pages written in between count for the next diff: see `Machine::return_dirty`.
     nix::mount::umount(small.path()).unwrap();
 }

@@ -1,5 +1,4 @@
-//! What the command line does with snapshots: `bantam snapshot`, `--restore`, and the questions of the compatible
-//! monitor's clients.
+//! Snapshots on the command line: `bantam snapshot`, `--restore`, and the questions of Firecracker's clients.
 
 use crate::monitor::{Monitor, said_by_guest, wait_until};
 use crate::saved::edit;
@@ -10,14 +9,14 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The program with these words, in `dir`.
+/// Runs the program with these arguments in `dir`.
 fn bantam(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bantam"));
     let command = command.args(words).current_dir(dir).stdin(Stdio::null());
     command.output().unwrap()
 }
 
-/// What it says where it is asked for something that works.
+/// Runs the program, which must succeed, and returns its output.
 fn said(dir: &Path, words: &[&str]) -> String {
     let output = bantam(dir, words);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -26,14 +25,14 @@ fn said(dir: &Path, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What it says where something is wrong.
+/// Runs the program, which must fail, and returns its error.
 fn complaint(dir: &Path, words: &[&str]) -> String {
     let output = bantam(dir, words);
     assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// Files of a full snapshot and of two diffs, `full`, `one` and `two`, and how far the guest was.
+/// Creates a full snapshot and two diffs, `full`, `one` and `two`. Returns the guest's last number.
 fn chain(dir: &Path) -> u64 {
     let monitor = counting();
     save(&monitor, dir, "full", "Full");
@@ -46,14 +45,14 @@ fn chain(dir: &Path) -> u64 {
 }
 
 #[test]
-fn the_format_s_version_is_told() {
+fn the_format_version_is_printed() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     save(&counting(), dir, "s", "Full");
     assert_eq!(said(dir, &["--snapshot-version"]), "v1.0.0\n");
     let describe = ["--describe-snapshot", "s.state"];
     assert_eq!(said(dir, &describe), "v1.0.0\n");
-    // One that comes later is known by its version all the same.
+    // Even a later version is printed.
     let file = File::options().write(true).open(dir.join("s.state"));
     file.unwrap().write_all_at(&[7], 8).unwrap();
     assert_eq!(said(dir, &describe), "v7.0.0\n");
@@ -65,7 +64,7 @@ fn the_format_s_version_is_told() {
 }
 
 #[test]
-fn a_snapshot_is_told_of() {
+fn info_describes_a_snapshot() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     chain(dir);
@@ -88,7 +87,7 @@ fn a_snapshot_is_told_of() {
     fs::remove_file(dir.join("one.state")).unwrap();
     let text = said(dir, &["snapshot", "info", "two.state"]);
     assert!(text.contains("one.state, which is missing"), "{text}");
-    // A file is not let near the terminal.
+    // Control sequences from a file do not reach the terminal.
     edit(&dir.join("two.state"), |state| {
         state["written_by"] = json!("\u{1b}[2J");
     });
@@ -99,7 +98,7 @@ fn a_snapshot_is_told_of() {
 }
 
 #[test]
-fn what_is_damaged_is_found() {
+fn verify_finds_damage() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     chain(dir);
@@ -110,13 +109,13 @@ fn what_is_damaged_is_found() {
     let alone = complaint(dir, &["snapshot", "verify", "two.state"]);
     assert!(alone.contains("name the memory file"), "{alone}");
 
-    // A bit of the lowest, and one where nothing is.
+    // A flipped bit in the lowest file, and data in a hole.
     let path = dir.join("full.memory");
     let whole = fs::read(&path).unwrap();
     let last = whole.iter().rposition(|byte| *byte != 0).unwrap();
     for (at, expected) in [
         (last, "differ from what was saved"),
-        (64 << 20, "where the snapshot has nothing"),
+        (64 << 20, "where the snapshot has none"),
     ] {
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&[whole[at] ^ 4], at as u64).unwrap();
@@ -134,7 +133,7 @@ fn what_is_damaged_is_found() {
 }
 
 #[test]
-fn a_chain_becomes_one_snapshot() {
+fn merge_makes_one_snapshot_of_a_chain() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let at = chain(dir);
@@ -160,7 +159,7 @@ fn a_chain_becomes_one_snapshot() {
     let again = complaint(dir, &[&merge[..], &["--output", "merged"]].concat());
     assert!(again.contains("is there already"), "{again}");
 
-    // Without the chain it loads.
+    // The result loads without the chain.
     for suffix in ["state", "memory"] {
         let merged = dir.join("merged").join(suffix);
         fs::rename(merged, dir.join(format!("merged.{suffix}"))).unwrap();
@@ -172,7 +171,7 @@ fn a_chain_becomes_one_snapshot() {
     let now = ticks_on(&monitor);
     assert!(now + 10 > at && now < at + 10, "{at:x}, then {now:x}");
 
-    // What is damaged is not made new.
+    // A damaged snapshot is not merged.
     let file = File::options().write(true).open(dir.join("merged.memory"));
     let first = fs::read(dir.join("merged.memory")).unwrap();
     let first = first.iter().position(|byte| *byte != 0).unwrap();
@@ -184,7 +183,7 @@ fn a_chain_becomes_one_snapshot() {
 }
 
 #[test]
-fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
+fn a_later_diff_loads_on_the_merged_snapshot() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let monitor = counting();
@@ -213,7 +212,7 @@ fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
 
     merge("one");
     rename("one", "was-one");
-    // Elsewhere it is not found, and its place is not taken by another of the chain.
+    // Elsewhere the base is not found, and another snapshot of the chain is not accepted.
     let lacking = complaint(dir, &verify);
     assert!(lacking.contains("one.state"), "{lacking}");
     rename("full", "one");
@@ -231,7 +230,7 @@ fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
     assert!(verified.contains("2 files"), "{verified}");
     assert!(pages(dir, "three.state", "three.memory") == before);
 
-    // It loads, and goes on to be what others lie upon.
+    // The diff loads, and can be the base of others.
     let monitor = restored(dir, "three");
     let now = ticks_on(&monitor);
     assert!(now + 10 > at && now < at + 10, "{at:x}, then {now:x}");
@@ -243,7 +242,7 @@ fn what_lies_upon_a_chain_s_last_lies_upon_the_merged_one_in_its_place() {
     ticks_on(&restored(dir, "four"));
 }
 
-/// The memory of a snapshot, as a guest would see it.
+/// Returns the memory of a snapshot as its guest would see it.
 pub fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
     let loaded = vmm::snapshot::load(&dir.join(state), &dir.join(memory)).unwrap();
     let mut all = vec![0; 128 << 20];
@@ -254,7 +253,7 @@ pub fn pages(dir: &Path, state: &str, memory: &str) -> Vec<u8> {
     all
 }
 
-/// The bytes of all files in `dir`.
+/// Returns a digest of each file in `dir`.
 fn digest(dir: &Path) -> Vec<(std::ffi::OsString, u64)> {
     let mut all: Vec<_> = fs::read_dir(dir)
         .unwrap()
@@ -271,7 +270,7 @@ fn digest(dir: &Path) -> Vec<(std::ffi::OsString, u64)> {
 }
 
 #[test]
-fn the_command_line_goes_on_with_a_guest() {
+fn restore_resumes_a_guest_from_the_command_line() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let monitor = counting();
@@ -296,7 +295,7 @@ fn the_command_line_goes_on_with_a_guest() {
     assert_eq!(config["drives"][0]["path_on_host"], json!(disk));
     drop(monitor);
 
-    // Without an API the console is all there is on standard output.
+    // Without an API, standard output has nothing but the console.
     let output = File::create(dir.join("console")).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_bantam"))
         .args(["--no-api", "--restore", "web1"])

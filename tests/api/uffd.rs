@@ -1,4 +1,4 @@
-//! Memory that another process gives, as `mem_backend` of the type Uffd asks for.
+//! Memory served by another process, with a `mem_backend` of the type Uffd.
 
 use crate::fault_handler::Handler;
 use crate::monitor::Monitor;
@@ -17,7 +17,7 @@ fn load_body(dir: &Path) -> Value {
 }
 
 #[test]
-fn a_process_gives_the_pages_that_the_guest_touches() {
+fn a_handler_serves_the_touched_pages() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let monitor = counting();
@@ -31,7 +31,7 @@ fn a_process_gives_the_pages_that_the_guest_touches() {
     monitor.client().put("/snapshot/load", &body).expect(204);
     let now = ticks_on(&monitor);
     assert!(now > before && now < before + 6, "{before:x}, then {now:x}");
-    // What was written since lies on the file that the state names.
+    // A diff has the memory file that the state names as its base.
     save(&monitor, dir, "diff", "Diff");
     save(&monitor, dir, "full", "Full");
     let reached = ticks(&monitor).len();
@@ -55,7 +55,7 @@ fn a_process_gives_the_pages_that_the_guest_touches() {
     assert_eq!(regions[0]["offset"], 0);
     assert_eq!(regions[0]["page_size"], 4096);
     assert_eq!(regions[0]["page_size_kib"], 4096, "in bytes");
-    // All of them: the full snapshot looked at each.
+    // All pages, because the full snapshot looked at each.
     assert_eq!(served.given.len(), (128 << 20) / 4096);
 
     for name in ["diff", "full"] {
@@ -66,7 +66,7 @@ fn a_process_gives_the_pages_that_the_guest_touches() {
 }
 
 #[test]
-fn pages_come_only_when_they_are_touched() {
+fn untouched_pages_are_not_served() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     save(&counting(), dir, "s", "Full");
@@ -81,7 +81,7 @@ fn pages_come_only_when_they_are_touched() {
 }
 
 #[test]
-fn another_s_memory_and_a_handler_that_is_not_there_are_told() {
+fn wrong_memory_and_a_missing_handler_are_reported() {
     let files = tempfile::tempdir().unwrap();
     let dir = files.path();
     let monitor = counting();
@@ -100,7 +100,7 @@ fn another_s_memory_and_a_handler_that_is_not_there_are_told() {
         "{refused}"
     );
     drop(handler);
-    // Huge pages cannot be a file's.
+    // A memory file cannot back huge pages.
     let monitor = Monitor::start();
     let mut body = load_body(dir);
     body["huge_pages"] = json!("2M");
@@ -110,8 +110,8 @@ fn another_s_memory_and_a_handler_that_is_not_there_are_told() {
 }
 
 #[test]
-fn huge_pages_are_given_whole() {
-    // The host may have none to give.
+fn huge_pages_are_served_whole() {
+    // The host may have no huge pages.
     let pool = "/proc/sys/vm/nr_hugepages";
     let before = std::fs::read_to_string(pool).unwrap();
     std::fs::write(pool, "64").unwrap();

@@ -1,5 +1,4 @@
-//! Everything that the monitor does, in few guests: what a payload of some instructions can bring about, and
-//! what takes Linux.
+//! All features of the monitor in few guests: those that a payload of a few instructions can use, and those that need Linux.
 
 use super::harness::vsock::patient;
 use super::harness::{Guest, Running, http, network, payload};
@@ -15,10 +14,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the other side of a socket may take.
+/// Time that the other side of a socket may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Code that sends back what is typed, until a `q`, for which it ends with 3.
+/// Code that echoes input until a `q`, and then exits with status 3.
 pub fn echo_until_q() -> Vec<u8> {
     let mut code = vec![
         0x66, 0xba, 0xfa, 0x03, 0xb0, 0x01,
@@ -33,7 +32,7 @@ pub fn echo_until_q() -> Vec<u8> {
     code
 }
 
-/// Code that resets the machine by its keyboard controller, for ever.
+/// Code that resets the machine by its keyboard controller.
 fn reset() -> Vec<u8> {
     let mut code = payload::print("up ");
     code.extend([0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe]); // mov al, 0xfe; out 0x64, al; jmp $
@@ -44,7 +43,7 @@ fn bare(dir: &Path, code: &[u8]) -> Guest {
     Guest::bare(&payload::write(dir, code)).mem_mib(32)
 }
 
-/// A guest with one of each device, on `tap0`, that does nothing with them.
+/// A guest with one device of each kind, on `tap0`, which it does not use.
 fn furnished(guest: Guest) -> Guest {
     let dir = guest.dir().to_owned();
     let image = dir.join("data.img");
@@ -79,7 +78,7 @@ fn furnished(guest: Guest) -> Guest {
         )
 }
 
-/// A guest from its file, with an API on which everything is done that can be.
+/// Runs a guest from its file, and calls every operation of its API.
 pub fn operated(command: Command) {
     network::enter(1);
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +91,7 @@ pub fn operated(command: Command) {
     let mut got = [0; 5];
     console.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"typed");
-    // Again, and gone, with something on the way.
+    // A second client that disconnects while output is pending.
     drop(console);
     let mut console = patient(http::connect(&running.dir().join("console.sock")), PATIENCE);
     for text in [&b"more"[..], b"q"] {
@@ -113,7 +112,7 @@ fn listen_to_events(running: &Running) -> UnixStream {
     stream
 }
 
-/// Every operation of the API, whether this guest takes it or not: an answer comes in any case.
+/// Calls every operation of the API. Each must be answered, whether it succeeds or not.
 pub fn operate(running: &Running) {
     let swapped = running.dir().join("swapped.img");
     File::create(&swapped).unwrap().set_len(2 << 20).unwrap();
@@ -238,7 +237,7 @@ pub fn operate(running: &Running) {
             "{method} {path}: {status} {answer}"
         );
     }
-    // A client that is slow, and one that leaves in the middle.
+    // A slow client, and one that disconnects in the middle of a request.
     let mut slow = patient(http::connect(&running.dir().join("api.sock")), PATIENCE);
     slow.write_all(b"GET / HT").unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -251,8 +250,8 @@ pub fn operate(running: &Running) {
     gone.shutdown(Shutdown::Both).unwrap();
 }
 
-/// A guest that the API describes, from nothing.
-pub fn described_by_api(mut command: Command, dir: &Path) {
+/// Configures and starts a guest through the API.
+pub fn configured_by_api(mut command: Command, dir: &Path) {
     let kernel = payload::write(dir, &payload::exit(3));
     let socket = dir.join("api.sock");
     let mut child = command
@@ -280,16 +279,16 @@ pub fn described_by_api(mut command: Command, dir: &Path) {
     assert_eq!(wait(&mut child), Some(3));
 }
 
-/// A guest whose drivers enable no queue of any device, and reset.
+/// Runs a guest whose drivers enable no queue of any device, and then reset it.
 pub fn idle_drivers(command: Command) {
     network::enter(1);
     let dir = tempfile::tempdir().unwrap();
-    // Disk, network card, randomness, balloon and sockets.
+    // Disk, network card, entropy, balloon and vsock.
     let guest = furnished(bare(dir.path(), &payload::idle_drivers(5)));
     drop(guest.start_under(command).wait().expect(0xf));
 }
 
-/// A guest that resets and starts again, some times.
+/// Runs a guest that resets and starts again several times.
 pub fn restarted(command: Command) {
     network::enter(1);
     let dir = tempfile::tempdir().unwrap();
@@ -302,7 +301,7 @@ pub fn restarted(command: Command) {
     drop(running.kill());
 }
 
-/// The monitor on a terminal; `end` brings about its end.
+/// Runs the monitor on a terminal until `end` ends it.
 pub fn on_terminal(command: &Command, end: impl FnOnce(&mut File, &Child)) {
     let dir = tempfile::tempdir().unwrap();
     let guest = bare(dir.path(), &echo_until_q());
@@ -319,7 +318,7 @@ pub fn on_terminal(command: &Command, end: impl FnOnce(&mut File, &Child)) {
         .stderr(slave)
         .spawn()
         .unwrap();
-    // Raw as soon as what is typed comes back once: from the guest.
+    // Input that comes back once is the guest's echo, so the terminal is raw.
     std::thread::sleep(Duration::from_secs(1));
     master.write_all(b"a").unwrap();
     let mut echoed = [0];
@@ -328,7 +327,7 @@ pub fn on_terminal(command: &Command, end: impl FnOnce(&mut File, &Child)) {
     wait(&mut child);
 }
 
-/// Ends by its keys, and by a signal.
+/// Ends one monitor by its keys, and another by a signal.
 pub fn terminals(quit: &Command, signalled: &Command) {
     on_terminal(quit, |master, _| {
         master.write_all(b"\x01\x01\x01x").unwrap()
@@ -361,7 +360,7 @@ fn wait(child: &mut Child) -> Option<i32> {
     }
 }
 
-/// Linux, and all that its drivers do with the devices.
+/// Runs Linux, whose drivers use all features of the devices.
 pub fn linux(command: Command) {
     network::enter(1);
     let guest = Guest::cloud()
@@ -369,7 +368,7 @@ pub fn linux(command: Command) {
         .vcpus(2)
         .args(&network::guest_address(0))
         .api()
-        // Its balloon frees memory otherwise.
+        // The balloon of a forkable guest frees memory differently.
         .machine(json!({"forkable": true}))
         .script(
             "modprobe -a vmw_vsock_virtio_transport virtio_balloon button evdev
@@ -404,7 +403,7 @@ pub fn linux(command: Command) {
     let outward = UnixListener::bind(dir.join("v.sock_6001")).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = outward.accept().unwrap();
-        // To its end, which the guest says while it still listens.
+        // Until its end, which the guest announces while it still listens.
         let mut text = Vec::new();
         stream.read_to_end(&mut text).unwrap();
         stream.write_all(&text).unwrap();
@@ -453,7 +452,7 @@ pub fn linux(command: Command) {
     }
 }
 
-/// Linux, started again in place.
+/// Runs Linux with a restart in place.
 pub fn linux_restarted(command: Command) {
     network::enter(1);
     let guest = Guest::cloud()

@@ -1,5 +1,4 @@
-//! Snapshots and copies: a guest that is saved and copied, and one that is restored, with its working set recorded and
-//! brought in.
+//! Snapshots and forks under strace: a guest that is saved and copied, and one that is restored with its working set.
 
 use super::harness::{Guest, Running, bantam, http, payload};
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Code that writes to memory and says so, for ever.
+/// Code that writes to memory and prints in an endless loop.
 fn writing() -> Vec<u8> {
     let mut code = vec![0xc6, 0x04, 0x25, 0, 0, 0x20, 0, 7]; // mov byte [0x200000], 7
     code.extend(payload::print("up "));
@@ -28,13 +27,13 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-/// Ends a monitor, also one that strace started, which would go on without it.
+/// Ends a monitor, even one whose strace ended without it.
 fn end(pid: u32) {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
     let own = children.split_whitespace().map(|pid| pid.parse().unwrap());
     for pid in own.chain([pid.try_into().unwrap()]) {
-        // strace may have ended with what it traced.
+        // strace may have ended with the monitor.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
@@ -48,7 +47,7 @@ fn create(running: &Running, dir: &Path, name: &str, kind: &str) -> (u16, String
     running.ask("PUT", "/snapshot/create", &body.to_string())
 }
 
-/// A process that waits for a copy, with an image for its drive if it has `own`.
+/// Starts a process that waits for a copy, with an image for its drive if `own`.
 fn waiting(dir: &Path, name: &str, own: bool) -> Child {
     let socket = dir.join(name);
     let mut command = Command::new(bantam());
@@ -73,7 +72,7 @@ fn set(running: &Running, state: &str) {
     running.api("PATCH", "/vm", json!({"state": state}));
 }
 
-/// Saves a guest to `dir`, whole and in part, and copies it.
+/// Saves a guest to `dir`, in full and as a diff, and copies it.
 pub fn saved_and_copied(command: Command, dir: &Path) {
     let image = dir.join("data.img");
     File::create(&image).unwrap().set_len(1 << 20).unwrap();
@@ -87,14 +86,14 @@ pub fn saved_and_copied(command: Command, dir: &Path) {
     set(&running, "Paused");
     assert_eq!(create(&running, dir, "s", "Full").0, 204);
     assert_eq!(create(&running, dir, "d", "Diff").0, 204);
-    // The memory is written, and has no place.
+    // The memory is written, and then cannot be renamed.
     let (status, answer) = create(&running, &dir.join("none"), "s", "Full");
     assert_eq!(status, 400, "{answer}");
     let nowhere = json!({"snapshot_path": "/nonexistent/s", "mem_file_path": dir.join("gone")});
     let (status, answer) = running.ask("PUT", "/snapshot/create", &nowhere.to_string());
     assert_eq!(status, 400, "{answer}");
     set(&running, "Resumed");
-    // First the drive is copied, as well as the file system can; then the guest is, and again.
+    // First the drive is cloned, if the file system can; then the guest is copied twice more.
     for (name, own) in [("one", true), ("two", false), ("three", false)] {
         let mut child = waiting(dir, name, own);
         let body = json!({"children": [{"socket": dir.join(name)}]});
@@ -108,7 +107,7 @@ pub fn saved_and_copied(command: Command, dir: &Path) {
     running.child.wait().unwrap();
 }
 
-/// Restores the guest of `dir`, and saves it again, in part without tracking; `prefetch` as the load has it.
+/// Restores the guest of `dir` and saves a diff without dirty tracking. `prefetch` is the key of the load.
 pub fn restored(mut command: Command, dir: &Path, prefetch: Value) {
     let (socket, log) = (dir.join("restored.sock"), dir.join("log"));
     let _ = fs::remove_file(&socket);
@@ -137,7 +136,7 @@ pub fn restored(mut command: Command, dir: &Path, prefetch: Value) {
     );
     wait_for("the working set", || {
         let said = fs::read_to_string(&log).unwrap_or_default();
-        said.contains("prefetch: recorded") || said.contains("prefetch: brought in")
+        said.contains("prefetch: recorded") || said.contains("prefetch: read ahead")
     });
     ask("/vm", &json!({"state": "Paused"}));
     for (name, kind) in [("compared", "Diff"), ("whole", "Full")] {

@@ -1,5 +1,4 @@
-//! What the threads of a monitor did after their filters were in place, as strace saw it, and which rules of the
-//! lists let it through.
+//! Traces of a monitor's threads after their filters were applied, and the rules that allow the traced calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,8 +8,8 @@ use std::str::FromStr as _;
 use syscalls::Sysno;
 use vmm::seccomp::rules::{ARGUMENTS, Lists, Rule};
 
-/// A monitor under strace, whose trace goes to `file`: to be started with the monitor's arguments. Calls that
-/// the lists refuse are made all the same, so that all of them are seen.
+/// Returns a command that runs a monitor under strace with its trace in `file`. The monitor's arguments follow. Calls that
+/// the lists refuse are logged and made, so that all of them are seen.
 pub fn traced(file: &Path) -> Command {
     let lists = file.with_extension("json");
     let logged = vmm::seccomp::DEFAULT.replace(
@@ -29,7 +28,7 @@ pub fn traced(file: &Path) -> Command {
     command
 }
 
-/// The parts of the lists, by their names there.
+/// Returns the parts of the lists by their names.
 fn parts(lists: &Lists) -> [(&'static str, &[Rule]); 7] {
     [
         ("main", &lists.main.rules),
@@ -45,17 +44,17 @@ fn parts(lists: &Lists) -> [(&'static str, &[Rule]); 7] {
     ]
 }
 
-/// What was seen in all traces.
+/// The calls of all traces.
 #[derive(Default)]
 pub struct Seen {
-    /// Rules that let something through: the part and the place in it.
+    /// Used rules: the part and the index in it.
     used: BTreeSet<(&'static str, usize)>,
-    /// Calls that no rule lets through, as strace wrote them.
+    /// Calls that no rule allows, in strace's words.
     pub refused: BTreeSet<String>,
 }
 
 impl Seen {
-    /// Adds what is in `file`. A guest that `restarts` has wider lists.
+    /// Adds the trace in `file`. A guest that `restarts` has wider lists.
     pub fn add(&mut self, file: &Path, lists: &Lists, restarts: bool) {
         let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
         let mut threads = BTreeMap::<u32, Confined>::new();
@@ -65,7 +64,7 @@ impl Seen {
         let mut next = BTreeMap::<u32, &str>::new();
         let mut cut_off = vec![false; lines.len()];
         for (at, (tid, _, call)) in lines.iter().enumerate().rev() {
-            // What strace reads of a thread that is being killed need not be what it did.
+            // strace may misread a thread that is being killed.
             cut_off[at] = call.ends_with("<unfinished ...>")
                 && next
                     .insert(*tid, call)
@@ -127,8 +126,8 @@ impl Seen {
             .flat_map(|(part, rules)| (0..).zip(rules).map(move |(at, rule)| (part, at, rule)))
             .filter(|(_, _, rule)| rule.allows(number.id(), arguments, pid))
             .collect();
-        // Where a guest may be started again, a rule of that part counts only if none of another part does: it
-        // would not be needed; and those of other parts are there for other runs.
+        // If the guest may restart, a rule of that part counts only if no rule of another part allows the call, which would
+        // make it unnecessary. Rules of other parts belong to other runs.
         let wide = allowed.contains(&"restart");
         let needed = admitting.iter().all(|(part, ..)| *part == "restart");
         if !wide || needed {
@@ -141,7 +140,7 @@ impl Seen {
         }
     }
 
-    /// Rules that let nothing through and do not say why.
+    /// Returns the unused rules without a reason.
     pub fn unused(&self, lists: &Lists) -> Vec<String> {
         let mut unused = Vec::new();
         for (part, rules) in parts(lists) {
@@ -161,20 +160,20 @@ impl Seen {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Confined {
     No,
-    /// By what the main thread was, at its birth.
+    /// By the main thread's filter, at its creation.
     Inherits,
     /// By its own filter.
     Yes,
 }
 
-/// `TID<NAME> CALL` in its parts.
+/// Splits `TID<NAME> CALL`.
 fn split(line: &str) -> Option<(u32, &str, &str)> {
     let (tid, rest) = line.split_once('<')?;
     let (name, call) = rest.split_once("> ")?;
     Some((tid.trim().parse().ok()?, name, call.trim_start()))
 }
 
-/// The call and its arguments; `None` for signals, ends, and the second half of a call.
+/// Parses a call with its arguments. Returns `None` for signals, exits, and the second half of a call.
 fn parse(call: &str) -> Option<(Sysno, [u64; ARGUMENTS])> {
     let (name, rest) = call.split_once('(')?;
     let number = Sysno::from_str(name).ok()?;
@@ -190,7 +189,7 @@ fn parse(call: &str) -> Option<(Sysno, [u64; ARGUMENTS])> {
     Some((number, arguments))
 }
 
-/// The file of the trace `name` in `dir`.
+/// Returns the file of the trace `name` in `dir`.
 pub fn file(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.trace"))
 }

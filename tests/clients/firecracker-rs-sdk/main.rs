@@ -1,5 +1,5 @@
-//! firecracker-rs-sdk boots a guest with a disk, a tap, vsock, a balloon and metadata, reads what it made, holds it, lets it go on,
-//! puts another disk in, and has it reset itself.
+//! firecracker-rs-sdk boots a guest with a disk, a tap, vsock, a balloon and metadata, reads back what it configured, pauses and
+//! resumes the guest, changes its disk, and makes it reset itself.
 //!
 //! usage: firecracker-rs-sdk-drive MONITOR KERNEL DISK DIRECTORY     (as root: the tap is made)
 
@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// A bound, not an expectation.
+/// Bound of all waiting.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn wait_for(log: &Path, text: &str, after: usize) {

@@ -18,7 +18,7 @@ fn disk() -> (Arc<BlockMetrics>, [Source; 1]) {
     (set.clone(), [Source { id, set }])
 }
 
-/// What waits in `fifo`.
+/// Reads everything that `fifo` contains.
 fn drain(fifo: &mut File) -> String {
     let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
     while let Ok(len) = fifo.read(&mut chunk) {
@@ -70,7 +70,7 @@ fn a_line_cut_by_a_full_fifo_is_completed_before_the_next() {
     text += &drain(&mut fifo);
     assert!(text.ends_with('\n'));
     let mut expected = vec![1; begun];
-    // With what the missed ones would have told.
+    // With the counts of the missed lines.
     expected.push(4);
     assert_eq!(read_bytes(&text), expected);
 }

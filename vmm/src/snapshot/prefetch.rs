@@ -310,7 +310,7 @@ fn read_ahead(view: &View, runs: &[Touched], shared: &Shared) {
         }
     }
     log::info!(
-        "prefetch: brought in {} KiB in {} ms",
+        "prefetch: read ahead {} KiB in {} ms",
         done >> 10,
         started.elapsed().as_millis()
     );
