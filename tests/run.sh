@@ -72,7 +72,7 @@ hosts_that_end() {
 checks() {
     step "format" cargo fmt --all --check
     step "lints" cargo clippy --quiet --workspace --all-targets -- -D warnings
-    step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins
+    step "unit, hostile and conformance tests" cargo test --quiet --workspace --lib --bins --test image_reader
     step "layering" cargo test --quiet -p vmm --test layering
 }
 

@@ -129,7 +129,7 @@ fn config_space(sectors: u64, discard: bool) -> Vec<u8> {
 
 /// Why a drive of a pool is refused: only the jailer opens pools.
 pub const POOL_NEEDS_JAILER: &str = "only the jailer finds volumes in pools: start this guest with it, or name the \
-     volume's path on this host (`jailer volume list` shows it) without `pool`";
+     volume's path on this host (`bantamctl volume list` shows it) without `pool`";
 
 impl FromSection for Block {
     type Section = Drive;
