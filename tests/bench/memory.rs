@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_millis(300);
 const GUEST_MAPPING_KIB: u64 = 100 << 10;
 const ROUNDS: usize = 5;
 const RESIDENT_AIM_MIB: f64 = 2.5;
-const BINARY_AIM_MB: f64 = 3.0;
+const BINARY_AIM_MB: f64 = 4.0;
 
 /// Measures the peak resident memory of each monitor without its guest's pages.
 pub fn resident(monitors: &[Monitor], out: &Path) -> Result<Table, Failure> {
