@@ -121,7 +121,7 @@ fn requests_are_answered_one_after_the_other() {
             .is_idle(now() + Duration::from_millis(999))
     );
     assert!(client.connection.is_idle(now() + Duration::from_secs(1)));
-    assert_eq!(client.connection.held(), (0, 0));
+    assert_eq!(client.connection.buffered(), (0, 0));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn an_endless_request_is_refused() {
     client.seq = client.seq.plus(MAX_REQUEST);
     assert!(client.hear().unwrap().starts_with("re:aaa"));
     assert_eq!(client.flags & FIN, FIN);
-    assert_eq!(client.connection.held().0, 0);
+    assert_eq!(client.connection.buffered().0, 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::contents::{MAX_CHAIN, Snapshot};
 use super::error::SnapshotError;
 use super::format::{self, FormatError, Header};
-use super::links::{self, beside, read_state};
+use super::links::{self, base_path, read_state};
 use crate::machine::memory::page::PAGE;
 use crate::process::messages;
 use humantime::format_rfc3339_seconds;
@@ -17,7 +17,7 @@ enum Below {
     /// A base that was found.
     Found(PathBuf, Box<Snapshot>),
     /// A base that cannot be used, and the reason.
-    Lacking(PathBuf, String),
+    Missing(PathBuf, String),
 }
 
 /// The description of a snapshot, without its memory.
@@ -38,7 +38,7 @@ impl Info {
         let mut below = Vec::new();
         let (mut next, mut above) = (snapshot.memory.base.clone(), path.to_owned());
         while let Some(base) = next.filter(|_| below.len() < MAX_CHAIN) {
-            let place = beside(&above, &base.snapshot_path);
+            let place = base_path(&above, &base.snapshot_path);
             match read_state(&place) {
                 Ok((found, _, _)) if found.id == base.id => {
                     next = found.memory.base.clone();
@@ -47,12 +47,12 @@ impl Info {
                 }
                 Ok((found, _, _)) => {
                     let why = format!("it is snapshot {}, not {}", found.id, base.id);
-                    below.push(Below::Lacking(place, why));
+                    below.push(Below::Missing(place, why));
                     break;
                 }
                 Err(e) => {
                     let why = messages::chain(&e);
-                    below.push(Below::Lacking(place, why));
+                    below.push(Below::Missing(place, why));
                     break;
                 }
             }
@@ -98,7 +98,7 @@ impl Info {
                     written(base),
                     path.display()
                 ),
-                Below::Lacking(path, why) => {
+                Below::Missing(path, why) => {
                     writeln!(
                         text,
                         "  base     {}, which is missing: {why}",
@@ -122,7 +122,7 @@ impl Info {
                 "id": base.id, "snapshot_path": path, "saved_at": when(base),
                 "written_bytes": base.memory.written,
             }),
-            Below::Lacking(path, why) => json!({"snapshot_path": path, "lacking": why}),
+            Below::Missing(path, why) => json!({"snapshot_path": path, "lacking": why}),
         });
         let machine = &self.snapshot.config.machine_config;
         json!({

@@ -2,7 +2,7 @@
 
 use super::contents::{Base, ID_BYTES, Sample, Snapshot};
 use super::error::{SnapshotError, invalid};
-use super::links::{Link, beside, links, read_state};
+use super::links::{Link, base_path, links, read_state};
 use super::uffd;
 use crate::machine::memory::layers::Layers;
 use crate::machine::memory::view::View;
@@ -59,7 +59,7 @@ pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotE
     let base = Base {
         id: snapshot.id.clone(),
         snapshot_path: state_path.into(),
-        mem_file_path: beside(state_path, &snapshot.memory.path),
+        mem_file_path: base_path(state_path, &snapshot.memory.path),
     };
     Ok(Loaded {
         whole: snapshot.memory.base.is_none(),

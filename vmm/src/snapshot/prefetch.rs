@@ -95,7 +95,7 @@ impl Prefetch {
         seccomp: &Arc<Filters>,
     ) -> Option<Self> {
         let view = View::new(memory);
-        let path = working_set::beside(path);
+        let path = working_set::path_for(path);
         let shown = path.display();
         let recorded = working_set::read(&path, id, view.bytes() / PAGE);
         let recorded = recorded.unwrap_or_else(|e| {

@@ -62,6 +62,6 @@ fn reading_ahead_does_not_change_memory() {
         .collect();
     let expected = [0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0].map(|page| page == 1);
     assert_eq!(resident, expected);
-    let held: u8 = memory.read_obj(GuestAddress(3 * PAGE)).unwrap();
-    assert_eq!(held, 7);
+    let value: u8 = memory.read_obj(GuestAddress(3 * PAGE)).unwrap();
+    assert_eq!(value, 7);
 }

@@ -65,10 +65,10 @@ pub(super) fn verify_links(
         verdict.look_at(link, runs, progress)?;
     }
     verdict.look_at_samples(snapshot, links);
-    let told = verdict.problems.len();
-    if told > MOST {
+    let count = verdict.problems.len();
+    if count > MOST {
         verdict.problems.truncate(MOST);
-        let more = format!("and {} more problems", told - MOST);
+        let more = format!("and {} more problems", count - MOST);
         verdict.problems.push(more);
     }
     Ok(verdict)
