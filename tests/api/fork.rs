@@ -240,9 +240,9 @@ fn many_copies_of_one_guest() {
         private += child.private_kib();
     }
     continues(&parent);
-    let held = &answer["held_us"];
+    let paused = &answer["held_us"];
     println!(
-        "{count} copies in {took:?}, the guest held for {held} us; all go on after {:?}; private: {private} KiB",
+        "{count} copies in {took:?}, the guest paused for {paused} us; all run after {:?}; private: {private} KiB",
         started.elapsed()
     );
     // Each copy's guest writes a few pages, besides the monitor's own.

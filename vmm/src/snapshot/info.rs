@@ -77,7 +77,7 @@ impl Info {
         let mut text = format!(
             "snapshot {}\n  saved    {}, by version {}, format {}\n  guest    {} {}, {} MiB of memory\n  devices  {devices}\n  written  {}\n",
             snapshot.id,
-            when(snapshot),
+            saved_at(snapshot),
             snapshot.written_by,
             format::version_text(*version),
             machine.vcpu_count,
@@ -94,7 +94,7 @@ impl Info {
                     text,
                     "  base     {} of {}, {}\n           {}\n",
                     base.id,
-                    when(base),
+                    saved_at(base),
                     written(base),
                     path.display()
                 ),
@@ -119,7 +119,7 @@ impl Info {
     pub fn json(&self) -> Value {
         let below = self.below.iter().map(|below| match below {
             Below::Found(path, base) => json!({
-                "id": base.id, "snapshot_path": path, "saved_at": when(base),
+                "id": base.id, "snapshot_path": path, "saved_at": saved_at(base),
                 "written_bytes": base.memory.written,
             }),
             Below::Missing(path, why) => json!({"snapshot_path": path, "lacking": why}),
@@ -129,7 +129,7 @@ impl Info {
             "id": self.snapshot.id,
             "format": format::version_text(self.version),
             "written_by": self.snapshot.written_by,
-            "saved_at": when(&self.snapshot),
+            "saved_at": saved_at(&self.snapshot),
             "vcpu_count": machine.vcpu_count,
             "mem_size_mib": machine.mem_size_mib,
             "devices": self.devices(),
@@ -144,7 +144,7 @@ impl Info {
     }
 }
 
-fn when(snapshot: &Snapshot) -> String {
+fn saved_at(snapshot: &Snapshot) -> String {
     let since = Duration::from_nanos(snapshot.machine.saved_at);
     format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }

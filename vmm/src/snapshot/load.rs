@@ -81,7 +81,7 @@ impl Loaded {
             let (memory, layer) = uffd::map(config, socket)?;
             self.layers = Layers(vec![layer]);
             // Samples are not checked, because the handler would have to serve each page.
-            self.recognise_mark(&memory, socket)?;
+            self.check_mark(&memory, socket)?;
             return Ok(memory);
         }
         let path = &self.base.mem_file_path;
@@ -90,12 +90,12 @@ impl Loaded {
             path: path.clone(),
             source,
         })?;
-        self.recognise_mark(&memory, path)?;
-        self.recognise_samples(&memory)?;
+        self.check_mark(&memory, path)?;
+        self.check_samples(&memory)?;
         Ok(memory)
     }
 
-    fn recognise_mark(&self, memory: &GuestMemory, path: &Path) -> Result<(), SnapshotError> {
+    fn check_mark(&self, memory: &GuestMemory, path: &Path) -> Result<(), SnapshotError> {
         let mut id = [0; ID_BYTES];
         let read = memory.read_slice(&mut id, GuestAddress(layout::SNAPSHOT_ID));
         if read.is_ok() && id == self.snapshot.id.as_bytes() {
@@ -111,7 +111,7 @@ impl Loaded {
         Err(invalid(path, format!("{whose}, and the state is of {id}")))
     }
 
-    fn recognise_samples(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+    fn check_samples(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
         let view = View::new(memory);
         let other = |sample: &&Sample| {
             let page = view.page(sample.page);
