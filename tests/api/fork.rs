@@ -207,7 +207,7 @@ fn a_child_ends_when_its_lifeline_is_closed() {
     drop(writer);
     let (status, stdout) = alone.wait();
     assert_eq!(status, 1, "{stdout}");
-    assert!(stdout.contains("no guest has come"), "{stdout}");
+    assert!(stdout.contains("before a copy was received"), "{stdout}");
     assert!(!socket.exists());
     // A child that has its guest needs no lifeline.
     continues(&child);

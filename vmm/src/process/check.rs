@@ -85,7 +85,7 @@ enum Place<'a> {
 /// Why a path cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum PlaceError {
-    #[error("the directory {} does not exist: make it first", .0.display())]
+    #[error("the directory {} does not exist: create it first", .0.display())]
     NoDirectory(PathBuf),
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),

@@ -100,7 +100,7 @@ impl Prefetch {
         let recorded = working_set::read(&path, id, view.bytes() / PAGE);
         let recorded = recorded.unwrap_or_else(|e| {
             let why = messages::chain(&e);
-            log::warn!("prefetch: {shown} is recorded anew: {why}");
+            log::warn!("prefetch: {shown} is recorded again: {why}");
             None
         });
         let work = match recorded {
