@@ -207,7 +207,7 @@ fn a_child_ends_when_its_lifeline_is_closed() {
     drop(writer);
     let (status, stdout) = alone.wait();
     assert_eq!(status, 1, "{stdout}");
-    assert!(stdout.contains("no guest has come"), "{stdout}");
+    assert!(stdout.contains("before a copy was received"), "{stdout}");
     assert!(!socket.exists());
     // A child that has its guest needs no lifeline.
     continues(&child);
@@ -240,9 +240,9 @@ fn many_copies_of_one_guest() {
         private += child.private_kib();
     }
     continues(&parent);
-    let held = &answer["held_us"];
+    let paused = &answer["held_us"];
     println!(
-        "{count} copies in {took:?}, the guest held for {held} us; all go on after {:?}; private: {private} KiB",
+        "{count} copies in {took:?}, the guest paused for {paused} us; all run after {:?}; private: {private} KiB",
         started.elapsed()
     );
     // Each copy's guest writes a few pages, besides the monitor's own.

@@ -53,7 +53,7 @@ fn the_first_restore_records_and_later_ones_read_ahead() {
     damaged[30] ^= 1;
     fs::write(&recorded, &damaged).unwrap();
     let monitor = load(dir, &json!({"record_ms": 60000}), true);
-    wait_for_message(&monitor, "is recorded anew: it is damaged");
+    wait_for_message(&monitor, "is recorded again: it is damaged");
     ticks_on(&monitor);
     // The first pause ends the recording.
     let pause = r#"{"state": "Paused"}"#;
@@ -64,7 +64,7 @@ fn the_first_restore_records_and_later_ones_read_ahead() {
 
     save(&counting(), dir, "s", "Full");
     let monitor = load(dir, &json!({"record_ms": 1}), true);
-    wait_for_message(&monitor, "is recorded anew: it is of another snapshot");
+    wait_for_message(&monitor, "is recorded again: it is of another snapshot");
     wait_for_message(&monitor, "prefetch: recorded the ");
 }
 

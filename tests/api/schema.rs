@@ -140,22 +140,25 @@ fn problems_are_reported_with_their_path() {
         "type": "object", "required": ["n"], "additionalProperties": false,
         "properties": {"n": {"$ref": "#/a"}, "list": {"type": "array", "items": {"enum": ["x"]}}},
     });
-    let told = |value: Value| problems(&root, &schema, &value, "body").join("; ");
-    assert_eq!(told(serde_json::json!({"n": null, "list": ["x"]})), "");
+    let problems_of = |value: Value| problems(&root, &schema, &value, "body").join("; ");
     assert_eq!(
-        told(serde_json::json!({"n": 0})),
+        problems_of(serde_json::json!({"n": null, "list": ["x"]})),
+        ""
+    );
+    assert_eq!(
+        problems_of(serde_json::json!({"n": 0})),
         "body.n: 0 is less than 1"
     );
     assert_eq!(
-        told(serde_json::json!({"n": 1.5})),
+        problems_of(serde_json::json!({"n": 1.5})),
         "body.n: 1.5 is not of type [\"integer\",\"null\"]"
     );
     assert_eq!(
-        told(serde_json::json!({"m": 1})),
+        problems_of(serde_json::json!({"m": 1})),
         "body: m is not known; body: \"n\" is missing"
     );
     assert_eq!(
-        told(serde_json::json!({"n": 1, "list": ["y"]})),
+        problems_of(serde_json::json!({"n": 1, "list": ["y"]})),
         "body.list[0]: \"y\" is none of [\"x\"]"
     );
 }

@@ -1,4 +1,4 @@
-"""bunkervm writes a configuration file, boots the guest from it with disk and vsock, asks the API, and stops it.
+"""bunkervm writes a configuration file, boots the guest from it with disk and vsock, queries the API, and stops it.
 
 usage: bunkervm_drive.py MONITOR KERNEL DISK DIRECTORY
 """
@@ -32,7 +32,7 @@ vm.start()
 assert vm.is_running()
 assert os.path.exists(vm.vsock_uds_path)
 
-# It reads the console from a pipe, as it comes.
+# bunkervm reads the console from a pipe while the guest runs.
 console = vm._process.stdout.fileno()
 text, deadline = "", time.monotonic() + guest.PATIENCE
 while guest.TICK not in text:

@@ -1,6 +1,6 @@
-"""celesto boots a guest with a disk, a tap with limits and vsock, holds it, lets it go on, and stops it.
+"""celesto boots a guest with a disk, a tap with limits and vsock, pauses it, resumes it, and stops it.
 
-usage: celesto_drive.py MONITOR KERNEL DISK DIRECTORY     (as root, where `ip` and `nft` may change things)
+usage: celesto_drive.py MONITOR KERNEL DISK DIRECTORY     (as root, where `ip` and `nft` may change the network)
 """
 
 import os
@@ -11,7 +11,7 @@ import guest
 
 monitor, kernel, disk, directory = map(Path, sys.argv[1:])
 
-# It looks for a program of this name.
+# celesto looks for a program of this name.
 programs = directory / "bin"
 programs.mkdir()
 (programs / "firecracker").symlink_to(monitor)
@@ -49,8 +49,8 @@ assert status(manager.start("web1", boot_timeout=30.0)) == "RUNNING"
 text = guest.wait_for(console, guest.TICK)
 assert "root=/dev/vda" in text, text
 assert status(manager.pause("web1")) == "PAUSED"
-guest.stands_still(console)
+guest.assert_paused(console)
 assert status(manager.resume("web1")) == "RUNNING"
-guest.goes_on(console)
+guest.wait_for_tick(console)
 assert status(manager.stop("web1")) == "STOPPED"
 manager.delete("web1")

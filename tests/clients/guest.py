@@ -1,26 +1,26 @@
-"""What the guest of tests/guest/bare.c says, as a client's log file holds it."""
+"""The output of the guest of tests/guest/bare.c in a client's log file."""
 
 import re
 import time
 from pathlib import Path
 
-# A guest says "tick" and a number of 16 digits again and again.
+# The guest writes "tick" and a number of 16 digits again and again.
 TICK = "tick 0000"
-# Seconds that a guest may take for anything: a bound, not an expectation.
+# Time limit in seconds of each step of the guest; a step usually takes far less.
 PATIENCE = 60
 
 
-def said(log):
-    """What the guest said in the file `log`, without the monitor's messages, which may come in the middle of its lines."""
+def guest_output(log):
+    """Returns the guest's output in the file `log`, without the monitor's messages, which may interrupt its lines."""
     text = Path(log).read_text(errors="replace")
     return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]{18} \[.*\n", "", text)
 
 
 def wait_for(log, text, after=0):
-    """Waits for `text` beyond the first `after` characters of the file `log`; returns all of it."""
+    """Waits for `text` after the first `after` characters of the guest's output, and returns the whole output."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        now = said(log)
+        now = guest_output(log)
         if text in now[after:]:
             return now
         assert time.monotonic() < deadline, f"no {text!r} in {now[-2000:]}"
@@ -28,17 +28,17 @@ def wait_for(log, text, after=0):
 
 
 def ticks(log):
-    return said(log).count("tick ")
+    return guest_output(log).count("tick ")
 
 
-def stands_still(log):
-    """Fails if the guest says anything once what was under way is written."""
+def assert_paused(log):
+    """Fails if the guest writes anything after pending output was written."""
     time.sleep(0.2)
     before = ticks(log)
     time.sleep(0.5)
-    assert ticks(log) == before, "a paused guest goes on"
+    assert ticks(log) == before, "the guest runs although it is paused"
 
 
-def goes_on(log):
+def wait_for_tick(log):
     """Waits for the next tick."""
-    wait_for(log, "tick ", after=len(said(log)))
+    wait_for(log, "tick ", after=len(guest_output(log)))

@@ -1,5 +1,5 @@
-"""hysn-firecracker-python boots a guest with a disk, a tap and MMDS, reads its configuration, holds it, lets it go on, and
-deletes it.
+"""hysn-firecracker-python boots a guest with a disk, a tap and MMDS, reads its configuration, pauses it, resumes it,
+and deletes it.
 
 usage: hysn-firecracker-python_drive.py MONITOR KERNEL DISK DIRECTORY     (as root; the default route is over eth0)
 """
@@ -14,7 +14,7 @@ data, snapshots = f"{directory}/data", f"{directory}/snapshots"
 os.makedirs(data)
 os.makedirs(snapshots)
 
-# What a test machine has not: a Docker daemon, an answer from the internet, Debian's python3-nftables.
+# Replaces what a test machine lacks: a Docker daemon, an answer from the internet, and Debian's python3-nftables.
 import docker  # noqa: E402
 
 docker.from_env = lambda *_, **__: None
@@ -26,7 +26,7 @@ import firecracker.network  # noqa: E402
 firecracker.microvm.get_public_ip = lambda *_, **__: "127.0.0.1"
 firecracker.network.NetworkManager.create_masquerade = lambda *_: True
 
-# Its defaults are places of the host.
+# The default paths are on the host.
 places = {
     "/usr/local/bin/firecracker": monitor,
     "/var/lib/firecracker": data,
@@ -59,8 +59,8 @@ assert config["mmds-config"]["version"] == "V2", config
 assert len(config["network-interfaces"]) == 1, config
 assert "running" in (answer := vm.status()), answer
 assert "paused" in (answer := vm.pause()), answer
-guest.stands_still(console)
+guest.assert_paused(console)
 assert "resumed" in (answer := vm.resume()), answer
-guest.goes_on(console)
+guest.wait_for_tick(console)
 assert firecracker.MicroVM.list()[0]["id"] == machine
 assert "deleted" in (answer := vm.delete()), answer

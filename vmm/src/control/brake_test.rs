@@ -35,7 +35,7 @@ fn a_guest_just_below_the_window_waits() {
 }
 
 #[test]
-fn a_guest_that_ran_for_long_is_forgiven() {
+fn a_long_run_resets_the_count_of_fast_restarts() {
     let mut lives = [QUICK; 14];
     // Five quick restarts are in a window again at the last of these.
     lives[7] = WINDOW;

@@ -260,8 +260,8 @@ impl Controller {
         let machine = self.build(Origin::Boot)?;
         // Only the first start is timed.
         self.process.timed_from = None;
-        let held = self.restart.started();
-        self.adopt_machine(machine, held);
+        let paused = self.restart.started();
+        self.adopt_machine(machine, paused);
         log::info!("the guest was started");
         self.process.events.publish(Event::Started);
         self.report();
@@ -288,9 +288,9 @@ impl Controller {
         Ok(machine)
     }
 
-    /// Makes `machine` the guest's, and resumes it unless it must be `held`.
-    pub(super) fn adopt_machine(&mut self, mut machine: Machine, held: bool) {
-        self.phase = match held {
+    /// Makes `machine` the guest's, and resumes it unless it starts `paused`.
+    pub(super) fn adopt_machine(&mut self, mut machine: Machine, paused: bool) {
+        self.phase = match paused {
             true => Phase::Paused(machine),
             false => {
                 machine.resume();

@@ -28,7 +28,7 @@ impl Controller {
         let stream = match listener.accept() {
             Arrival::Connected(stream) => stream,
             Arrival::Abandoned if self.machine().is_none() => {
-                log::error!("--fork-lifeline was closed, and no guest has come");
+                log::error!("--fork-lifeline was closed before a copy was received");
                 let _ = std::fs::remove_file(&listener.options().socket);
                 self.load_failed = true;
                 return;

@@ -47,7 +47,7 @@ impl Controller {
         if was_running {
             self.resume_machine();
         }
-        let held = started.elapsed();
+        let paused = started.elapsed();
         let (state, layers) = frozen?;
         let point = self.fork_point(state, layers);
         let point = point.map_err(|e| failed(e.to_string()))?;
@@ -60,13 +60,13 @@ impl Controller {
             })?;
         }
         let count = children.len();
-        log::info!("forked {count} times, paused for {} us", held.as_micros());
+        log::info!("forked {count} times, paused for {} us", paused.as_micros());
         self.process
             .events
             .publish(Event::Forked { children: count });
         let answer = json!({
             "children": count,
-            "held_us": u64::try_from(held.as_micros()).unwrap_or(u64::MAX),
+            "held_us": u64::try_from(paused.as_micros()).unwrap_or(u64::MAX),
             "layers": point.layers.0.len(),
         });
         Ok(Reply::Json(answer.to_string()))
@@ -115,19 +115,19 @@ impl Controller {
 
 /// Connects to all of `children` first, so that they start at the same time, and then receives each one's hello.
 fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, CommandError> {
-    let nobody = |child: &ForkChild, e: &io::Error| {
+    let no_child = |child: &ForkChild, e: &io::Error| {
         let path = child.socket.display();
         failed(format!("no process waits for a copy at {path}: {e}"))
     };
     let mut connected = Vec::with_capacity(children.len());
     for child in children {
-        let stream = UnixStream::connect(&child.socket).map_err(|e| nobody(child, &e))?;
+        let stream = UnixStream::connect(&child.socket).map_err(|e| no_child(child, &e))?;
         connected.push((child, stream));
     }
-    let heard = connected.into_iter().map(|(child, stream)| {
-        ChildConnection::receive_hello(stream).map_err(|e| nobody(child, &e))
+    let connections = connected.into_iter().map(|(child, stream)| {
+        ChildConnection::receive_hello(stream).map_err(|e| no_child(child, &e))
     });
-    heard.collect()
+    connections.collect()
 }
 
 /// Turns the children's image files into copies of the guest's images, which nobody writes to while the guest is paused.

@@ -134,7 +134,7 @@ impl Controller {
     /// Resumes the machine. Returns whether it was paused.
     pub(super) fn resume_machine(&mut self) -> bool {
         let phase = std::mem::replace(&mut self.phase, Phase::Configuring);
-        let held = matches!(phase, Phase::Paused(_));
+        let was_paused = matches!(phase, Phase::Paused(_));
         self.phase = match phase {
             Phase::Paused(mut machine) => {
                 machine.resume();
@@ -142,7 +142,7 @@ impl Controller {
             }
             other => other,
         };
-        held
+        was_paused
     }
 
     /// Runs `change`, measures it, and publishes `event` if the phase changed.

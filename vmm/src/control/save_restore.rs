@@ -75,18 +75,18 @@ impl Controller {
 
     fn restore(&mut self, load: &SnapshotLoad) -> Result<(), String> {
         let started = Instant::now();
-        let said = |e: &dyn std::error::Error| messages::chain(e);
+        let text = |e: &dyn std::error::Error| messages::chain(e);
         let memory = load.memory()?;
         let (state, place) = (&load.snapshot_path, &memory.backend_path);
         let loaded = match memory.backend_type {
             MemoryBackendType::File => snapshot::load(state, place),
             MemoryBackendType::Uffd => snapshot::load_served(state, place),
         };
-        let mut loaded = loaded.map_err(|e| said(&e))?;
+        let mut loaded = loaded.map_err(|e| text(&e))?;
         let mut config = loaded.snapshot.config.clone();
         load.apply(&mut config)?;
         let guest_memory = loaded.memory(&config.machine_config);
-        let guest_memory = guest_memory.map_err(|e| said(&e))?;
+        let guest_memory = guest_memory.map_err(|e| text(&e))?;
         self.prefetch = load.prefetch().and_then(|time| {
             let of = (loaded.base.id.as_str(), place.as_path());
             Prefetch::start(&guest_memory, of, time, &self.process.seccomp)

@@ -20,9 +20,9 @@ pub struct Added {
 /// Adds `subscriber` to the loop behind `endpoint`, from any thread. The subscriber owns the descriptors that it watches.
 pub fn add(endpoint: &Loop, subscriber: Subscriber) -> Added {
     let id = Arc::new(Mutex::new(None));
-    let told = id.clone();
+    let subscriber_id = id.clone();
     fire(endpoint, move |ops| {
-        *devices::lock(&told) = Some(ops.add_subscriber(subscriber));
+        *devices::lock(&subscriber_id) = Some(ops.add_subscriber(subscriber));
     });
     Added {
         endpoint: endpoint.clone(),

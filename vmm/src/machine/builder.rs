@@ -87,7 +87,7 @@ pub fn build(
         Origin::Saved(state, memory, layers) => (Some(state), memory, layers, None),
     };
     let mut pages = Pages::new(&memory, of_memory, layers, file);
-    mapping::give_to_kvm(&vm, &memory, pages.log_writes())?;
+    mapping::register_with_kvm(&vm, &memory, pages.log_writes())?;
     kvm::create_interrupt_controllers(&vm)?;
 
     let end = GuestEnd::new(host.event_loop);

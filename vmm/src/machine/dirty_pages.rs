@@ -54,7 +54,7 @@ impl Machine {
     pub(super) fn track(&mut self) -> io::Result<()> {
         let pages = self.pages.pages();
         if !self.pages.log_writes() {
-            mapping::give_to_kvm(&self.context.vm, &self.context.memory, true)
+            mapping::register_with_kvm(&self.context.vm, &self.context.memory, true)
                 .map_err(io::Error::other)?;
         }
         self.pages

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Returns the sets that each line contains, whatever devices there are.
-fn always() -> Vec<Arc<dyn MetricSet>> {
+fn base_sets() -> Vec<Arc<dyn MetricSet>> {
     let mut sets = empty_metrics();
     sets.push(Arc::new(I8042Metrics::default()));
     sets.push(Arc::new(SerialMetrics::default()));
@@ -203,7 +203,7 @@ impl Reporter {
     /// report of the old machine.
     pub fn forget_devices(&mut self) {
         // Every line has these groups, and a machine has no others.
-        let groups: Vec<_> = always().iter().map(|set| set.group()).collect();
+        let groups: Vec<_> = base_sets().iter().map(|set| set.group()).collect();
         self.before.retain(|(group, ..), _| !groups.contains(group));
     }
 }
@@ -266,7 +266,7 @@ pub(super) fn line_of(before: &mut Before, sources: &[Source]) -> Map<String, se
         "utc_timestamp_ms".into(),
         json!(u64::try_from(millis).unwrap_or(u64::MAX)),
     );
-    for set in always() {
+    for set in base_sets() {
         let mut zeros = Map::new();
         // The set has the key of a device without an id, whose last counts must not change.
         set.visit(&mut |name, value| drop(zeros.insert(name.to_owned(), in_line(value, |n| n))));

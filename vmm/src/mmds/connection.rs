@@ -57,7 +57,7 @@ pub struct Connection {
     closing: bool,
     /// Whether an acknowledgment must be sent.
     ack_due: bool,
-    heard: Duration,
+    last_heard: Duration,
 }
 
 impl Connection {
@@ -73,7 +73,7 @@ impl Connection {
             peer_closed: false,
             closing: false,
             ack_due: false,
-            heard: now,
+            last_heard: now,
         }
     }
 
@@ -83,15 +83,15 @@ impl Connection {
     }
 
     /// Returns the time of the last segment.
-    pub fn heard(&self) -> Duration {
-        self.heard
+    pub fn last_heard(&self) -> Duration {
+        self.last_heard
     }
 
     /// Returns whether the connection may make room for another.
     pub fn is_idle(&self, now: Duration) -> bool {
         let owes = !self.sender.is_idle() || !self.request.is_empty();
         let timeout = if owes { STUCK } else { IDLE };
-        now.saturating_sub(self.heard) >= timeout
+        now.saturating_sub(self.last_heard) >= timeout
     }
 
     /// Returns whether both sides have closed the connection and acknowledged it.
@@ -115,7 +115,7 @@ impl Connection {
         now: Duration,
         answer: impl FnOnce(&[u8]) -> Option<Answer>,
     ) -> Received {
-        (self.peer.mac, self.heard) = (mac, now);
+        (self.peer.mac, self.last_heard) = (mac, now);
         // The order is that of RFC 9293, section 3.10.7.4, with the checks of RFC 5961.
         let edge = self.next.plus(self.window());
         let end = segment.seq.plus(segment.seq_len());
@@ -243,9 +243,9 @@ impl Connection {
         }
     }
 
-    /// Returns the bytes held of the request and of the response.
+    /// Returns the buffered bytes of the request and of the response.
     #[cfg(test)]
-    pub fn held(&self) -> (usize, usize) {
+    pub fn buffered(&self) -> (usize, usize) {
         (self.request.capacity(), self.sender.data().len())
     }
 

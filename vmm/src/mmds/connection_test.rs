@@ -69,7 +69,7 @@ impl Client {
         assert_eq!((header.port, header.peer_port), (80, 999));
         client.ack = FIRST.plus(1);
         assert_eq!(client.send(0, b""), Received::Taken);
-        assert_eq!(client.hear(), None);
+        assert_eq!(client.receive_text(), None);
         client
     }
 
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Receives the data of the next segment, if there is one.
-    fn hear(&mut self) -> Option<String> {
+    fn receive_text(&mut self) -> Option<String> {
         let (header, data) = self.connection.next_segment(ROOM, now())?;
         if header.seq == self.ack {
             self.ack = self
@@ -107,28 +107,32 @@ fn text(text: &str) -> Option<String> {
 fn requests_are_answered_one_after_the_other() {
     let mut client = Client::connect();
     client.send(PSH, b"one.two.th");
-    assert_eq!(client.hear(), text("re:one."));
-    assert_eq!(client.hear(), None, "the answer is not acknowledged");
+    assert_eq!(client.receive_text(), text("re:one."));
+    assert_eq!(
+        client.receive_text(),
+        None,
+        "the answer is not acknowledged"
+    );
     client.send(0, b"");
-    assert_eq!(client.hear(), text("re:two."));
+    assert_eq!(client.receive_text(), text("re:two."));
     client.send(0, b"ree.");
-    assert_eq!(client.hear(), text("re:three."));
+    assert_eq!(client.receive_text(), text("re:three."));
     client.send(0, b"");
-    assert_eq!(client.hear(), None);
+    assert_eq!(client.receive_text(), None);
     assert!(
         !client
             .connection
             .is_idle(now() + Duration::from_millis(999))
     );
     assert!(client.connection.is_idle(now() + Duration::from_secs(1)));
-    assert_eq!(client.connection.held(), (0, 0));
+    assert_eq!(client.connection.buffered(), (0, 0));
 }
 
 #[test]
 fn the_guest_ends_the_connection() {
     let mut client = Client::connect();
     client.send(FIN, b"");
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(client.flags, FIN | ACK);
     assert!(!client.connection.is_over());
     client.send(0, b"");
@@ -139,16 +143,16 @@ fn the_guest_ends_the_connection() {
 fn the_guest_may_close_with_its_last_request() {
     let mut client = Client::connect();
     client.send(FIN, b"one.two.");
-    assert_eq!(client.hear(), text("re:one."));
+    assert_eq!(client.receive_text(), text("re:one."));
     assert_eq!(client.flags & FIN, 0);
     client.send(0, b"");
-    assert_eq!(client.hear(), text("re:two."));
+    assert_eq!(client.receive_text(), text("re:two."));
     assert_eq!(client.flags & FIN, FIN);
     client.send(0, b"");
     assert!(client.connection.is_over());
     let mut client = Client::connect();
     client.send(FIN, b"unfinish");
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(client.flags, FIN | ACK);
 }
 
@@ -156,15 +160,15 @@ fn the_guest_may_close_with_its_last_request() {
 fn the_service_ends_the_connection() {
     let mut client = Client::connect();
     client.send(0, b"bye.");
-    assert_eq!(client.hear(), text("re:bye."));
+    assert_eq!(client.receive_text(), text("re:bye."));
     assert_eq!(client.flags & FIN, FIN);
     // Data that comes now is acknowledged and dropped.
     client.send(0, b"more.");
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(client.flags, ACK);
     client.send(FIN, b"");
     assert!(!client.connection.is_over(), "the guest must hear of it");
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert!(client.connection.is_over());
 }
 
@@ -173,11 +177,11 @@ fn both_sides_may_close_at_once() {
     let mut client = Client::connect();
     client.send(0, b"bye.");
     let before = client.ack;
-    assert_eq!(client.hear(), text("re:bye."));
+    assert_eq!(client.receive_text(), text("re:bye."));
     let after = std::mem::replace(&mut client.ack, before);
     client.send(FIN, b"");
     client.ack = after;
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert!(!client.connection.is_over());
     client.send(0, b"");
     assert!(client.connection.is_over());
@@ -187,10 +191,10 @@ fn both_sides_may_close_at_once() {
 fn a_request_in_pieces_shrinks_the_window_until_it_is_answered() {
     let mut client = Client::connect();
     client.send(0, &[b'a'; 1000]);
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     assert_eq!(client.window, 3096);
     client.send(0, b".");
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     assert_eq!(client.window, 4096);
 }
 
@@ -202,9 +206,9 @@ fn an_endless_request_is_refused() {
     let segment = segment(client.seq, client.ack, ACK, &long);
     assert_eq!(client.receive(&segment), Received::Taken);
     client.seq = client.seq.plus(MAX_REQUEST);
-    assert!(client.hear().unwrap().starts_with("re:aaa"));
+    assert!(client.receive_text().unwrap().starts_with("re:aaa"));
     assert_eq!(client.flags & FIN, FIN);
-    assert_eq!(client.connection.held().0, 0);
+    assert_eq!(client.connection.buffered().0, 0);
 }
 
 #[test]
@@ -213,18 +217,18 @@ fn a_full_buffer_closes_the_window_and_reopens_it() {
     client.send(0, b"one.");
     // The answer is not acknowledged, and many requests follow.
     let before = client.ack;
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     let after = std::mem::replace(&mut client.ack, before);
     client.send(0, &b"two.".repeat(1024));
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     assert_eq!(client.window, 0);
     let probe = segment(client.seq, client.ack, ACK, b"t");
     client.receive(&probe);
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     client.ack = after;
     // A segment at a closed window is still acknowledged.
     client.send(0, b"");
-    assert_eq!(client.hear(), text("re:two."));
+    assert_eq!(client.receive_text(), text("re:two."));
     assert_eq!(client.window, 4);
 }
 
@@ -233,10 +237,10 @@ fn a_larger_window_is_announced_even_if_the_answer_is_not_taken() {
     let mut client = Client::connect();
     client.send(0, b"one.");
     let before = client.ack;
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     let after = std::mem::replace(&mut client.ack, before);
     client.send(0, &[&[b'a'; 3000][..], b"."].concat());
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     assert_eq!(client.window, 1095);
     let shut = Segment {
         window: 0,
@@ -244,7 +248,7 @@ fn a_larger_window_is_announced_even_if_the_answer_is_not_taken() {
     };
     client.receive(&shut);
     client.ack = after;
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(client.window, 4096);
 }
 
@@ -253,7 +257,7 @@ fn segments_out_of_order_are_requested_again() {
     let mut client = Client::connect();
     let (start, ack) = (client.seq, client.ack);
     client.receive(&segment(start.plus(2), ack, ACK, b"e."));
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     // Overlapping and repeated segments, and one with an early end.
     client.receive(&segment(start, ack, ACK, b"on"));
     client.receive(&segment(start.plus(4), ack, ACK | FIN, b""));
@@ -261,8 +265,8 @@ fn segments_out_of_order_are_requested_again() {
     client.receive(&segment(start, ack, ACK, b"one"));
     client.receive(&segment(start.plus(1), ack, ACK, b"ne."));
     client.seq = start.plus(4);
-    assert_eq!(client.hear(), text("re:one."));
-    assert_eq!(client.hear(), None);
+    assert_eq!(client.receive_text(), text("re:one."));
+    assert_eq!(client.receive_text(), None);
     // Old data, and a keep-alive.
     for (seq, payload) in [
         (start, &b"one."[..]),
@@ -270,8 +274,8 @@ fn segments_out_of_order_are_requested_again() {
         (start.plus(3), b"x"),
     ] {
         client.receive(&segment(seq, client.ack, ACK, payload));
-        assert_eq!(client.hear(), text(""));
-        assert_eq!(client.hear(), None);
+        assert_eq!(client.receive_text(), text(""));
+        assert_eq!(client.receive_text(), None);
     }
 }
 
@@ -280,14 +284,14 @@ fn a_repeated_fin_is_acknowledged_again() {
     let mut client = Client::connect();
     client.send(0, b"one.");
     let (seq, ack) = (client.seq, client.ack);
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     client.receive(&segment(seq, ack, ACK | FIN, b""));
     client.seq = seq.plus(1);
-    client.hear().unwrap();
+    client.receive_text().unwrap();
     client.receive(&segment(seq, ack, ACK | FIN, b""));
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     client.receive(&segment(seq.plus(1), ack, ACK, b"after the end"));
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
 }
 
 #[test]
@@ -299,12 +303,12 @@ fn only_a_reset_with_the_expected_number_resets() {
         client.receive(&segment(seq.plus(1), ack, RST, b"")),
         Received::Taken
     );
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(
         client.receive(&segment(seq.plus(9000), ack, RST, b"")),
         Received::Taken
     );
-    assert_eq!(client.hear(), None);
+    assert_eq!(client.receive_text(), None);
     assert_eq!(
         client.receive(&segment(seq, ack, RST, b"")),
         Received::Reset
@@ -319,7 +323,7 @@ fn a_peer_that_lost_the_connection_gets_the_expected_number() {
         client.receive(&segment(other, Seq(0), SYN, b"")),
         Received::Taken
     );
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     assert_eq!(client.flags, ACK);
     // The peer then resets with the expected sequence number.
     assert_eq!(
@@ -359,11 +363,15 @@ fn meaningless_segments_are_ignored() {
     let mut client = Client::connect();
     let (seq, ack) = (client.seq, client.ack);
     client.receive(&segment(seq, ack, 0, b"one."));
-    assert_eq!(client.hear(), None, "it acknowledges nothing");
+    assert_eq!(client.receive_text(), None, "it acknowledges nothing");
     client.receive(&segment(seq.plus(5000), ack, ACK, b"one."));
-    assert_eq!(client.hear(), text(""));
+    assert_eq!(client.receive_text(), text(""));
     client.receive(&segment(seq, ack.plus(1), ACK, b"one."));
-    assert_eq!(client.hear(), text(""), "it acknowledges what was not sent");
+    assert_eq!(
+        client.receive_text(),
+        text(""),
+        "it acknowledges what was not sent"
+    );
     client.send(0, b"one.");
-    assert_eq!(client.hear(), text("re:one."));
+    assert_eq!(client.receive_text(), text("re:one."));
 }

@@ -56,8 +56,8 @@ impl Responder {
             return metrics.rx_accepted_err.increment();
         };
         let from = packet.source;
-        let somebody = !from.is_unspecified() && !from.is_multicast() && !from.is_broadcast();
-        if packet.protocol != ipv4::TCP || !somebody || from == self.shared.address() {
+        let is_host = !from.is_unspecified() && !from.is_multicast() && !from.is_broadcast();
+        if packet.protocol != ipv4::TCP || !is_host || from == self.shared.address() {
             return metrics.rx_accepted_unusual.increment();
         }
         let Some(segment) = Segment::parse(packet.payload) else {
@@ -112,7 +112,7 @@ impl Responder {
         }
         let connections = self.connections.iter().enumerate();
         let idle = connections.filter(|(_, connection)| connection.is_idle(now));
-        let oldest = idle.min_by_key(|(_, connection)| connection.heard());
+        let oldest = idle.min_by_key(|(_, connection)| connection.last_heard());
         let oldest = oldest.map(|(index, _)| index);
         if let Some(index) = oldest {
             self.reset(index);

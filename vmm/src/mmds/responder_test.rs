@@ -490,7 +490,7 @@ impl Hostile {
         assert!(connections.len() <= MAX_CONNECTIONS);
         assert!(waiting.len() <= MAX_ANSWERS);
         for connection in connections {
-            let (requests, response) = connection.held();
+            let (requests, response) = connection.buffered();
             assert!(requests <= 2 * MAX_REQUEST, "{requests}");
             assert!(response <= LIMIT + 1000, "{response}");
         }

@@ -55,7 +55,7 @@ pub fn problems(file: &Path) -> (Vec<String>, Vec<String>) {
     if !is_for_jailer(&config) {
         for (key, place) in places(&config) {
             let known = problems.iter().any(|problem| problem.key == key);
-            if let (false, Err(e)) = (known, place.look()) {
+            if let (false, Err(e)) = (known, place.check()) {
                 problems.push(Problem::new(key, e.to_string()));
             }
         }
@@ -85,7 +85,7 @@ enum Place<'a> {
 /// Why a path cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum PlaceError {
-    #[error("the directory {} does not exist: make it first", .0.display())]
+    #[error("the directory {} does not exist: create it first", .0.display())]
     NoDirectory(PathBuf),
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
@@ -134,15 +134,15 @@ fn places(config: &VmConfig) -> Vec<(&'static str, Place<'_>)> {
 
 impl Place<'_> {
     /// Checks the path without creating anything.
-    fn look(&self) -> Result<(), PlaceError> {
+    fn check(&self) -> Result<(), PlaceError> {
         match self {
             // Any existing file that can be written is accepted: a FIFO or a terminal too, and the target of a link.
             Self::Output(path) => match path.exists() {
                 true => take_output(path),
-                false => look_at_directory(path),
+                false => check_directory(path),
             },
             Self::Replaced(path) => {
-                look_at_directory(path)?;
+                check_directory(path)?;
                 // A file can be renamed over everything but a directory.
                 match path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
                     true => Err(PlaceError::InTheWay(path.into())),
@@ -150,7 +150,7 @@ impl Place<'_> {
                 }
             }
             Self::Socket(path) => {
-                look_at_directory(path)?;
+                check_directory(path)?;
                 unix_socket::look(path).map_err(|source| match source.kind() {
                     io::ErrorKind::AddrInUse => PlaceError::InTheWay(path.into()),
                     _ => PlaceError::Refused {
@@ -181,7 +181,7 @@ fn take_output(path: &Path) -> Result<(), PlaceError> {
 }
 
 /// Checks that a file could be created at `path`.
-fn look_at_directory(path: &Path) -> Result<(), PlaceError> {
+fn check_directory(path: &Path) -> Result<(), PlaceError> {
     let directory = match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,

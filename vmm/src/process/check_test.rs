@@ -142,11 +142,15 @@ fn a_read_only_directory_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o555)).unwrap();
     let path = dir.path().join("x");
-    let told = look_at_directory(&path).map_err(|e| e.to_string());
+    let result = check_directory(&path).map_err(|e| e.to_string());
     // The superuser may write anywhere.
     match fs::write(&path, "") {
-        Ok(()) => assert_eq!(told, Ok(())),
-        Err(_) => assert!(told.unwrap_err().contains("cannot write to the directory")),
+        Ok(()) => assert_eq!(result, Ok(())),
+        Err(_) => assert!(
+            result
+                .unwrap_err()
+                .contains("cannot write to the directory")
+        ),
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Progress {
     total: u64,
     done: u64,
     started: Instant,
-    told: Option<Instant>,
+    reported: Option<Instant>,
     terminal: bool,
 }
 
@@ -28,7 +28,7 @@ impl Progress {
             total: 0,
             done: 0,
             started: Instant::now(),
-            told: None,
+            reported: None,
             terminal: std::io::stderr().is_terminal(),
         }
     }
@@ -41,12 +41,12 @@ impl Progress {
     /// Adds `bytes` that are done.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
-        let due = match self.told {
+        let due = match self.reported {
             None => self.started.elapsed() >= QUIET,
-            Some(told) => told.elapsed() >= EVERY,
+            Some(reported) => reported.elapsed() >= EVERY,
         };
         if self.terminal && due {
-            self.told = Some(Instant::now());
+            self.reported = Some(Instant::now());
             let line = line(self.what, self.done, self.total);
             let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
         }
@@ -61,7 +61,7 @@ impl Default for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.told.is_some() {
+        if self.reported.is_some() {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
@@ -76,7 +76,7 @@ fn line(what: &str, done: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_line_says_how_far_it_is() {
+    fn the_line_shows_the_progress() {
         let half = super::line("read", 5 << 20, 10 << 20);
         assert_eq!(half, "read:  50 % of 10 MiB");
         assert_eq!(super::line("read", 0, 0), "read: 100 % of 0 MiB");

@@ -36,8 +36,8 @@ fn each_comparison_works() {
     ] {
         let text =
             format!(r#"{{"syscall": "exit", "args": [{{"index": 0, "op": "{op}", "value": 5}}]}}"#);
-        let held = [4, 5, 6].map(|value| allows(&text, Sysno::exit, [value, 0, 0, 0, 0, 0]));
-        assert_eq!(held, holds, "{op}");
+        let allowed = [4, 5, 6].map(|value| allows(&text, Sysno::exit, [value, 0, 0, 0, 0, 0]));
+        assert_eq!(allowed, holds, "{op}");
     }
 }
 

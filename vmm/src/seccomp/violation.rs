@@ -78,7 +78,7 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
     let info = unsafe { &*info.cast::<SigSys>() };
     terminal::restore();
     if info.code != SYS_SECCOMP {
-        return die();
+        return end_by_sigsys();
     }
     // SAFETY: the third argument of such a handler is the interrupted thread's ucontext_t.
     let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
@@ -94,7 +94,7 @@ extern "C" fn report(_signal: libc::c_int, info: *mut libc::siginfo_t, context: 
 
 /// Ends the process by a SIGSYS that another process sent.
 #[expect(unsafe_code, reason = "a handler may call only the system call itself")]
-fn die() {
+fn end_by_sigsys() {
     let signal = SigSet::from(Signal::SIGSYS);
     // While SIGSYS is blocked, a refused call makes the kernel end the process by it. The next call is on no list: a filter
     // refuses it, and without a filter it is made.

@@ -3,7 +3,7 @@
 use super::contents::{MAX_CHAIN, Snapshot};
 use super::error::SnapshotError;
 use super::format::{self, FormatError, Header};
-use super::links::{self, beside, read_state};
+use super::links::{self, base_path, read_state};
 use crate::machine::memory::page::PAGE;
 use crate::process::messages;
 use humantime::format_rfc3339_seconds;
@@ -17,7 +17,7 @@ enum Below {
     /// A base that was found.
     Found(PathBuf, Box<Snapshot>),
     /// A base that cannot be used, and the reason.
-    Lacking(PathBuf, String),
+    Missing(PathBuf, String),
 }
 
 /// The description of a snapshot, without its memory.
@@ -38,7 +38,7 @@ impl Info {
         let mut below = Vec::new();
         let (mut next, mut above) = (snapshot.memory.base.clone(), path.to_owned());
         while let Some(base) = next.filter(|_| below.len() < MAX_CHAIN) {
-            let place = beside(&above, &base.snapshot_path);
+            let place = base_path(&above, &base.snapshot_path);
             match read_state(&place) {
                 Ok((found, _, _)) if found.id == base.id => {
                     next = found.memory.base.clone();
@@ -47,12 +47,12 @@ impl Info {
                 }
                 Ok((found, _, _)) => {
                     let why = format!("it is snapshot {}, not {}", found.id, base.id);
-                    below.push(Below::Lacking(place, why));
+                    below.push(Below::Missing(place, why));
                     break;
                 }
                 Err(e) => {
                     let why = messages::chain(&e);
-                    below.push(Below::Lacking(place, why));
+                    below.push(Below::Missing(place, why));
                     break;
                 }
             }
@@ -77,7 +77,7 @@ impl Info {
         let mut text = format!(
             "snapshot {}\n  saved    {}, by version {}, format {}\n  guest    {} {}, {} MiB of memory\n  devices  {devices}\n  written  {}\n",
             snapshot.id,
-            when(snapshot),
+            saved_at(snapshot),
             snapshot.written_by,
             format::version_text(*version),
             machine.vcpu_count,
@@ -94,11 +94,11 @@ impl Info {
                     text,
                     "  base     {} of {}, {}\n           {}\n",
                     base.id,
-                    when(base),
+                    saved_at(base),
                     written(base),
                     path.display()
                 ),
-                Below::Lacking(path, why) => {
+                Below::Missing(path, why) => {
                     writeln!(
                         text,
                         "  base     {}, which is missing: {why}",
@@ -119,17 +119,17 @@ impl Info {
     pub fn json(&self) -> Value {
         let below = self.below.iter().map(|below| match below {
             Below::Found(path, base) => json!({
-                "id": base.id, "snapshot_path": path, "saved_at": when(base),
+                "id": base.id, "snapshot_path": path, "saved_at": saved_at(base),
                 "written_bytes": base.memory.written,
             }),
-            Below::Lacking(path, why) => json!({"snapshot_path": path, "lacking": why}),
+            Below::Missing(path, why) => json!({"snapshot_path": path, "lacking": why}),
         });
         let machine = &self.snapshot.config.machine_config;
         json!({
             "id": self.snapshot.id,
             "format": format::version_text(self.version),
             "written_by": self.snapshot.written_by,
-            "saved_at": when(&self.snapshot),
+            "saved_at": saved_at(&self.snapshot),
             "vcpu_count": machine.vcpu_count,
             "mem_size_mib": machine.mem_size_mib,
             "devices": self.devices(),
@@ -144,7 +144,7 @@ impl Info {
     }
 }
 
-fn when(snapshot: &Snapshot) -> String {
+fn saved_at(snapshot: &Snapshot) -> String {
     let since = Duration::from_nanos(snapshot.machine.saved_at);
     format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }

@@ -127,8 +127,8 @@ pub(super) fn links(
                 format!("it is a diff on more than {MAX_CHAIN} others: merge them"),
             ));
         }
-        let state_path = beside(&above.state_path, &lies_on.snapshot_path);
-        let memory_path = beside(&above.memory_path, &lies_on.mem_file_path);
+        let state_path = base_path(&above.state_path, &lies_on.snapshot_path);
+        let memory_path = base_path(&above.memory_path, &lies_on.mem_file_path);
         let (below, file, header) = read_state(&state_path)?;
         if below.id != lies_on.id || below.memory.bytes != snapshot.memory.bytes {
             return Err(invalid(
@@ -228,7 +228,7 @@ pub(super) fn is_whole(file: &File, len: u64, runs: &[(u64, u64)]) -> std::io::R
 }
 
 /// Returns the path of a base: the one where it was written, or beside the diff if all files were moved.
-pub(super) fn beside(diff: &Path, written: &Path) -> PathBuf {
+pub(super) fn base_path(diff: &Path, written: &Path) -> PathBuf {
     let moved = diff
         .parent()
         .zip(written.file_name())

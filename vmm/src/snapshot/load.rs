@@ -2,7 +2,7 @@
 
 use super::contents::{Base, ID_BYTES, Sample, Snapshot};
 use super::error::{SnapshotError, invalid};
-use super::links::{Link, beside, links, read_state};
+use super::links::{Link, base_path, links, read_state};
 use super::uffd;
 use crate::machine::memory::layers::Layers;
 use crate::machine::memory::view::View;
@@ -59,7 +59,7 @@ pub fn load_served(state_path: &Path, socket: &Path) -> Result<Loaded, SnapshotE
     let base = Base {
         id: snapshot.id.clone(),
         snapshot_path: state_path.into(),
-        mem_file_path: beside(state_path, &snapshot.memory.path),
+        mem_file_path: base_path(state_path, &snapshot.memory.path),
     };
     Ok(Loaded {
         whole: snapshot.memory.base.is_none(),
@@ -81,7 +81,7 @@ impl Loaded {
             let (memory, layer) = uffd::map(config, socket)?;
             self.layers = Layers(vec![layer]);
             // Samples are not checked, because the handler would have to serve each page.
-            self.recognise_mark(&memory, socket)?;
+            self.check_mark(&memory, socket)?;
             return Ok(memory);
         }
         let path = &self.base.mem_file_path;
@@ -90,12 +90,12 @@ impl Loaded {
             path: path.clone(),
             source,
         })?;
-        self.recognise_mark(&memory, path)?;
-        self.recognise_samples(&memory)?;
+        self.check_mark(&memory, path)?;
+        self.check_samples(&memory)?;
         Ok(memory)
     }
 
-    fn recognise_mark(&self, memory: &GuestMemory, path: &Path) -> Result<(), SnapshotError> {
+    fn check_mark(&self, memory: &GuestMemory, path: &Path) -> Result<(), SnapshotError> {
         let mut id = [0; ID_BYTES];
         let read = memory.read_slice(&mut id, GuestAddress(layout::SNAPSHOT_ID));
         if read.is_ok() && id == self.snapshot.id.as_bytes() {
@@ -111,7 +111,7 @@ impl Loaded {
         Err(invalid(path, format!("{whose}, and the state is of {id}")))
     }
 
-    fn recognise_samples(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
+    fn check_samples(&self, memory: &GuestMemory) -> Result<(), SnapshotError> {
         let view = View::new(memory);
         let other = |sample: &&Sample| {
             let page = view.page(sample.page);

@@ -100,7 +100,7 @@ fn segments(links: &[Link]) -> Result<Vec<Segment>, SnapshotError> {
         covered = union(covered, runs);
         if link.whole {
             // Pages that no table names, in a file that another tool merged into its base.
-            let rest = rest(link, &covered);
+            let rest = uncovered(link, &covered);
             all.extend(rest.map_err(unreadable(&link.memory_path))?);
         }
     }
@@ -112,7 +112,7 @@ fn segments(links: &[Link]) -> Result<Vec<Segment>, SnapshotError> {
 fn take(link: &Link, table: Vec<Run>, covered: &[(u64, u64)]) -> io::Result<Vec<Segment>> {
     let mut all = Vec::with_capacity(table.len());
     for run in table {
-        for (offset, len) in outside((run.offset(), run.bytes()), covered) {
+        for (offset, len) in subtract((run.offset(), run.bytes()), covered) {
             let crc = match len == run.bytes() {
                 true => run.crc,
                 false => crc_of(&link.memory, offset, len)?,
@@ -124,12 +124,12 @@ fn take(link: &Link, table: Vec<Run>, covered: &[(u64, u64)]) -> io::Result<Vec<
 }
 
 /// Returns the pages outside `covered` that hold data.
-fn rest(link: &Link, covered: &[(u64, u64)]) -> io::Result<Vec<Segment>> {
+fn uncovered(link: &Link, covered: &[(u64, u64)]) -> io::Result<Vec<Segment>> {
     let mut all = Vec::new();
     let mut page = vec![0; PAGE_BYTES];
     for (start, len) in data_in(&link.memory, link.bytes())? {
         let (first, end) = (start / PAGE * PAGE, (start + len).next_multiple_of(PAGE));
-        for (offset, len) in outside((first, end - first), covered) {
+        for (offset, len) in subtract((first, end - first), covered) {
             let mut full: Vec<(u64, u64)> = Vec::new();
             for at in (offset..offset + len).step_by(PAGE_BYTES) {
                 link.memory.read_exact_at(&mut page, at)?;
@@ -163,7 +163,7 @@ fn segment(link: &Link, (offset, len): (u64, u64), crc: u32) -> io::Result<Segme
 }
 
 /// Returns the parts of a range that are not in `covered`, whose ranges are in order and do not overlap.
-fn outside((offset, len): (u64, u64), covered: &[(u64, u64)]) -> Vec<(u64, u64)> {
+fn subtract((offset, len): (u64, u64), covered: &[(u64, u64)]) -> Vec<(u64, u64)> {
     let end = offset + len;
     let mut at = offset;
     let mut parts = Vec::new();

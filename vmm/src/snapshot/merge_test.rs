@@ -13,7 +13,7 @@ fn covered_parts_are_removed() {
         ((5, 30), vec![(5, 5), (15, 5), (25, 10)]),
         ((25, 1), vec![(25, 1)]),
     ] {
-        assert_eq!(outside(range, &covered), expected, "{range:?}");
+        assert_eq!(subtract(range, &covered), expected, "{range:?}");
     }
 }
 
@@ -40,7 +40,7 @@ proptest! {
         }
         prop_assert!(both.windows(2).all(|pair| pair[0].0 + pair[0].1 < pair[1].0));
         for range in other {
-            for (offset, len) in outside(range, &one) {
+            for (offset, len) in subtract(range, &one) {
                 prop_assert!((offset..offset + len).all(|at| !has(&one, at)));
             }
         }

@@ -27,15 +27,15 @@ use std::time::{Duration, Instant};
 
 /// Name of the thread.
 const NAME: &str = "prefetch";
-/// Shortest time between two looks at the page map. The order of pages within it is lost.
+/// Shortest time between two reads of the page map. The order of pages touched within it is lost.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// A look takes at most one part of the time in this many.
+/// Share of the time that reading may take: one part in this many.
 const SHARE: u32 = 8;
 /// Bytes that are read ahead of the mapping.
 const AHEAD: u64 = 16 << 20;
 /// Bytes that are mapped at a time.
 const PIECE: u64 = 2 << 20;
-/// Pages that are looked at together.
+/// Pages whose entries are read together.
 const WINDOW: u64 = 8192;
 
 // Bits of Documentation/admin-guide/mm/pagemap.rst.
@@ -95,12 +95,12 @@ impl Prefetch {
         seccomp: &Arc<Filters>,
     ) -> Option<Self> {
         let view = View::new(memory);
-        let path = working_set::beside(path);
+        let path = working_set::path_for(path);
         let shown = path.display();
         let recorded = working_set::read(&path, id, view.bytes() / PAGE);
         let recorded = recorded.unwrap_or_else(|e| {
             let why = messages::chain(&e);
-            log::warn!("prefetch: {shown} is recorded anew: {why}");
+            log::warn!("prefetch: {shown} is recorded again: {why}");
             None
         });
         let work = match recorded {
@@ -207,16 +207,16 @@ impl Recorder {
         shared.wait(Duration::MAX, |phase| phase != GuestPhase::Paused);
         let started = Instant::now();
         let recorded = loop {
-            let look = Instant::now();
-            if let Err(e) = self.look(view) {
+            let read = Instant::now();
+            if let Err(e) = self.record_new(view) {
                 break Err(e);
             }
             let left = self.time.saturating_sub(started.elapsed());
-            let pause = INTERVAL.max(look.elapsed() * SHARE).min(left);
+            let pause = INTERVAL.max(read.elapsed() * SHARE).min(left);
             let phase = shared.wait(pause, |phase| phase == GuestPhase::Over);
             if phase == GuestPhase::Over || left.is_zero() {
-                // The pages touched since the last look.
-                break self.look(view);
+                // The pages touched since the last call.
+                break self.record_new(view);
             }
         };
         let path = self.path.display().to_string();
@@ -231,8 +231,8 @@ impl Recorder {
         }
     }
 
-    /// Adds the pages touched since the last look.
-    fn look(&mut self, view: &View) -> io::Result<()> {
+    /// Adds the pages touched since the last call.
+    fn record_new(&mut self, view: &View) -> io::Result<()> {
         let mut bytes = Vec::new();
         for piece in view.pieces(WINDOW * PAGE) {
             let len = usize::try_from(piece.len / PAGE * 8).map_err(io::Error::other)?;

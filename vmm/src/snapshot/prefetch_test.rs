@@ -20,9 +20,9 @@ fn touched_pages_are_recorded_in_the_order_they_were_seen() {
     let touch = |page: u64| memory.write_obj(1_u8, GuestAddress(page * PAGE)).unwrap();
     touch(5);
     touch(6);
-    recorder.look(&view).unwrap();
+    recorder.record_new(&view).unwrap();
     touch(2);
-    recorder.look(&view).unwrap();
+    recorder.record_new(&view).unwrap();
     // A page of the second region, after a hole in the guest's addresses.
     touch(256);
     recorder.run(&view, &shared(GuestPhase::Over));
@@ -62,6 +62,6 @@ fn reading_ahead_does_not_change_memory() {
         .collect();
     let expected = [0, 0, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0].map(|page| page == 1);
     assert_eq!(resident, expected);
-    let held: u8 = memory.read_obj(GuestAddress(3 * PAGE)).unwrap();
-    assert_eq!(held, 7);
+    let value: u8 = memory.read_obj(GuestAddress(3 * PAGE)).unwrap();
+    assert_eq!(value, 7);
 }

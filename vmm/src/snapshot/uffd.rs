@@ -44,7 +44,7 @@ struct UffdioRegister {
     ioctls: u64,
 }
 
-/// Why no process can serve the memory. Each text tells how to mend it.
+/// Why no process can serve the memory. Each text suggests a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum UffdError {
     /// The memory cannot be mapped.

@@ -62,20 +62,20 @@ pub(super) fn verify_links(
         notes: Vec::new(),
     };
     for (link, runs) in links.iter().zip(&tables) {
-        verdict.look_at(link, runs, progress)?;
+        verdict.check_link(link, runs, progress)?;
     }
-    verdict.look_at_samples(snapshot, links);
-    let told = verdict.problems.len();
-    if told > MOST {
+    verdict.check_samples(snapshot, links);
+    let count = verdict.problems.len();
+    if count > MOST {
         verdict.problems.truncate(MOST);
-        let more = format!("and {} more problems", told - MOST);
+        let more = format!("and {} more problems", count - MOST);
         verdict.problems.push(more);
     }
     Ok(verdict)
 }
 
 impl Verdict {
-    fn look_at(
+    fn check_link(
         &mut self,
         link: &Link,
         runs: &[Run],
@@ -120,7 +120,7 @@ impl Verdict {
     }
 
     /// Checks the sampled pages of the whole memory. They are the only checksums of a base that another program merged.
-    fn look_at_samples(&mut self, snapshot: &Snapshot, links: &[Link]) {
+    fn check_samples(&mut self, snapshot: &Snapshot, links: &[Link]) {
         let layers = Layers(links.iter().map(Link::layer).collect());
         for sample in &snapshot.memory.samples {
             let at = sample.page.checked_mul(PAGE);

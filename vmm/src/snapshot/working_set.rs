@@ -60,7 +60,7 @@ pub enum WorkingSetError {
 }
 
 /// Returns the path of the working set of the memory file `path`.
-pub fn beside(path: &Path) -> PathBuf {
+pub fn path_for(path: &Path) -> PathBuf {
     let mut name: OsString = path.into();
     name.push(".workingset");
     name.into()

@@ -14,7 +14,7 @@ fn run(start: u32, pages: u32, written: bool) -> Touched {
 #[test]
 fn a_recording_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
-    let path = beside(&dir.path().join("memory"));
+    let path = path_for(&dir.path().join("memory"));
     assert_eq!(path.file_name().unwrap(), "memory.workingset");
     assert!(read(&path, ID, 100).unwrap().is_none());
     let runs = [run(9, 1, true), run(0, 100, false), run(3, 2, true)];

@@ -336,7 +336,11 @@ pub fn map_file(memory: &GuestMemory, piece: &FilePiece<'_>) -> bool {
 /// # Errors
 /// [`MemoryError::Slot`].
 #[expect(unsafe_code, reason = "KVM takes host addresses as numbers")]
-pub fn give_to_kvm(vm: &VmFd, memory: &GuestMemory, log_writes: bool) -> Result<(), MemoryError> {
+pub fn register_with_kvm(
+    vm: &VmFd,
+    memory: &GuestMemory,
+    log_writes: bool,
+) -> Result<(), MemoryError> {
     for (slot, region) in (0_u32..).zip(memory.iter()) {
         let start = region.start_addr().0;
         let part = kvm_userspace_memory_region {

@@ -210,8 +210,8 @@ impl Piece {
         let len = usize::try_from(self.len).unwrap_or_default();
         let mut pages = vec![0_u8; len.div_ceil(ZEROES.len())];
         // SAFETY: the kernel writes one byte for each page of the range, which is mapped.
-        let told = unsafe { libc::mincore(self.host as *mut _, len, pages.as_mut_ptr()) };
-        match told {
+        let result = unsafe { libc::mincore(self.host as *mut _, len, pages.as_mut_ptr()) };
+        match result {
             0 => Ok(pages.into_iter().map(|page| page & 1 != 0).collect()),
             _ => Err(io::Error::last_os_error()),
         }
