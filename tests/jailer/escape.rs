@@ -29,7 +29,7 @@ struct Way {
     flags: &'static [&'static str],
     /// Whether the jailer may use Landlock, if the kernel has it.
     landlock: bool,
-    /// Whether it is started at a terminal.
+    /// True to start the jailer at a terminal.
     terminal: bool,
 }
 

@@ -150,7 +150,7 @@ struct Group {
     /// Path below the hierarchy.
     path: PathBuf,
     values: Vec<(String, String)>,
-    /// Whether it is only joined.
+    /// True if the group exists already, and is joined only.
     existing: bool,
 }
 

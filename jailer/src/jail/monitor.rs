@@ -73,12 +73,12 @@ impl Monitor {
         }
     }
 
-    /// Has the monitor hold `user` until it ends.
+    /// Makes the monitor hold the claim `user` until it ends.
     pub fn with_user(self, user: Option<Claim>) -> Self {
         Self { user, ..self }
     }
 
-    /// Has a byte written to `handover` just before exec.
+    /// Makes this process write a byte to `handover` just before exec.
     pub fn with_handover(self, handover: Option<File>) -> Self {
         Self { handover, ..self }
     }

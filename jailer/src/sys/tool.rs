@@ -110,7 +110,7 @@ impl Tool {
         self
     }
 
-    /// Has its process run `action` between fork and exec.
+    /// Makes the program's process run `action` between fork and exec.
     pub fn before(
         mut self,
         action: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
@@ -119,7 +119,7 @@ impl Tool {
         self
     }
 
-    /// Has this process call `action` regularly while the program runs.
+    /// Makes this process call `action` regularly while the program runs.
     pub fn meanwhile(mut self, action: impl FnMut() + 'static) -> Self {
         self.meanwhile = Box::new(action);
         self

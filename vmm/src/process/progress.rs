@@ -76,7 +76,7 @@ fn line(what: &str, done: u64, total: u64) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_line_says_how_far_it_is() {
+    fn the_line_shows_the_progress() {
         let half = super::line("read", 5 << 20, 10 << 20);
         assert_eq!(half, "read:  50 % of 10 MiB");
         assert_eq!(super::line("read", 0, 0), "read: 100 % of 0 MiB");

@@ -180,7 +180,7 @@ pub fn users(count: usize, taken: &[u32]) -> Result<Vec<u32>, Error> {
     Ok(users)
 }
 
-/// Has the monitor of `copy` serve the console. When it answers, it also listens for its guest.
+/// Makes the monitor of `copy` serve the console. When the monitor answers, it also listens for its guest.
 pub fn prepare(copy: &Guest) -> io::Result<()> {
     let serial = serde_json::to_string(&copy.config.serial.clone().unwrap_or_default())?;
     channel::put(copy, "/serial", &serial, PATIENCE).map(drop)
@@ -193,7 +193,7 @@ pub struct Forked {
     pub held_us: u64,
 }
 
-/// Has `parent` copy itself to all of `copies`, which wait for it. If this fails, the parent runs on.
+/// Makes `parent` copy itself to all of `copies`, which wait for it. If this fails, the parent runs on.
 pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked, Error> {
     let mut children = Vec::new();
     let mut links = Vec::new();
