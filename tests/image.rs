@@ -22,7 +22,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use world::{World, bantamctl, contains, expect};
 
-/// How long a boot to the first login may take.
+/// Time limit of a boot to the first login.
 const BOOT: Duration = Duration::from_secs(300);
 
 struct Host {

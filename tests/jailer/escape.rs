@@ -22,7 +22,7 @@ const KEY: &str = "bantam-test-secret";
 /// Least number of attempts; fewer mean that the program ended early.
 const ATTEMPTS: usize = 95;
 
-/// How the jailer starts the program.
+/// A way in which the jailer starts the program.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     uid: u32,

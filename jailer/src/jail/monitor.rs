@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-/// When the jailer was started, on two clocks, in microseconds.
+/// Start time of the jailer on two clocks, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
     monotonic: u128,

@@ -53,7 +53,7 @@ pub(super) fn run(
     }
 }
 
-/// How a run of the guest ended.
+/// The end of a run of the guest.
 enum Entered {
     /// An exit that was answered.
     Answered,

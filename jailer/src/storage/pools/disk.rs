@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const PACKAGE: &str = "fdisk";
 /// Alignment of partitions in bytes, as sfdisk has it.
 const ALIGNMENT: u64 = 1 << 20;
-/// How long the kernel or udev may take to make a new partition's device node.
+/// Time limit for the kernel or udev to create a new partition's device node.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A disk.

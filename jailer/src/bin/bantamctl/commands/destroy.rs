@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a killed process may take to end.
+/// Time limit for a killed process to end.
 const KILLED: Duration = Duration::from_secs(10);
 /// Time between two signals.
 const INTERVAL: Duration = Duration::from_millis(20);

@@ -10,7 +10,7 @@ use jailer::jail::{Started, start};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-/// How long the kernel modules of a booting host may take; most of a start's time limit is left.
+/// Time limit for the kernel modules of a booting host. It is a small part of a start's time limit.
 const MODULES: Duration = Duration::from_secs(20);
 /// Time between two attempts to open the device.
 const INTERVAL: Duration = Duration::from_millis(5);

@@ -26,7 +26,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a guest may take to copy itself; it first flushes its disks.
+/// Time limit for a guest to copy itself; it first flushes its disks.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Checks that `guest` runs, and that its definition allows copies.
@@ -189,7 +189,7 @@ pub fn prepare(copy: &Guest) -> io::Result<()> {
 /// The result of a fork.
 #[derive(Debug, Deserialize)]
 pub struct Forked {
-    /// How long the parent was held, in microseconds.
+    /// Length of the parent's pause, in microseconds.
     pub held_us: u64,
 }
 

@@ -7,7 +7,7 @@ use resources::Problem;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long systemd may take to start or stop a unit.
+/// Time limit for systemd to start or stop a unit.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Directory of the administrator's units.
