@@ -196,7 +196,7 @@ fn wait(
         };
         if !copy.is_running() || started.elapsed() > PATIENCE {
             let messages = options::messages(&copy.name);
-            let step = format!("have {} {what}; see {}", copy.name, messages.display());
+            let step = format!("make {} {what}; see {}", copy.name, messages.display());
             return Err(Error::step(step)(e));
         }
         undo.checkpoint()?;
