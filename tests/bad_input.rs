@@ -213,7 +213,7 @@ fn a_tap_in_use_is_refused() {
     refused(
         &config.write_config(),
         1,
-        &["network-interfaces[0].host_dev_name", "tap0", "taken"],
+        &["network-interfaces[0].host_dev_name", "tap0", "in use"],
     );
     drop(running.kill());
 }
