@@ -140,22 +140,22 @@ fn problems_are_reported_with_their_path() {
         "type": "object", "required": ["n"], "additionalProperties": false,
         "properties": {"n": {"$ref": "#/a"}, "list": {"type": "array", "items": {"enum": ["x"]}}},
     });
-    let found = |value: Value| problems(&root, &schema, &value, "body").join("; ");
-    assert_eq!(found(serde_json::json!({"n": null, "list": ["x"]})), "");
+    let told = |value: Value| problems(&root, &schema, &value, "body").join("; ");
+    assert_eq!(told(serde_json::json!({"n": null, "list": ["x"]})), "");
     assert_eq!(
-        found(serde_json::json!({"n": 0})),
+        told(serde_json::json!({"n": 0})),
         "body.n: 0 is less than 1"
     );
     assert_eq!(
-        found(serde_json::json!({"n": 1.5})),
+        told(serde_json::json!({"n": 1.5})),
         "body.n: 1.5 is not of type [\"integer\",\"null\"]"
     );
     assert_eq!(
-        found(serde_json::json!({"m": 1})),
+        told(serde_json::json!({"m": 1})),
         "body: m is not known; body: \"n\" is missing"
     );
     assert_eq!(
-        found(serde_json::json!({"n": 1, "list": ["y"]})),
+        told(serde_json::json!({"n": 1, "list": ["y"]})),
         "body.list[0]: \"y\" is none of [\"x\"]"
     );
 }

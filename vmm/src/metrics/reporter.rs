@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 /// Time between two lines.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Returns the sets that each line contains even if the guest lacks their devices.
+/// Returns the sets that each line contains, whatever devices there are.
 fn always() -> Vec<Arc<dyn MetricSet>> {
     let mut sets = empty_metrics();
     sets.push(Arc::new(I8042Metrics::default()));

@@ -17,7 +17,7 @@ fn the_message_to_handlers_has_firecracker_s_form() {
 }
 
 #[test]
-fn errors_name_the_remedy() {
+fn errors_tell_how_to_mend_them() {
     let error = io::Error::from_raw_os_error(libc::EPERM);
     let text = UffdError::NotPermitted(error).to_string();
     for part in [DEVICE, "jailer", "unprivileged_userfaultfd"] {
