@@ -2,7 +2,7 @@
 //! virt-install.
 //!
 //! It links the library of `jailer`, so that `bantamctl run` becomes a guest's monitor without another program between.
-//! It keeps no daemon: a guest is a process, and its definition a file.
+//! There is no daemon: a guest is a process, and its definition is a file.
 
 mod cli;
 mod commands;
