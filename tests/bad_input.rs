@@ -49,7 +49,7 @@ fn bad_text(text: &str, parts: &[&str]) {
 }
 
 #[test]
-fn json() {
+fn bad_json_is_refused_with_its_place() {
     bad_text("{", &["line 1", "ends early"]);
     bad_text("kernel: x", &["JSON"]);
     bad_text(
@@ -85,7 +85,7 @@ fn an_unknown_section_is_a_warning() {
 }
 
 #[test]
-fn kernels() {
+fn files_that_are_no_kernel_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -123,7 +123,7 @@ fn kernels() {
 }
 
 #[test]
-fn images() {
+fn files_that_are_no_image_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing.img");
     let config = good(dir.path()).drive("a", &missing, json!({}));
@@ -174,7 +174,7 @@ fn a_drive_in_use_is_refused_and_a_read_only_one_shared() {
 }
 
 #[test]
-fn memory_that_cannot_be_mapped() {
+fn memory_that_cannot_be_mapped_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     // More than a process with a limited address space can map.
     let config = good(dir.path()).mem_mib(4096);
@@ -202,7 +202,7 @@ fn more_memory_than_the_host_has_is_a_warning() {
 }
 
 #[test]
-fn a_taken_tap() {
+fn a_tap_in_use_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     network::enter(1);
     let endless = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn a_taken_tap() {
     refused(
         &config.write_config(),
         1,
-        &["network-interfaces[0].host_dev_name", "tap0", "taken"],
+        &["network-interfaces[0].host_dev_name", "tap0", "in use"],
     );
     drop(running.kill());
 }
@@ -227,7 +227,7 @@ fn with_kvm(set_up: &str) -> Command {
 }
 
 #[test]
-fn kvm() {
+fn a_missing_or_unusable_kvm_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let guest = good(dir.path());
     let config = guest.write_config();

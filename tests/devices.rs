@@ -37,7 +37,7 @@ fn guest(script: &str) -> Guest {
 }
 
 /// Reason why guests with connections are exempt from moves.
-const CUT: &str = "connections of vsock end when the guest goes on elsewhere";
+const CUT: &str = "vsock connections end when the guest continues in another process";
 
 fn with_vsock(guest: Guest) -> (Guest, PathBuf) {
     let path = guest.dir().join("v.sock");
@@ -163,7 +163,7 @@ fn the_balloon_returns_memory_and_deflates_when_the_guest_needs_it() {
     let spared = |guest: Guest| {
         guest.only_at_the_start(
             &ELSEWHERE,
-            "what the guest has not touched there is not resident",
+            "pages that the guest has not touched in the new process are not resident",
         )
     };
     gives_memory_back(spared, Running::resident_mib);
@@ -177,7 +177,7 @@ fn the_balloon_of_a_forkable_guest_returns_memory() {
         let guest = guest.machine(json!({"forkable": true}));
         guest.not_after(
             &ELSEWHERE,
-            "what was saved or copied is not the memory's one file any more",
+            "after a restore or a copy the memory is more than one file",
         )
     };
     gives_memory_back(forkable, |running| {
@@ -377,7 +377,7 @@ fn metadata_is_served_to_curl() {
          ping -c 1 -W 20 10.99.0.1 >/dev/null && echo network=still-there
          exit 3",
     )
-    .only_at_the_start(&ELSEWHERE, "metadata and its tokens are the process's")
+    .only_at_the_start(&ELSEWHERE, "metadata and its tokens belong to the process")
     .api()
     .args(&network::guest_address(0))
     .interface("tap0")
@@ -563,7 +563,7 @@ fn a_reboot_boots_the_guest_again_in_the_same_process() {
              echo $((${boots:-0} + 1)) | dd of=$disk conv=fsync 2>/dev/null
              reboot -f; sleep 60",
         )
-        .only_at_the_start(&ELSEWHERE, "it is one process that starts the guest again")
+        .only_at_the_start(&ELSEWHERE, "the guest must start again in the same process")
         .api()
         .machine(json!({"on_reboot": "restart"}))
         .args(&network::guest_address(0))
@@ -586,7 +586,7 @@ fn clients_attach_to_the_console() {
     needs_kvm();
     announce("console socket");
     let guest = guest("echo before=attached; read -r line </dev/console; echo got=$line; exit 3")
-        .not_after(&ELSEWHERE, "the console's socket is the process's");
+        .not_after(&ELSEWHERE, "the console's socket belongs to the process");
     let socket = guest.dir().join("console.sock");
     let mut running = guest.section("serial", json!({"socket": socket})).start();
     running.wait_for("before=attached");

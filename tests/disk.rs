@@ -54,7 +54,7 @@ fn synced_data_survives_the_monitor_s_death() {
 fn each_flush_of_the_guest_is_an_fdatasync_of_the_host() {
     needs_kvm();
     announce("disk flush");
-    let guest = Guest::cloud().not_after(&ELSEWHERE, "strace follows one process").root("cloud").scratch("data", 16 << 20).script(
+    let guest = Guest::cloud().not_after(&ELSEWHERE, "strace traces one process only").root("cloud").scratch("data", 16 << 20).script(
         "cd /dev/disk/by-id; flushes() { awk '{print $16}' /sys/block/vdb/stat; }
          for i in 1 2 3 4 5; do dd if=/dev/zero of=virtio-data bs=4k count=1 seek=$i conv=fsync 2>/dev/null; done
          echo flushes=$(flushes); exit 5",

@@ -277,7 +277,7 @@ fn receiving(images: &Images, port: u16) -> Guest {
 }
 
 #[test]
-fn many_copies_at_once_of_a_guest_with_open_streams() {
+fn many_copies_of_a_guest_with_open_streams_continue() {
     needs_kvm();
     announce("fork, many at once");
     network::enter(1);

@@ -24,7 +24,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use world::{World, bantamctl, contains, expect, links};
 
-/// How long a boot to the first answer may take.
+/// Time limit of a boot to the first answer.
 const BOOT: Duration = Duration::from_secs(120);
 
 /// The guest's script: it counts its starts in a file, serves the file, and obeys the power button.

@@ -22,7 +22,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use world::{World, bantamctl, contains, expect};
 
-/// How long a boot to the first login may take.
+/// Time limit of a boot to the first login.
 const BOOT: Duration = Duration::from_secs(300);
 
 struct Host {
@@ -133,7 +133,7 @@ impl Drop for Host {
 }
 
 #[test]
-fn debians_own_disk_becomes_a_guest_by_one_command() {
+fn one_command_makes_a_guest_of_debian_s_own_disk() {
     needs_kvm();
     announce("a disk image of Debian");
     let host = Host::new();

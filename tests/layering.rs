@@ -79,7 +79,7 @@ fn members_depend_in_the_agreed_directions() {
 }
 
 #[test]
-fn the_foundation_is_used() {
+fn members_depend_on_the_agreed_crates() {
     let direct = |member| -> BTreeSet<String> {
         crates(member, "1")
             .into_iter()
@@ -126,7 +126,7 @@ fn the_foundation_is_used() {
 }
 
 #[test]
-fn no_crate_of_the_foundation_comes_twice() {
+fn each_agreed_crate_has_one_version() {
     let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
     for member in MEMBERS {
         for (name, version) in crates(member, "99") {

@@ -162,7 +162,10 @@ fn a_removed_tap_does_not_end_the_guest() {
     announce("network tap gone");
     network::enter(1);
     let mut running = Guest::cloud()
-        .only_at_the_start(&ELSEWHERE, "the tap that it would go on with is gone later")
+        .only_at_the_start(
+            &ELSEWHERE,
+            "the tap with which the guest would continue is removed later",
+        )
         .args(&network::guest_address(0))
         .interface("tap0")
         .script(

@@ -327,7 +327,7 @@ fn generation(scope: &mut Vec<u8>) {
 /// The Generic Event Device (section 5.6.9), the only way to notify the guest without fixed hardware.
 fn events(scope: &mut Vec<u8>) {
     // Table 5.184: the button was pressed. For the other devices 0x80 means: read your state again.
-    let told = 0x80_u8;
+    let notification = 0x80_u8;
     let [button, id, clock] = [POWER_BUTTON, GENERATION_ID, CLOCK].map(Path::new);
     aml::Device::new(
         "GED_".into(),
@@ -348,13 +348,13 @@ fn events(scope: &mut Vec<u8>) {
                 vec![
                     &aml::If::new(
                         &aml::Equal::new(&aml::Arg(0), &layout::EVENT_GSI),
-                        vec![&aml::Notify::new(&button, &told)],
+                        vec![&aml::Notify::new(&button, &notification)],
                     ),
                     &aml::If::new(
                         &aml::Equal::new(&aml::Arg(0), &layout::GENERATION_GSI),
                         vec![
-                            &aml::Notify::new(&id, &told),
-                            &aml::Notify::new(&clock, &told),
+                            &aml::Notify::new(&id, &notification),
+                            &aml::Notify::new(&clock, &notification),
                         ],
                     ),
                 ],

@@ -96,11 +96,11 @@ pub(crate) fn patch(image: &mut [u8], offset: usize, bytes: &[u8]) {
     image[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// Where [`elf`] puts its program headers.
+/// File offset of the program headers of [`elf`].
 pub(crate) const PROGRAM_HEADERS: usize = 64;
-/// Where [`elf`] puts what its load segment holds.
+/// File offset of the load segment of [`elf`].
 pub(crate) const ELF_TEXT: usize = 0x1000;
-/// Where that goes in memory.
+/// Guest-physical address of that segment.
 pub(crate) const ELF_BASE: u64 = 0x100_0000;
 /// The PVH entry of [`elf`] with a note, the entry without.
 pub(crate) const ELF_PVH_ENTRY: u32 = 0x100_0040;
@@ -172,7 +172,7 @@ pub(crate) fn note(owner: &[u8], kind: u32, desc: &[u8]) -> Vec<u8> {
 
 /// Bytes of protected-mode code in [`bzimage`].
 pub(crate) const BZ_PAYLOAD: usize = 0x5000;
-/// Where that begins in the file.
+/// File offset of that code.
 pub(crate) const BZ_SETUP: usize = 0x1000;
 
 /// A relocatable 64-bit bzImage that prefers 16 MiB and needs 4 MiB there.

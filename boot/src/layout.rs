@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn switching_off_is_one_byte() {
+    fn power_off_is_a_write_of_0x34() {
         assert_eq!(SLEEP_CONTROL_S5, 0x34);
     }
 }

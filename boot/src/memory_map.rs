@@ -79,7 +79,7 @@ mod tests {
     use crate::fixtures::memory_at as memory;
 
     #[test]
-    fn covers_ram_and_nothing_else() {
+    fn the_map_covers_ram_and_nothing_else() {
         let mem = memory(&[(0, 3 << 30), (4 << 30, 1 << 30)]);
         let map: Vec<_> = memory_map(&mem)
             .iter()
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn joins_regions_that_touch() {
+    fn adjacent_regions_are_joined() {
         let mem = memory(&[(0, 2 << 20), (2 << 20, 2 << 20), (8 << 20, 1 << 20)]);
         let map = memory_map(&mem);
         assert_eq!(

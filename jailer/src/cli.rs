@@ -39,14 +39,14 @@ const MOVED: [&str; 12] = [
 /// Firecracker's flags, and `--config-file`.
 #[derive(FromArgs)]
 #[argh(
-    description = "Prepare a guest on this host as root, and become its monitor without any privilege: create missing\ndisk images, the bridge and the taps, confine the process to a directory of its own, and execute the\nmonitor as the given user. The process id stays the same.",
+    description = "Prepares a guest on this host as root, and becomes its monitor without any privilege. Creates missing\ndisk images, the bridge and the taps, confines the process to a directory of its own, and executes\nthe monitor as the given user. The process id stays the same.",
     example = "jailer --id web1 --exec-file /usr/bin/bantam --uid 1000 --gid 1000 --config-file vm.json -- --no-api\n\nvm.json (paths are the host's):\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"/boot/vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"web1.img\",\n              \"size_mib\": 2048, \"template\": \"debian.img\", \"cache_type\": \"Writeback\"}}],\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"web1\", \"bridge\": \"br0\"}}]\n}}",
-    note = "A missing image is created with `size_mib`, sparse, as a copy of `template` if given; an existing\nimage is used as it is, and the user must be able to open it. A tap with `bridge` is created, and\ndisappears with the guest; a tap without it must exist. A failed start undoes what it made. The\njail is CHROOT-BASE-DIR/EXEC-NAME/ID/root, and the API socket in it run/firecracker.socket. The\narguments after `--` are the monitor's, with paths in the jail.\n\n`jailer clean --id ID` removes what an ended guest left (`jailer clean --help`). Guests, pools and\nvolumes by name are bantamctl's.",
+    note = "A missing image is created with `size_mib`, sparse, as a copy of `template` if given; an existing\nimage is used as it is, and the user must be able to open it. A tap with `bridge` is created, and\ndisappears with the guest; a tap without `bridge` must exist. A failed start removes what it created.\nThe jail is CHROOT-BASE-DIR/EXEC-NAME/ID/root. The API socket in it is run/firecracker.socket. The\narguments after `--` are the monitor's, with paths in the jail.\n\n`jailer clean --id ID` removes what an ended guest left (`jailer clean --help`). Guests, pools and\nvolumes by name are bantamctl's.",
     error_code(0, "and all others: the monitor's, see `bantam --help`"),
-    error_code(1, "the host refused a step; what was made is removed"),
+    error_code(1, "the host refused a step; what was created is removed"),
     error_code(
         152,
-        "the configuration or a file it names cannot be used; nothing was made"
+        "the configuration or a file it names cannot be used; nothing was created"
     ),
     error_code(153, "bad arguments")
 )]
@@ -85,7 +85,7 @@ struct Arguments {
     /// run the monitor as the first process of a new PID namespace
     #[argh(switch)]
     new_pid_ns: bool,
-    /// run the monitor as the superuser of a new user namespace, who is --uid outside
+    /// run the monitor as root of a new user namespace; outside, it is the user of --uid
     #[argh(switch)]
     new_user_ns: bool,
     /// value of the monitor's own control group, e.g. cpu.weight=50; may be repeated
@@ -105,14 +105,14 @@ struct Arguments {
 /// The command `clean`.
 #[derive(FromArgs)]
 #[argh(
-    description = "Remove what an ended guest left on the host: control groups, packet filter rules, its bridge if the\njailer made it and no guest uses it, and the jailer's files in its jail. Logs and other files stay.\nA running guest is not touched; a missing jail is no error.",
+    description = "Removes what an ended guest left on the host: control groups, packet filter rules, its bridge if the\njailer created it and no guest uses it, and the jailer's files in its jail. Logs and other files stay.\nA running guest is not touched; a missing jail is no error.",
     example = "jailer clean --id web1\njailer clean --id 551e7604 --exec-file /usr/bin/firecracker --chroot-base-dir /srv/jailer"
 )]
 struct Clean {
     /// id of the guest
     #[argh(option)]
     id: Option<String>,
-    /// the monitor it was started with (default: bantam)
+    /// monitor that the guest was started with (default: bantam)
     #[argh(option, default = "\"bantam\".into()")]
     exec_file: PathBuf,
     /// directory of jails (default: /srv/jailer)

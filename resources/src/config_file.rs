@@ -36,7 +36,7 @@ sections!([vm_config]);
 pub struct Loaded {
     /// The guest.
     pub config: VmConfig,
-    /// What was ignored, a line each, naming the file and the key.
+    /// Warnings about ignored keys, a line each, with the file and the key.
     pub warnings: Vec<String>,
 }
 
@@ -50,10 +50,10 @@ impl VmConfig {
         checked(path, config, problems, warnings)
     }
 
-    /// Reads `path` and tells what is wrong with the values, and what is ignored.
+    /// Reads `path`. Returns the configuration, the problems of its values, and warnings about ignored keys.
     ///
     /// # Errors
-    /// [`ConfigError`]: it cannot be read or parsed.
+    /// [`ConfigError`]: the file cannot be read or parsed.
     pub fn read_from_file(path: &Path) -> Result<(Self, Vec<Problem>, Vec<String>), ConfigError> {
         let text = read_bounded(path, MAX_CONFIG_BYTES).map_err(|source| match source.kind() {
             io::ErrorKind::FileTooLarge => ConfigError::TooLarge { path: path.into() },
@@ -65,7 +65,7 @@ impl VmConfig {
         Self::parse(path, &text)
     }
 
-    /// Parses and checks `text`, naming `path` in what it says.
+    /// Parses and checks `text`. Errors and warnings name `path`.
     ///
     /// # Errors
     /// As [`Self::from_file`].
@@ -81,7 +81,7 @@ impl VmConfig {
         json.end().map_err(|e| parse_error(path, ".".into(), &e))?;
 
         let mut warnings = Vec::new();
-        // It parsed above, so it parses as a map of anything.
+        // The text parsed above, so it also parses as a map of any values.
         let keys: BTreeMap<String, Option<IgnoredAny>> =
             serde_json::from_slice(text).unwrap_or_default();
         for (key, value) in keys {
@@ -97,7 +97,7 @@ impl VmConfig {
         Ok((config, problems, warnings))
     }
 
-    /// Everything wrong with the values, as far as it can be told without the host.
+    /// Returns all problems of the values that can be found without the host.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.boot_source.check(&self.drives, &mut problems);
@@ -132,7 +132,7 @@ impl VmConfig {
         problems
     }
 
-    /// What only the jailer does, and would be left undone without it.
+    /// Returns a problem for each key that only the jailer can apply.
     pub fn jailers(&self) -> Vec<Problem> {
         let mut keys = Vec::new();
         keys.extend(self.host.is_some().then(|| "host".to_owned()));
@@ -148,8 +148,8 @@ impl VmConfig {
         problems.collect()
     }
 
-    /// What this version takes and checks, but does not serve: a guest that started without it would be
-    /// another machine than was asked for.
+    /// Returns a problem for each section that this version parses and checks, but does not support. A guest without it
+    /// would not be the machine that the file describes.
     pub fn unserved(&self) -> Vec<Problem> {
         let template = self.machine_config.cpu_template;
         let cpu_config = match &self.cpu_config {

@@ -166,7 +166,7 @@ fn any_bytes_are_answered() {
 }
 
 #[test]
-fn clients_that_send_byte_by_byte() {
+fn clients_that_send_byte_by_byte_are_answered() {
     survive(|monitor| {
         let text = request(
             "PATCH",
@@ -188,7 +188,7 @@ fn clients_that_send_byte_by_byte() {
 }
 
 #[test]
-fn fifty_clients_at_once() {
+fn fifty_clients_at_once_are_answered() {
     survive(|monitor| {
         std::thread::scope(|scope| {
             for n in 0..50 {
@@ -311,7 +311,7 @@ fn without_descriptors_clients_wait_and_the_process_does_not_spin() {
 }
 
 #[test]
-fn a_hundred_requests_in_one_write() {
+fn a_hundred_requests_in_one_write_are_answered() {
     survive(|monitor| {
         let all = ["/", "/version", "/nope", "/machine-config", "/balloon"];
         let statuses = [200, 200, 400, 200, 400];
@@ -334,7 +334,7 @@ fn a_hundred_requests_in_one_write() {
 }
 
 #[test]
-fn clients_that_disconnect_in_the_middle() {
+fn clients_that_disconnect_in_the_middle_do_no_harm() {
     survive(|monitor| {
         let text = request("PATCH", "/drives/a", Some(r#"{"drive_id": "a"}"#));
         for end in (1..text.len()).step_by(3) {
@@ -351,7 +351,7 @@ fn clients_that_disconnect_in_the_middle() {
 }
 
 #[test]
-fn clients_that_never_read_their_answers() {
+fn clients_that_never_read_their_answers_do_no_harm() {
     survive(|monitor| {
         let text = request("GET", "/metrics/prometheus", None).repeat(20);
         let mut deaf: Vec<UnixStream> = (0..10).map(|_| raw(monitor)).collect();

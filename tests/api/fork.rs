@@ -223,7 +223,7 @@ fn a_child_ends_when_its_lifeline_is_closed() {
 }
 
 #[test]
-fn many_copies_of_one_guest() {
+fn many_copies_of_one_guest_continue_and_share_memory() {
     let parent = parent();
     // All copies are busy, and a hundred take two interpreting processors a while.
     let count = rounds(25, 100).into();

@@ -186,7 +186,7 @@ impl Running {
             None => self.console().contains(BEGUN),
             Some(due) => self.schedule.left > 0 && due <= Instant::now(),
         };
-        // Whoever waits for a guest that has ended looks at it.
+        // A guest that has ended is left to the test that waits for its end.
         if !due || self.child.try_wait().unwrap().is_some() {
             return false;
         }

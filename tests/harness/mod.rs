@@ -42,7 +42,7 @@ pub fn needs_kvm() {
     );
 }
 
-/// Tells the harness the current work, in case the host does not return.
+/// Records the current work for the harness, in case the host does not return.
 pub fn announce(what: &str) {
     if let Ok(dir) = std::env::var("BANTAM_KVM_DIR") {
         let _ = fs::write(Path::new(&dir).join("current"), what);

@@ -22,14 +22,14 @@ const KEY: &str = "bantam-test-secret";
 /// Least number of attempts; fewer mean that the program ended early.
 const ATTEMPTS: usize = 95;
 
-/// How the jailer starts the program.
+/// A way in which the jailer starts the program.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     uid: u32,
     flags: &'static [&'static str],
     /// Whether the jailer may use Landlock, if the kernel has it.
     landlock: bool,
-    /// Whether it is started at a terminal.
+    /// True to start the jailer at a terminal.
     terminal: bool,
 }
 

@@ -163,7 +163,7 @@ fn a_dry_run_shows_everything_and_makes_nothing() {
     let text = said(&create(&world, "web1", &more));
     contains(
         &text,
-        &["nothing was made", "\"vcpu_count\": 1", "autostart  yes"],
+        &["nothing was created", "\"vcpu_count\": 1", "autostart  yes"],
     );
     assert_eq!(world.state(), before);
     contains(

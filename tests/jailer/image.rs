@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How long a refusal may take; only a small part of any image is read.
+/// Time limit of a refusal; only a small part of any image is read.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A configuration as grub-mkconfig writes it, without the graphics.

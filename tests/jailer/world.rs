@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub const UID: u32 = 31234;
 pub const GID: u32 = 31235;
 pub const MIB: u64 = 1 << 20;
-/// How long a guest of a few instructions may take.
+/// Time limit of a guest of a few instructions.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A test's host.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A device, the words that name it in source code, and the files that contain one of these words.
 struct Device {
     name: &'static str,
-    /// Whole words. A word that ends with `*` stands for all words that begin so.
+    /// Whole words. A word that ends with `*` matches all words with that beginning.
     words: &'static [&'static str],
     /// Paths of files, or of a folder with all files in it.
     files: &'static [&'static str],

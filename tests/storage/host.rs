@@ -35,7 +35,7 @@ impl Host {
         Self { world, undo }
     }
 
-    /// Has `command` run when the test ends, even if it fails.
+    /// Runs `command` when the test ends, even if the test fails.
     pub fn at_end(&mut self, command: &str) {
         self.undo.push(command.into());
     }

@@ -53,7 +53,7 @@ fn the_zero_page_has_the_kernels_header_and_nothing_of_its_code() {
 }
 
 #[test]
-fn kernels_this_machine_cannot_start_are_named() {
+fn errors_name_kernels_that_this_machine_cannot_start() {
     assert!(message(|image| patch(image, 0x206, &[5, 2])).contains("older than 2.06"));
     assert!(message(|image| patch(image, 0x206, &[11, 2])).contains("no 64-bit entry point"));
     assert!(message(|image| image[0x236] = 0).contains("no 64-bit entry point"));
@@ -62,7 +62,7 @@ fn kernels_this_machine_cannot_start_are_named() {
 }
 
 #[test]
-fn addresses_are_checked() {
+fn addresses_outside_the_possible_range_are_refused() {
     assert!(
         message(|image| patch(image, 0x260, &u32::MAX.to_le_bytes()))
             .contains("give the guest at least")

@@ -35,7 +35,7 @@ fn parameters_go_before_the_arguments_of_init() {
 }
 
 #[test]
-fn windows_have_the_kernels_syntax() {
+fn virtio_mmio_parameters_have_the_syntax_of_the_kernel() {
     let mut line = CommandLine::new("quiet").unwrap();
     line.append_virtio_mmio(&layout::virtio_mmio_window(0).unwrap())
         .unwrap();
@@ -77,7 +77,7 @@ fn only_one_printable_line_is_allowed() {
 }
 
 #[test]
-fn the_limit_is_the_kernels() {
+fn the_limit_is_that_of_the_kernel() {
     let longest = "x".repeat(DEFAULT_CAPACITY - 1);
     assert!(CommandLine::new(&longest).is_ok());
     assert!(CommandLine::new(&longest).unwrap().append("y").is_err());
@@ -98,7 +98,7 @@ fn the_limit_is_the_kernels() {
     let mut kernel = bzimage();
     kernel[0x238..0x23c].copy_from_slice(&3000u32.to_le_bytes());
     assert!(load_all(&memory(64), &kernel, None, &longer).is_ok());
-    // Whatever a kernel claims, the line stays within its place.
+    // A kernel that claims more cannot make the line leave its place.
     kernel[0x238..0x23c].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(load_all(&memory(64), &kernel, None, &"x".repeat(MAX_CAPACITY)).is_err());
 }

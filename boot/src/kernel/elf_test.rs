@@ -51,7 +51,7 @@ fn the_segment_is_loaded_and_its_rest_is_zero() {
 }
 
 #[test]
-fn files_for_other_machines_are_named() {
+fn errors_name_kernels_of_other_machines() {
     assert!(message(|image| image[4] = 1).contains("32-bit"));
     assert!(message(|image| image[5] = 2).contains("big-endian"));
     assert!(message(|image| image[18] = 183).contains("another machine"));
@@ -59,7 +59,7 @@ fn files_for_other_machines_are_named() {
 }
 
 #[test]
-fn senseless_headers_are_refused() {
+fn invalid_headers_are_refused() {
     assert!(message(|image| image[54] = 32).contains("wrong size"));
     assert!(message(|image| image[56] = 0).contains("too many"));
     assert!(message(|image| patch(image, 56, &[0xff, 0xff])).contains("too many"));

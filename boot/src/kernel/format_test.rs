@@ -23,7 +23,7 @@ fn a_message_names_file_cause_and_remedy() {
 }
 
 #[test]
-fn look_alikes_are_named() {
+fn errors_name_other_kinds_of_files() {
     for (head, expected) in [
         (&b"\x1f\x8b\x08\0"[..], "gzip-compressed"),
         (b"\xfd7zXZ\0\0", "xz-compressed"),
@@ -66,7 +66,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn a_small_guest_is_told_what_the_kernel_needs() {
+fn the_error_for_a_small_guest_names_the_memory_that_the_kernel_needs() {
     let error = load_kernel(&memory(16), &bzimage()).unwrap_err();
     let BootError::Kernel {
         source: KernelError::OutsideMemory { end, .. },

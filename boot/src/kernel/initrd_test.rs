@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(proptest_config())]
 
     #[test]
-    fn a_place_is_always_inside_the_range(from in 0u64..1 << 33, to in 0u64..1 << 33, len in 1usize..20_000) {
+    fn an_initrd_is_always_inside_the_range(from in 0u64..1 << 33, to in 0u64..1 << 33, len in 1usize..20_000) {
         match Initrd::inspect(&file(&vec![0; len]), (from, to)) {
             Ok(initrd) => {
                 prop_assert!(initrd.addr >= from && initrd.addr + initrd.len <= to);

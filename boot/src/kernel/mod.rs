@@ -5,7 +5,8 @@
 //!
 //! A bzImage is entered at its 64-bit entry point. A vmlinux is entered through PVH if it has the PVH note, else at its
 //! ELF entry in long mode. The note is preferred because it is specified, and it is the same for Linux, FreeBSD and
-//! unikernels; that `e_entry` is a physical address and expects a zero page is a convention of Linux only. Neither costs a VM exit.
+//! unikernels. Only Linux has the convention that `e_entry` is a physical address and expects a zero page. Neither way costs
+//! a VM exit.
 
 mod bzimage;
 pub mod cmdline;

@@ -3,7 +3,7 @@
 //! [`crate::load`] calls it. The monitor copies an [`EntryState`] into `KVM_SET_REGS` and `KVM_SET_SREGS` of the boot
 //! processor. This room knows no KVM type, and sets neither MSRs nor CPUID nor the local APIC.
 //!
-//! Two protocols: Linux 64-bit (Documentation/x86/boot.rst, "64-bit Boot Protocol": long mode, paging on, `rsi` at
+//! There are two protocols: Linux 64-bit (Documentation/x86/boot.rst, "64-bit Boot Protocol": long mode, paging on, `rsi` at
 //! the zero page) and PVH (Xen docs/misc/pvh.pandoc, "x86/HVM direct boot ABI": 32-bit protected mode, paging off,
 //! `ebx` at the start info).
 

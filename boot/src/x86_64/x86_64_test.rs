@@ -50,7 +50,7 @@ fn pvh_entry_has_no_paging() {
 }
 
 #[test]
-fn tables_are_where_the_registers_point() {
+fn the_registers_point_to_the_tables() {
     let mem = memory();
     let state = EntryState::new(Protocol::Linux64, 0);
     state.write_tables(&mem).unwrap();
@@ -77,7 +77,7 @@ fn tables_are_where_the_registers_point() {
 }
 
 #[test]
-fn tables_stay_clear_of_their_neighbours() {
+fn page_tables_and_gdt_do_not_overlap_other_areas() {
     let len = identity_page_tables(layout::PAGE_TABLES).len() as u64;
     assert_eq!(len, 6 * layout::PAGE_SIZE);
     assert!(layout::PAGE_TABLES + len <= layout::CMDLINE_START);

@@ -652,7 +652,7 @@ fn a_restored_balloon_has_its_size_and_statistics() {
     assert_eq!(
         bench.status(),
         (DONE, Some(0)),
-        "the run goes on to its end"
+        "the run continues to its end"
     );
     assert!(bench.start_run(true) > run, "and the next is another");
     bench.inflate(&[FIRST]);

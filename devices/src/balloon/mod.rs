@@ -1,8 +1,9 @@
 //! Memory balloon (Virtio 1.2, 5.5): returns guest memory to the host, on the host's request or when the guest reports it
 //! as free.
 //!
-//! The guest chooses the pages; addresses outside its memory are ignored. A released page is free at once on the host, and
-//! reads as empty when the guest touches it again.
+//! The monitor creates one if the configuration has a balloon, and sets its size. The guest chooses the pages; addresses
+//! outside its memory are ignored. A released page is free at once on the host, and reads as empty when the guest touches it
+//! again. The device adds and removes no memory region.
 
 mod handler;
 mod metrics;

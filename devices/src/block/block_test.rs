@@ -25,7 +25,7 @@ const UNSUPPORTED: u8 = 2;
 
 const SECTORS: u64 = 128;
 
-/// Where [`Disk::request`] puts header, data and status.
+/// Addresses at which [`Disk::request`] puts header, data and status.
 const HEADER: u64 = DATA;
 const STATUS: u64 = DATA + 0x100;
 const OUT_DATA: u64 = DATA + 0x1000;

@@ -1,6 +1,7 @@
 //! Disk (Virtio 1.2, 5.2): parses requests and executes them with a [`engine::DiskEngine`].
 //!
-//! The monitor creates one per drive of the configuration. No file is opened here but through [`backing`].
+//! The monitor creates one per drive of the configuration. The device interprets no content of the disk, and opens a file
+//! only through [`backing`].
 
 pub mod backing;
 pub mod engine;

@@ -1,7 +1,8 @@
 //! Network card (Virtio 1.2, 5.1) on a tap, with checksum and segmentation offload and mergeable receive buffers.
 //!
 //! The monitor creates one per network interface of the configuration. The tap has the same packet header as the ring,
-//! so packets are passed unchanged; the kernel checks the header that the guest wrote.
+//! so packets are passed unchanged. The device does not parse them: the kernel checks the header that the guest wrote, and a
+//! [`responder`] may answer frames instead of the tap.
 
 mod handler;
 mod metrics;

@@ -150,7 +150,7 @@ fn a_packet_waits_for_buffers() {
 }
 
 #[test]
-fn a_packet_is_not_delivered_into_half_the_room() {
+fn a_packet_is_delivered_only_once_it_fits_completely() {
     let mut wire = Wire::new(MERGED);
     let sent = packet(100, 0x33);
     wire.offer(&[(DATA, 50)]);
@@ -335,7 +335,7 @@ fn stays_alive_and_idle(wire: &mut Wire) {
 }
 
 #[test]
-fn the_other_end_may_go_away() {
+fn a_tap_without_its_other_end_does_not_stop_the_device() {
     let mut wire = Wire::new(MERGED);
     wire.send(&[(DATA, 100, false)]);
     wire.peer = File::open("/dev/null").unwrap();

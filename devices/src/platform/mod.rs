@@ -2,7 +2,7 @@
 //! pvpanic, VMGenID and the PCI host bridge.
 //!
 //! The monitor's machine builder creates them and puts them on the [`crate::bus`]. No device here has a queue or an
-//! event loop; those of [`crate::virtio`] do.
+//! event loop; the devices of [`crate::virtio`] do.
 
 pub mod guest_event;
 pub mod i8042;

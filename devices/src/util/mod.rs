@@ -1,6 +1,6 @@
 //! Tools that several devices share: rate limiters, timers, Unix sockets and metric counters.
 //!
-//! Device code and the monitor's event loops use them. Nothing here answers an access of the guest.
+//! Devices and the monitor use them. Nothing here answers an access of the guest.
 
 pub mod metrics;
 pub mod rate_limiter;

@@ -147,7 +147,7 @@ fn zero_disables_and_absent_keeps_a_bucket() {
     assert_eq!(
         limiter.take(1, now),
         Err(Duration::from_millis(10)),
-        "the bytes went on, the operations are fresh"
+        "the bucket of bytes continued, and the bucket of operations is new"
     );
     limiter.update(&bytes(bucket(0, 0, 0)), now);
     assert_eq!(limiter.take(1 << 40, now), Ok(()), "the second operation");

@@ -83,7 +83,7 @@ fn a_truncated_chain_is_an_error() {
 }
 
 #[test]
-fn empty_buffers_count() {
+fn empty_buffers_count_towards_the_limit_of_a_chain() {
     let mem = memory();
     let mut ring = Ring::new(0, 4);
     let mut entries = ring.clone();

@@ -352,7 +352,7 @@ fn a_device_is_restored_in_the_middle_of_its_ring() {
 }
 
 #[test]
-fn positions_wrap_around() {
+fn ring_indexes_wrap_around() {
     for features in [VERSION_1, VERSION_1 | EVENT_IDX] {
         for_each(|case| {
             let mut rings = case.guest.start(features | case.subject.needs, 16);
@@ -373,7 +373,7 @@ fn positions_wrap_around() {
 }
 
 #[test]
-fn a_device_saved_broken_or_unused_is_restored_so() {
+fn a_broken_or_unused_device_is_restored_in_its_state() {
     for_each(|case| {
         let state = through_json(&lock(&case.guest.transport).save());
         let again = case.restored(&state);

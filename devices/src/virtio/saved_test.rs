@@ -354,7 +354,7 @@ fn any_saved_state_is_survived() {
 }
 
 #[test]
-fn states_are_small() {
+fn saved_states_are_small() {
     for subject in &SUBJECTS {
         let (case, _) = used(subject);
         let start = Instant::now();

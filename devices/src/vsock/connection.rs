@@ -25,9 +25,9 @@ pub(super) struct Cut;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A host client requested the connection; `told` is set once the request was sent to the guest.
+    /// A host client requested the connection; `requested` is set once the request was sent to the guest.
     Asking {
-        told: bool,
+        requested: bool,
     },
     Established,
 }
@@ -78,7 +78,7 @@ pub(super) struct Connection {
     /// Bytes received from the guest, bytes that left the buffer, and the latter as last announced to the guest.
     received: Wrapping<u32>,
     forwarded: Wrapping<u32>,
-    told: Wrapping<u32>,
+    reported: Wrapping<u32>,
     /// The guest asked for a credit update.
     update_asked: bool,
     /// Bytes sent to the guest, bytes that it has consumed, and the size of its buffer.
@@ -90,7 +90,7 @@ pub(super) struct Connection {
     /// Directions ended by the guest; directions ended by the host, and those of them that the guest knows of.
     guest_ended: u32,
     host_ended: u32,
-    host_ended_told: u32,
+    host_ended_sent: u32,
     /// Directions of the socket that were shut down.
     shut_read: bool,
     shut_write: bool,
@@ -116,7 +116,7 @@ impl Connection {
             buffer: VecDeque::new(),
             received: Wrapping(0),
             forwarded: Wrapping(0),
-            told: Wrapping(0),
+            reported: Wrapping(0),
             update_asked: false,
             sent: Wrapping(0),
             used: Wrapping(0),
@@ -124,7 +124,7 @@ impl Connection {
             request_sent: false,
             guest_ended: 0,
             host_ended: 0,
-            host_ended_told: 0,
+            host_ended_sent: 0,
             shut_read: false,
             shut_write: false,
             left: false,
@@ -133,7 +133,7 @@ impl Connection {
 
     /// Creates a connection that a host client requests from the guest.
     pub(super) fn asking(stream: UnixStream, token: u64) -> Self {
-        Self::new(stream, token, State::Asking { told: false })
+        Self::new(stream, token, State::Asking { requested: false })
     }
 
     /// Creates a connection that the guest requested by `request`, to a listener on the host.
@@ -146,7 +146,7 @@ impl Connection {
 
     /// Returns true if the guest knows of the connection and must be notified of its end.
     pub(super) fn is_known(&self) -> bool {
-        self.state != State::Asking { told: false } && !self.left
+        self.state != State::Asking { requested: false } && !self.left
     }
 
     /// Returns true if only the host still uses the connection.
@@ -180,7 +180,7 @@ impl Connection {
 
     /// Fills in the credit fields of `header` and records them as announced.
     pub(super) fn tell_credit(&mut self, header: &mut Header) {
-        self.told = self.forwarded;
+        self.reported = self.forwarded;
         self.update_asked = false;
         (header.buf_alloc, header.fwd_cnt) = (BUFFER_32, self.forwarded.0);
     }
@@ -207,7 +207,7 @@ impl Connection {
     ) -> Result<(), Cut> {
         self.hear_credit(header);
         match (header.op, self.state) {
-            (op::RESPONSE, State::Asking { told: true }) => {
+            (op::RESPONSE, State::Asking { requested: true }) => {
                 self.state = State::Established;
                 self.greet(host_port)
             }
@@ -326,7 +326,7 @@ impl Connection {
         self.forwarded += u32::try_from(len).unwrap_or(0);
     }
 
-    /// Drops the buffered bytes, which nobody will read.
+    /// Drops the buffered bytes, which no reader will get.
     fn discard(&mut self) {
         self.forward(self.buffer.len());
     }
@@ -351,8 +351,8 @@ impl Connection {
 
     /// Returns true if a credit update is due.
     fn update_due(&self) -> bool {
-        let freed = (self.forwarded - self.told).0;
-        let seems_used = (self.received - self.told).0;
+        let freed = (self.forwarded - self.reported).0;
+        let seems_used = (self.received - self.reported).0;
         let worth = freed >= MIN_UPDATE || freed > 0 && self.buffer.is_empty();
         self.update_asked || worth && seems_used > BUFFER_32 / 2
     }
@@ -368,9 +368,9 @@ impl Connection {
     /// Returns true if [`Self::next`] may have a packet.
     pub(super) fn wants_turn(&self) -> bool {
         let wants = self.accept
-            || self.state == State::Asking { told: false }
+            || self.state == State::Asking { requested: false }
             || self.update_due()
-            || self.host_ended != self.host_ended_told
+            || self.host_ended != self.host_ended_sent
             || self.is_readable() && (self.credit() > 0 || !self.request_sent);
         wants && !self.left
     }
@@ -381,10 +381,10 @@ impl Connection {
         payload: &mut [u8],
         metrics: &VsockMetrics,
     ) -> Result<Option<Outgoing>, Cut> {
-        if let State::Asking { told } = &mut self.state
-            && !*told
+        if let State::Asking { requested } = &mut self.state
+            && !*requested
         {
-            *told = true;
+            *requested = true;
             return Ok(Some(Outgoing::control(op::REQUEST)));
         }
         if std::mem::take(&mut self.accept) {
@@ -401,8 +401,8 @@ impl Connection {
                 return Ok(Some(Outgoing::control(op::CREDIT_REQUEST)));
             }
         }
-        if self.host_ended != self.host_ended_told {
-            self.host_ended_told = self.host_ended;
+        if self.host_ended != self.host_ended_sent {
+            self.host_ended_sent = self.host_ended;
             let flags = self.host_ended;
             let packet = Outgoing::control(op::SHUTDOWN);
             return Ok(Some(Outgoing { flags, ..packet }));

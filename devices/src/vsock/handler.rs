@@ -69,7 +69,7 @@ impl VsockHandler {
         match events.place(&mut TRANSPORT_RESET.to_le_bytes(), Layout::OneChain) {
             Ok(Placed::NoRoom) => return Ok(()),
             // A driver whose buffer is too short does not want the event.
-            Ok(Placed::Yes | Placed::TooLong) => router.told_reset(),
+            Ok(Placed::Yes | Placed::TooLong) => router.reset_was_reported(),
             Err(e) => {
                 self.metrics.ev_queue_event_fails.increment();
                 return Err(e);

@@ -1,5 +1,7 @@
 //! Socket device (Virtio 1.2, 5.10): streams between guest ports and Unix sockets of the host.
 //!
+//! The monitor creates one if the configuration has a vsock. The device does not interpret the data of a stream.
+//!
 //! A host client connects to the device's socket, writes `CONNECT <port>` and a newline, and reads `OK <its own port>` when
 //! the guest accepts. A guest that connects to a port of the host reaches the listener at `<socket>_<port>`. Connections
 //! outlive a pause and end with a device reset. They are not saved: a restored guest is notified that they are closed.

@@ -125,7 +125,7 @@ impl Router {
     }
 
     /// Records that the guest was notified.
-    pub(super) fn told_reset(&mut self) {
+    pub(super) fn reset_was_reported(&mut self) {
         self.owes_reset = false;
     }
 

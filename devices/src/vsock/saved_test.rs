@@ -21,7 +21,7 @@ impl Bench {
         assert_eq!(self.events.take_used(&self.guest.mem), None);
     }
 
-    fn is_told(&mut self) {
+    fn is_notified(&mut self) {
         let (_, len) = self.guest.wait_used(&mut self.events);
         let mut event = [0; 8];
         self.guest
@@ -41,7 +41,7 @@ fn a_restored_guest_is_notified_once_that_its_connections_are_closed() {
     let mut bench = bench.restored();
     ends(&mut client);
     bench.resume();
-    bench.is_told();
+    bench.is_notified();
     bench.guest.settle();
     assert!(bench.guest.interrupted());
     bench.offer_event(64);
@@ -65,7 +65,7 @@ fn a_restored_guest_is_notified_once_that_its_connections_are_closed() {
     // After another save and restore it is notified again.
     let mut bench = bench.restored();
     bench.resume();
-    bench.is_told();
+    bench.is_notified();
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn the_notification_waits_for_an_event_buffer() {
     lock(&bench.guest.transport).pause();
     bench.resume();
     bench.offer_event(4);
-    bench.is_told();
+    bench.is_notified();
     bench.offer_event(4);
     bench.no_event();
 }

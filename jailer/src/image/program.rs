@@ -53,7 +53,7 @@ fn open_at(path: &PathBuf, own: &Path) -> io::Result<Option<Result<OwnedFd, Stri
     };
     let (stat, own) = (fstat(&program)?, nix::sys::stat::stat(own)?);
     let shown = path.display();
-    // Whoever owns the running program could replace that as well.
+    // The owner of the running program could replace that program as well, so its files are trusted.
     if stat.st_uid != 0 && stat.st_uid != own.st_uid {
         let message = format!(
             "{shown} belongs to user {}: `chown root {shown}`",

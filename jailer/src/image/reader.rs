@@ -24,7 +24,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How long the reader may take; a slow file system over a network counts.
+/// Time limit of the reader, long enough for a slow file system over a network.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Processor time the reader may take, in seconds.
 const PROCESSOR: u64 = 30;
@@ -32,9 +32,9 @@ const PROCESSOR: u64 = 30;
 const MEMORY: u64 = 1 << 30;
 /// Size of the pipe, in bytes: the default of /proc/sys/fs/pipe-max-size.
 const PIPE: libc::c_int = 1 << 20;
-/// How often a signal is looked for while the reader sends nothing, in milliseconds.
+/// Interval of checks for a signal while the reader sends nothing, in milliseconds.
 const TICK: u16 = 20;
-/// How long the reader may take to end after its last frame.
+/// Time limit for the reader to end after its last frame.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A running reader. Dropping it kills the process.

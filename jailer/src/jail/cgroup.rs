@@ -27,11 +27,11 @@ const OWN: &str = "/proc/self/cgroup";
 const PROCS: &str = "cgroup.procs";
 /// The threads of a group, in version 1.
 const TASKS: &str = "tasks";
-/// How long an ended process may still be in its group.
+/// Time limit for an ended process to leave its group.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Files of version 1 that are empty in a new group, which therefore accepts no process (cpusets.rst).
 const INHERITED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
-/// How often a group is made again if another jailer has removed its parent.
+/// Number of attempts to create a group whose parent another jailer may remove.
 const ATTEMPTS: usize = 16;
 
 /// The version of a hierarchy.
@@ -150,7 +150,7 @@ struct Group {
     /// Path below the hierarchy.
     path: PathBuf,
     values: Vec<(String, String)>,
-    /// Whether it is only joined.
+    /// True if the group exists already, and is joined only.
     existing: bool,
 }
 

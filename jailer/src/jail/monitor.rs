@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
-/// When the jailer was started, on two clocks, in microseconds.
+/// Start time of the jailer on two clocks, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
     monotonic: u128,
@@ -73,12 +73,12 @@ impl Monitor {
         }
     }
 
-    /// Has the monitor hold `user` until it ends.
+    /// Makes the monitor hold the claim `user` until it ends.
     pub fn with_user(self, user: Option<Claim>) -> Self {
         Self { user, ..self }
     }
 
-    /// Has a byte written to `handover` just before exec.
+    /// Makes this process write a byte to `handover` just before exec.
     pub fn with_handover(self, handover: Option<File>) -> Self {
         Self { handover, ..self }
     }

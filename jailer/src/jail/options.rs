@@ -37,24 +37,24 @@ pub struct Options {
     pub limits: Limits,
     /// Control groups of the monitor's process.
     pub cgroup: cgroup::Request,
-    /// How the monitor's process is made.
+    /// Set-up of the monitor's process.
     pub process: Process,
     /// Arguments of the monitor, unchanged.
     pub pass_through: Vec<OsString>,
 }
 
-/// How the monitor's process is made. By default the jailer's own process becomes the monitor.
+/// The set-up of the monitor's process. By default the jailer's own process becomes the monitor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
-    /// In a session of its own, without a terminal, while the jailer exits.
+    /// True to run in a session of its own, without a terminal, while the jailer exits.
     pub daemonize: bool,
-    /// As the first process of a new PID namespace.
+    /// True to run as the first process of a new PID namespace.
     pub new_pid_ns: bool,
-    /// As the superuser of a new user namespace, who is [`Options::owner`] outside.
+    /// True to run as root of a new user namespace; outside, it is [`Options::owner`].
     pub new_user_ns: bool,
     /// File for the standard error of a monitor without a terminal; emptied at each start.
     pub messages: Option<PathBuf>,
-    /// Standard input is the lifeline of a monitor that waits for its guest: the monitor exits when the pipe closes.
+    /// True if standard input is the lifeline of a monitor that waits for its guest: the monitor exits when the pipe closes.
     pub lifeline: bool,
 }
 

@@ -16,14 +16,14 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Default range: above the uids that Debian gives to people and services, and below the ranges of container managers
+/// Default range: above the uids that Debian gives to users and services, and below the ranges of container managers
 /// and systemd (systemd's UIDS-GIDS.md).
 const DEFAULT: Range = Range {
     first: 64_200,
     last: 65_199,
 };
 
-/// How long to wait for another process that tries a uid.
+/// Time limit of the wait for another process that tries a uid.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lock on a uid, which the monitor inherits.

@@ -84,7 +84,7 @@ fn guests_share_a_user_that_the_operator_names() {
 }
 
 #[test]
-fn a_dead_process_has_no_users() {
+fn a_zombie_has_no_users() {
     let users = |state: &str, threads: u32| -> Vec<u32> {
         let status =
             format!("Name:\tx\nState:\t{state} (x)\nUid:\t0\t77\t0\t0\nThreads:\t{threads}\n");

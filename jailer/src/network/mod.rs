@@ -1,5 +1,5 @@
 //! A guest's network on the host: taps, the bridges they join, and packet filter rules.
-//! A start calls it, `jailer clean` does to remove what a guest left, and `bantamctl` to check a new definition.
+//! A start calls it to create them, `jailer clean` to remove what a guest left, and `bantamctl` to check a new definition.
 //! It carries no packets: the kernel does, between the tap and the bridge.
 
 mod bridge;

@@ -31,7 +31,7 @@ pub fn attach(name: &str) -> io::Result<OwnedFd> {
 pub fn explain(name: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EBUSY) => {
-            format!("another process uses the tap {name}: give each guest its own")
+            format!("another process uses the tap {name}: give each guest a tap of its own")
         }
         Some(libc::EINVAL) => {
             format!(

@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct HostFile {
     fd: OwnedFd,
-    /// Whether the guest's user becomes its owner when the guest starts.
+    /// True if the guest's user becomes the owner when the guest starts.
     give: bool,
-    /// Whether it is mounted read-only.
+    /// True if the file is mounted read-only.
     pub read_only: bool,
-    /// Whether it is a block device.
+    /// True for a block device.
     pub device: bool,
 }
 

@@ -1,6 +1,6 @@
-//! A guest's files on the host: kernel, initrd, disk images and block devices, found or made.
+//! A guest's files on the host: kernel, initrd, disk images and block devices, found or created.
 //! A start calls it for one guest's drives, and `bantamctl` for pools and volumes.
-//! It reads no byte of an image to understand it: a guest may have written it.
+//! It copies images, but parses none: a guest may have written them.
 
 pub mod copy;
 pub mod drives;

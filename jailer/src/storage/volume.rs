@@ -42,7 +42,7 @@ impl Content {
     }
 }
 
-/// A request for a new volume, in whatever place.
+/// A request for a new volume in a pool of any type or in a directory.
 #[derive(Debug)]
 pub struct VolumeRequest {
     /// The key or the command that asks for it, for messages.

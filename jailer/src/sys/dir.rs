@@ -120,7 +120,7 @@ impl Dir {
     /// before it gets its own. An existing file is replaced only if `replace` is set.
     ///
     /// # Errors
-    /// `EEXIST` if there is a file `name` and `replace` is not set; and whatever the host refuses.
+    /// `EEXIST` if there is a file `name` and `replace` is not set; or an error of the host.
     pub fn write_whole(
         &self,
         name: &str,

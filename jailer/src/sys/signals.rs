@@ -1,4 +1,4 @@
-//! Signals during a start: they are blocked, and looked for between its steps.
+//! Signals during a start: they are blocked, and checked between its steps.
 
 use crate::error::Error;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};

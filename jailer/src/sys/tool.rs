@@ -20,18 +20,18 @@ const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const MAX_OUTPUT: u64 = 8 << 20;
 /// Default time limit of a program.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How often a signal is looked for while a program runs.
+/// Interval of checks for a signal while a program runs.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a program may take to end after SIGTERM, and after SIGKILL.
+/// Time limit for a program to end after SIGTERM, and after SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks between the steps of long work whether to go on.
+/// A check between the steps of long work: the work continues, or a signal stops it.
 pub trait Checkpoint {
     /// Returns an error if a signal asks this process to stop.
     fn checkpoint(&mut self) -> Result<(), Error>;
 }
 
-/// Goes on, whatever signal is pending.
+/// A check that ignores pending signals.
 struct Uninterrupted;
 
 impl Checkpoint for Uninterrupted {
@@ -110,7 +110,7 @@ impl Tool {
         self
     }
 
-    /// Has its process run `action` between fork and exec.
+    /// Makes the program's process run `action` between fork and exec.
     pub fn before(
         mut self,
         action: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
@@ -119,7 +119,7 @@ impl Tool {
         self
     }
 
-    /// Has this process call `action` regularly while the program runs.
+    /// Makes this process call `action` regularly while the program runs.
     pub fn meanwhile(mut self, action: impl FnMut() + 'static) -> Self {
         self.meanwhile = Box::new(action);
         self
@@ -156,7 +156,7 @@ impl Tool {
         Err(Error::step(step())(io::Error::other(text)))
     }
 
-    /// Runs it whatever signal is pending, as to undo something.
+    /// Runs the program even if a signal is pending, for example to undo a step.
     pub fn run_to_end(self) -> Result<String, Error> {
         self.run(&mut Uninterrupted)
     }

@@ -35,7 +35,7 @@ impl Undo {
         Self::new(|| Ok(()))
     }
 
-    /// Has [`Self::announce`] write to `record` from now on.
+    /// Makes [`Self::announce`] write to `record` from now on.
     pub fn keep_record(&mut self, record: Record) {
         self.record = Some(record);
     }

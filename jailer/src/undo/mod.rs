@@ -1,6 +1,6 @@
 //! Undoes a failed start or command: the list of its steps in memory, and the record of a jail on the host.
-//! All code that makes something on the host records it here, before or as it is made.
-//! It does not decide what is made, and removes nothing that a guest still uses.
+//! All code that creates something on the host records it here, before or as it is created.
+//! It does not decide what is created, and removes nothing that a guest still uses.
 
 mod list;
 mod make;

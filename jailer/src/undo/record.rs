@@ -183,7 +183,7 @@ impl Record {
         Ok(())
     }
 
-    /// Has `remove` remove everything else that is in the record, and then removes the record.
+    /// Calls `remove` for everything else in the record, then removes the record.
     ///
     /// # Errors
     /// [`Error`], naming the first that could not be removed; the record stays, so that the caller can try again.

@@ -81,7 +81,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_deprecated_is_told_where_it_is_sent() {
+    fn deprecated_fields_are_reported_only_for_their_own_request() {
         let found = |path, body: Value| deprecated(path, &body).len();
         assert_eq!(found("machine-config", json!({"cpu_template": "None"})), 1);
         assert_eq!(found("machine-config", json!({"cpu_template": null})), 0);

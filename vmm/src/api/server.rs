@@ -1,5 +1,5 @@
 //! The API's thread: accepts clients, passes their requests to the main thread one by one, and returns the answers. A slow
-//! client delays nobody but itself.
+//! client delays only itself.
 
 use super::connection::{Connection, Next};
 use super::event_stream::{EventReceiver, EventSender, channel};

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn ctrl_a_is_the_monitor_s() {
+    fn ctrl_a_begins_a_command_to_the_monitor() {
         assert_eq!(press(b"ax"), [Key::Guest(b'a'), Key::Guest(b'x')]);
         assert_eq!(press(b"\x01x"), [Key::Quit]);
         assert_eq!(press(b"\x01\x01x"), [Key::Guest(1), Key::Guest(b'x')]);

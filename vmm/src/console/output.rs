@@ -192,7 +192,7 @@ impl Output {
         waiting.extend(bytes.get(..bytes.len().min(room)).unwrap_or_default());
         while !waiting.is_empty() {
             if !is_ready(self.target.as_fd(), PATIENCE_MS.into()) {
-                // A signal came, or nobody reads.
+                // A signal came, or the output is not read.
                 if self.waiting.nonblocking.load(Ordering::Acquire) {
                     return Ok(());
                 }

@@ -40,7 +40,7 @@ impl Controller {
         };
         let options = listener.options().clone();
         let socket = options.socket.clone();
-        // Nobody else can connect from here on.
+        // From here on no other process can connect.
         listener.close();
         if let Err(why) = self.become_copy(stream, options) {
             log::error!("{}: {why}", socket.display());

@@ -130,7 +130,7 @@ fn connect_to_children(children: &[ForkChild]) -> Result<Vec<ChildConnection>, C
     connections.collect()
 }
 
-/// Turns the children's image files into copies of the guest's images, which nobody writes to while the guest is paused.
+/// Turns the children's image files into copies of the guest's images, which are not written while the guest is paused.
 fn copy_drives(
     images: &BTreeMap<String, File>,
     children: &[ChildConnection],

@@ -36,7 +36,7 @@ impl SpawnedLoop {
         name: &str,
         confine: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Self, EventLoopError> {
-        // The loop is created here, so that nobody waits for the thread to start.
+        // The loop is created here, so that the caller need not wait for the thread to start.
         let manager = EventManager::<Subscriber>::new()?;
         let endpoint = manager.remote_endpoint();
         let ended = Arc::new(AtomicBool::new(false));

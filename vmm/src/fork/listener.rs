@@ -29,9 +29,9 @@ struct Lifeline {
 pub enum Arrival {
     /// A parent connected.
     Connected(UnixStream),
-    /// Nobody connected yet.
+    /// No parent has connected yet.
     Waiting,
-    /// The lifeline was closed: nobody will connect.
+    /// The lifeline was closed: no parent will connect.
     Abandoned,
 }
 

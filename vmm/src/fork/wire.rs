@@ -2,7 +2,7 @@
 //!
 //! A child listens at a Unix socket. The parent connects and receives the child's *hello*, with the image files that must
 //! become clones of its drives. It clones the images of all children, and sends each child the *fork point*: descriptors of
-//! the state (as JSON) and of each layer of the memory, which nobody writes to any more, and the child's overrides. Neither
+//! the state (as JSON) and of each layer of the memory, which is not written any more, and the child's overrides. Neither
 //! side trusts the other: everything is checked as a snapshot is.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! Freezes the memory of a machine, so that copies of the guest can start from it, with a short pause only.
 //!
-//! Frozen memory is in layers (see [`Layers`]): files that nobody writes to any more. The memory of a machine is its layers,
+//! Frozen memory is in layers (see [`Layers`]): files that are not written any more. The memory of a machine is its layers,
 //! mapped privately, and the pages written since. At first the memory is one shared memory file of its own; mapping it
 //! privately in place makes it a layer. Later, the pages written since are copied into a new layer. Nearly all of this
 //! happens while the guest runs, and the pages it writes meanwhile are copied again.
@@ -171,7 +171,7 @@ impl Machine {
         e.into()
     }
 
-    /// Seals the layers, so that nobody they are passed to can change them.
+    /// Seals the layers, so that a process that receives them cannot change them.
     ///
     /// # Errors
     /// The host refused a seal.

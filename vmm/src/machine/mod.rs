@@ -1,6 +1,6 @@
 //! The machine: VM, memory, devices and vCPUs, built from a configuration, restored from a state, and run to its end.
 //!
-//! The controller owns it. With `vcpu`, it is the only room that calls KVM. It knows no API, and no file of a snapshot.
+//! The controller owns it. Only this room and `vcpu` call KVM. It knows neither the API nor the format of snapshots.
 
 pub mod attach;
 pub mod boot_timer;

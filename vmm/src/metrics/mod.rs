@@ -1,7 +1,7 @@
 //! The metrics of the process, and the reports of all metrics: lines of JSON under Firecracker's names, and Prometheus's text
 //! format.
 //!
-//! All rooms count in their sets. The controller writes the reports. Devices define their own metrics.
+//! All rooms count in the sets that this room defines. The controller writes the reports. Devices define their own metrics.
 
 mod absent;
 mod prometheus;

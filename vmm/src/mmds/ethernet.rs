@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_frame_is_read_back() {
         let frame = [&header([2; 6], ARP)[..], b"payload"].concat();
         assert_eq!(frame[..6], [2; 6]);
         let read = Frame::parse(&frame).unwrap();

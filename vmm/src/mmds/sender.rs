@@ -12,7 +12,7 @@ use std::time::Duration;
 pub const MAX_SEGMENT: u16 = 1460;
 /// Segment size of a peer that does not announce one (RFC 9293, section 3.7.1).
 const DEFAULT_SEGMENT: u16 = 536;
-/// Smallest segment, whatever the peer announces: shorter ones would be mostly headers.
+/// Smallest segment, even if the peer announces less: shorter ones would be mostly headers.
 const MIN_SEGMENT: u16 = 48;
 /// First timeout. The guest may be scheduled late.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(300);

@@ -29,15 +29,18 @@ pub enum Action {
     Print(String),
 }
 
-/// Runs a guest on Linux KVM: from a JSON file, with its console on this terminal (Ctrl-A x quits), or through an API
-/// on a Unix socket, with Firecracker's clients.
+/// Runs a guest on Linux KVM. A JSON file describes the guest, or requests to Firecracker's API on a Unix socket do. The
+/// guest's console is this terminal (Ctrl-A x quits).
 #[derive(FromArgs)]
 #[argh(
     example = "bantam --no-api --config-file vm.json\n\nvm.json:\n{{\n  \"boot-source\": {{\"kernel_image_path\": \"vmlinuz\", \"initrd_path\": \"initrd.img\",\n                  \"boot_args\": \"console=ttyS0\"}},\n  \"drives\": [{{\"drive_id\": \"root\", \"is_root_device\": true, \"path_on_host\": \"root.ext4\",\n              \"cache_type\": \"Writeback\"}}],\n  \"machine-config\": {{\"vcpu_count\": 2, \"mem_size_mib\": 512}},\n  \"network-interfaces\": [{{\"iface_id\": \"eth0\", \"host_dev_name\": \"tap0\"}}]\n}}",
     example = "bantam --api-sock /tmp/api.sock &\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/boot-source -d '{{\"kernel_image_path\": \"vmlinux\"}}'\ncurl --unix-socket /tmp/api.sock -X PUT http://localhost/actions -d '{{\"action_type\": \"InstanceStart\"}}'\ncurl --unix-socket /tmp/api.sock http://localhost/events",
-    note = "Disks are raw images or block devices. `ip tuntap` creates taps, or `jailer`, which creates image,\nbridge and tap from the same file and drops all privileges.\n`bantam snapshot --help` shows how to inspect, verify and merge snapshots.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
-    error_code(0, "the guest powered off or reset"),
-    error_code(1, "the host refused something, e.g. /dev/kvm"),
+    note = "Disks are raw images or block devices. `ip tuntap` creates taps. `jailer` creates image, bridge and\ntap from the same file, drops all privileges, and becomes bantam.\n`bantam snapshot --help` shows how to inspect, verify and merge snapshots.\nOn the console, Ctrl-A x quits and Ctrl-A Ctrl-A sends a Ctrl-A.",
+    error_code(0, "the guest powered off or reset, or Ctrl-A x quit"),
+    error_code(
+        1,
+        "the host refused something, e.g. /dev/kvm, or a snapshot cannot be used"
+    ),
     error_code(2, "the monitor failed"),
     error_code(3, "to 127: the status that the payload wrote to port 0xf4"),
     error_code(148, "the seccomp filter refused a system call"),
@@ -58,7 +61,7 @@ struct Arguments {
     /// restore the snapshot in this directory (files `state` and `memory`)
     #[argh(option)]
     restore: Option<PathBuf>,
-    /// read ahead the pages that the restored guest touches first; the first restore records them beside the memory
+    /// read ahead the pages that the restored guest touches first; the first restore records them beside the memory file
     #[argh(switch)]
     prefetch: bool,
     /// serve no API socket; needs --config-file, --restore or --fork-socket
@@ -100,7 +103,7 @@ struct Arguments {
     /// time the guest's boot: its init writes 123 to the byte at 0xc0000000
     #[argh(switch)]
     boot_timer: bool,
-    /// file or FIFO for messages, instead of standard output
+    /// file or FIFO for messages, instead of standard output (with an API) or standard error
     #[argh(option)]
     log_path: Option<PathBuf>,
     /// lowest level to print: off, error, warning, info, debug or trace (info; warning without API and log file)

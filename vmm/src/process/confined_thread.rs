@@ -33,7 +33,7 @@ pub fn spawn(
     let thread = thread.spawn(move || {
         let result = confine();
         let is_confined = result.is_ok();
-        // Nobody receives the result if the start failed elsewhere.
+        // The receiver is gone if the start failed elsewhere.
         let _ = sender.send(result);
         drop(sender);
         body(is_confined);

@@ -35,7 +35,7 @@ pub const FAILED_ENTRY: u8 = 161;
 /// KVM met an internal error.
 pub const KVM_INTERNAL_ERROR: u8 = 162;
 
-/// How the guest ended.
+/// The way in which the guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The guest ended itself.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write as _};
 
-/// Writes `text` to standard error, whatever the log level. The text is lost if nobody can read it (a closed pipe, a full
+/// Writes `text` to standard error, at any log level. The text is lost if the output fails (a closed pipe, a full
 /// disk); `eprint!` would panic and end a healthy guest.
 pub fn print(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());

@@ -63,14 +63,14 @@ pub struct VerifyArguments {
     pub memory: Option<PathBuf>,
 }
 
-/// Merges a diff and its bases into one full snapshot, which has the id of the diff: later diffs on that diff load on the
-/// merged snapshot, too. Blocks are shared where the file system can.
+/// Merges a diff and its bases into one full snapshot with the id of the diff, so that later diffs load on it, too.
+/// Shares blocks with the input files where the file system can.
 #[derive(Debug, FromArgs)]
 #[argh(
     subcommand,
     name = "merge",
     example = "bantam snapshot merge diff3.state diff3.memory --output web1\nbantam snapshot merge diff3 --to-state web1.state --to-memory web1.memory",
-    note = "The merged files stay as they are. The result has the id of the last diff. A diff on that diff loads on the\nresult once the result's files have the paths of that diff's files, or lie beside the later diff under the\nsame names. Another snapshot at these paths is refused."
+    note = "The input files stay as they are. The result has the id of the last diff, DIFF. To load a later diff, whose base\nis DIFF, move the result to the paths of DIFF's files, or put it beside the later diff under the names of\nDIFF's files. A snapshot with another id at these paths is refused."
 )]
 pub struct MergeArguments {
     /// state file of the last diff, or directory of both files

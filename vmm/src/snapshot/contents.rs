@@ -20,7 +20,7 @@ pub const MAX_CHAIN: usize = 256;
 pub struct Snapshot {
     /// Id of the snapshot: 16 random hexadecimal digits.
     pub id: String,
-    /// Version of the program that wrote it, for people.
+    /// Version of the program that wrote it, for users to read.
     pub written_by: String,
     /// Configuration of the guest.
     pub config: VmConfig,

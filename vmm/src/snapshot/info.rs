@@ -64,7 +64,7 @@ impl Info {
         })
     }
 
-    /// Returns the description for people.
+    /// Returns the description as text for users.
     pub fn text(&self) -> String {
         let Self {
             snapshot, version, ..

@@ -22,7 +22,7 @@ pub enum Selection {
         /// Whether pages may be swapped out.
         swap: bool,
     },
-    /// These pages, whatever they hold.
+    /// These pages, even if they are zero.
     These(PageSet),
     /// Pages that differ from this file.
     DifferFrom(File),

@@ -53,7 +53,7 @@ pub(super) fn run(
     }
 }
 
-/// How a run of the guest ended.
+/// The end of a run of the guest.
 enum Entered {
     /// An exit that was answered.
     Answered,
@@ -97,7 +97,7 @@ fn complete(vcpu: &mut VcpuFd, context: &VmContext) -> Option<Outcome> {
     failure
 }
 
-/// Tells the guest's clock about the pause, or else the guest's watchdog reports a lock-up.
+/// Reports the pause to the guest's clock. Otherwise the guest's watchdog would report a lock-up.
 fn after_pause(vcpu: &VcpuFd, context: &VmContext) {
     match vcpu.kvmclock_ctrl() {
         Ok(()) => {}

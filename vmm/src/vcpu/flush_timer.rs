@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-/// Time until the next try if nobody reads the output.
+/// Time until the next try if the output is not read.
 const STUCK_MS: i64 = 200;
 /// Times until further looks after one that found nothing: the guest may have lost its processor between the access that
 /// armed the timer and the output that follows it.

@@ -1,6 +1,6 @@
 //! vCPUs: creating, saving and restoring them, and the thread that runs each.
 //!
-//! `machine` uses it. With `machine`, it is the only room that calls KVM. It serves exits from buses and knows no device.
+//! `machine` uses it. Only these two rooms call KVM. It passes the guest's accesses to buses and knows no device.
 
 mod buses;
 mod coalesced;

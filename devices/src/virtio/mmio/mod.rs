@@ -2,7 +2,7 @@
 //! set-up, status, interrupts). `saved` saves and restores that state.
 //!
 //! The monitor creates one transport per device. Each register write is checked against the order of section 3.1.1; a
-//! write out of order is ignored as a whole.
+//! write out of order is ignored as a whole. The transport knows no particular device and reads no ring.
 
 mod saved;
 

@@ -1,7 +1,8 @@
-//! `bantamctl`: guests, storage pools and volumes by name, in the words of virsh and virt-install.
+//! `bantamctl`: guests, storage pools and volumes by name. Its commands and options are named after those of virsh and
+//! virt-install.
 //!
 //! It links the library of `jailer`, so that `bantamctl run` becomes a guest's monitor without another program between.
-//! It keeps no daemon: a guest is a process, and its definition a file.
+//! There is no daemon: a guest is a process, and its definition is a file.
 
 mod cli;
 mod commands;

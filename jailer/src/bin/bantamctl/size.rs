@@ -1,4 +1,4 @@
-//! Sizes of disks, as arguments and for people.
+//! Sizes of disks: parsed from arguments, and written for users.
 
 use std::str::FromStr;
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Directory of definitions.
 pub const DEFINITIONS: &str = "/etc/bantam/pools";
 const RUNTIME: &str = "/run/bantam/pools";
-/// How long to wait for another command on the same pool.
+/// Time limit of the wait for another command on the same pool.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads the definition of the pool `name`.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 /// Directory of targets that the definition does not name.
 const TARGETS: &str = "/var/lib/bantam/pools";
-/// How long an NFS server may take to answer a mount, and a request for its usage.
+/// Time limits for an NFS server to answer a mount, and a request for its usage.
 const MOUNT_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Options of each mount; the definition's options follow, and override them.

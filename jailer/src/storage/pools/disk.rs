@@ -1,5 +1,5 @@
 //! Pools of type `disk`: a volume is a partition of a GPT, identified by its name in that table. sfdisk reads and
-//! writes the table. partx tells the kernel of the one partition that changes, so that others may be in use.
+//! writes the table. partx announces only the changed partition to the kernel, so that others may be in use.
 
 use crate::error::Error;
 use crate::storage::pools::backend::{Backend, Usage, VolumeInfo, volume_clash};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const PACKAGE: &str = "fdisk";
 /// Alignment of partitions in bytes, as sfdisk has it.
 const ALIGNMENT: u64 = 1 << 20;
-/// How long the kernel or udev may take to make a new partition's device node.
+/// Time limit for the kernel or udev to create a new partition's device node.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A disk.
@@ -140,7 +140,7 @@ impl Disk {
         tool.run(undo).map(drop)
     }
 
-    /// Has the kernel `--add`, `--update` or `--delete` the partition `number`.
+    /// Makes the kernel `--add`, `--update` or `--delete` the partition `number`.
     fn tell(&self, what: &str, number: &str, undo: &mut Undo) -> Result<(), Error> {
         let tool = Tool::new("partx", "util-linux")?.args([what, "--nr", number]);
         tool.args([&self.device]).run(undo).map(drop)

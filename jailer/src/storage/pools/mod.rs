@@ -1,5 +1,5 @@
 //! Storage pools: a directory, an NFS export, an LVM volume group or a whole disk in which volumes are made.
-//! `bantamctl pool` and `bantamctl volume` call it, and the start of a guest whose drive names a pool.
+//! `bantamctl pool` and `bantamctl volume` call it, and so does the start of a guest whose drive names a pool.
 //! No daemon watches a pool: each call looks at the host.
 
 mod backend;

@@ -111,7 +111,7 @@ pub fn file_in_memory(name: &CStr, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// Seals `file`: nobody it is passed to can write to it or resize it. Existing mappings stay writable.
+/// Seals `file`: a process that receives it can neither write to it nor resize it. Existing mappings stay writable.
 ///
 /// # Errors
 /// The host refused the seals.

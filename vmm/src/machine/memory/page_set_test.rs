@@ -15,7 +15,7 @@ fn pages_beyond_the_memory_are_ignored() {
 
 proptest! {
     #[test]
-    fn it_behaves_as_a_set(pages in proptest::collection::btree_set(0_u64..300, 0..100)) {
+    fn a_page_set_behaves_as_a_set(pages in proptest::collection::btree_set(0_u64..300, 0..100)) {
         let mut set = PageSet::empty(300);
         pages.iter().for_each(|page| set.insert(*page));
         prop_assert_eq!(set.len(), pages.len() as u64);

@@ -13,15 +13,15 @@ use resources::VmConfig;
 /// Remove what an ended guest left on the host
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Removes control groups, packet filter rules, the guest's bridge if the jailer made it and no\n\
+    after_help = "Removes control groups, packet filter rules, the guest's bridge if it was created for guests and no\n\
                   guest uses it, and the jailer's files in the guest's jail. Logs and other files stay, and a\n\
                   running guest is not touched. Without NAME, removes the copies that an interrupted\n\
                   `bantamctl fork` has left.\n\n\
                   Examples:\n  bantamctl clean web1\n  bantamctl clean\n\n\
-                  `jailer clean` does the same for a guest that `jailer --id` started."
+                  `jailer clean` does the same for a guest that was started by `jailer --id`."
 )]
 pub struct Clean {
-    /// Name of the guest (default: copies that were never finished)
+    /// Name of the guest; without it, removes what an interrupted `bantamctl fork` left
     name: Option<String>,
 }
 

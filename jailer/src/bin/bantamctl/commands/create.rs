@@ -19,7 +19,7 @@ use std::path::PathBuf;
 /// Most bytes of a file of public keys that are read.
 const MAX_KEYS: u64 = 1 << 20;
 
-/// Make a guest with its disks and network, and start it
+/// Create a guest with its disks and network, and start it
 #[derive(Debug, Args)]
 #[command(
     after_help = "The guest's definition is /etc/bantam/vms/NAME.json, in the format of `jailer --config-file`:\n\
@@ -32,10 +32,10 @@ const MAX_KEYS: u64 = 1 << 20;
         template=FILE        raw image to copy to a new disk\n  \
         readonly=on, format=raw, cache=writeback|unsafe, discard=unmap|ignore\n\n\
         Keys of --network, separated by commas:\n  \
-        bridge=NAME          bridge to join; the jailer makes it if there is none\n  \
+        bridge=NAME          bridge to join; created if absent\n  \
         address=ADDRESS/BITS address of the guest; may be repeated\n  \
         gateway=, dns=       of the guest; may be repeated\n  \
-        bridge-address=ADDRESS/BITS  address of a bridge that the jailer makes\n  \
+        bridge-address=ADDRESS/BITS  address of a bridge that is created\n  \
         mac=, target=TAP, mtu=, nat=on, isolated=on, guard=on\n\n\
         Examples:\n  \
         bantamctl create --name web1 --ram 2048 --vcpus 2 --image debian-12.raw \\\n      \
@@ -110,10 +110,10 @@ pub struct Create {
     /// The monitor (default: bantam beside this program)
     #[arg(long, value_name = "FILE", help_heading = "Host")]
     exec_file: Option<PathBuf>,
-    /// Make the guest, but do not start it
+    /// Create the guest, but do not start it
     #[arg(long, help_heading = "Action")]
     no_start: bool,
-    /// Show what would be made, and make nothing
+    /// Show what would be created, and create nothing
     #[arg(long, help_heading = "Action")]
     dry_run: bool,
 }
@@ -156,7 +156,7 @@ impl Create {
         println!("{}", summary(&self.name, &config, self.autostart, owner));
         if self.dry_run {
             println!(
-                "--dry-run: nothing was made. {} would be:",
+                "--dry-run: nothing was created. {} would be:",
                 definitions::path(&self.name).display()
             );
             return print_json(&without_making(config));

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// How long a killed process may take to end.
+/// Time limit for a killed process to end.
 const KILLED: Duration = Duration::from_secs(10);
 /// Time between two signals.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Force a guest off at once
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Like a power cut. Also removes what the guest leaves on the host. Its disks stay; a copy's disks\n\
+    after_help = "Works like a power cut. Also removes what the guest leaves on the host. Its disks stay; a copy's disks\n\
                   are deleted.\n\n\
                   Example:\n  bantamctl destroy web1"
 )]

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Most copies of one call.
 const MAX_COUNT: u32 = 500;
-/// How many monitors are started at once.
+/// Number of monitors that are started at once.
 const AT_ONCE: usize = 16;
-/// How long a copy may take until it runs.
+/// Time limit for a copy to run.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two requests for a copy's state.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -196,7 +196,7 @@ fn wait(
         };
         if !copy.is_running() || started.elapsed() > PATIENCE {
             let messages = options::messages(&copy.name);
-            let step = format!("have {} {what}; see {}", copy.name, messages.display());
+            let step = format!("make {} {what}; see {}", copy.name, messages.display());
             return Err(Error::step(step)(e));
         }
         undo.checkpoint()?;

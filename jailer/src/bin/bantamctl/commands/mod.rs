@@ -1,6 +1,6 @@
-//! The commands: each file has one command's arguments, its help, and what it does.
-//! The command line calls them, after it has read the words.
-//! They know how a guest or a pool is presented to a user, not how it is made.
+//! The commands of `bantamctl`: each file has one command's arguments, its help and its action.
+//! `main.rs` calls them with the parsed command line.
+//! They present guests and pools to a user; the library's rooms create them.
 
 pub mod clean;
 mod common;

@@ -102,7 +102,7 @@ pub struct Undefine {
 pub struct Start {
     /// Name of the pool
     pub name: String,
-    /// Make a missing directory, or write a GPT to an empty disk
+    /// Create a missing directory, or write a GPT to an empty disk
     #[arg(long)]
     pub build: bool,
 }

@@ -10,17 +10,18 @@ use jailer::jail::{Started, start};
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-/// How long the kernel modules of a booting host may take; most of a start's time limit is left.
+/// Time limit for the kernel modules of a booting host. It is a small part of a start's time limit.
 const MODULES: Duration = Duration::from_secs(20);
 /// Time between two attempts to open the device.
 const INTERVAL: Duration = Duration::from_millis(5);
 /// The device that these modules make.
 const KVM: &str = "/dev/kvm";
 
-/// Become a guest's monitor; bantam@NAME.service runs this
+/// Run a guest in this process, as bantam@NAME.service does
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The process id stays the same, and the process ends with the guest.\n\n\
+    after_help = "This process becomes the guest's monitor: its process id stays the same, and it ends with the\n\
+                  guest. `bantamctl start` is the command for daily use.\n\n\
                   Examples:\n  bantamctl run web1\n  bantamctl run --detach web1"
 )]
 pub struct Run {

@@ -10,7 +10,7 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a monitor may take until its guest runs, on an emulated host and with an image to copy.
+/// Time limit for a guest to run, long enough for an emulated host and an image to copy.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two requests for the guest's state.
 const INTERVAL: Duration = Duration::from_millis(5);

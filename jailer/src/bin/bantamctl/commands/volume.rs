@@ -47,7 +47,7 @@ enum Action {
     Import(Import),
 }
 
-/// Make an empty volume
+/// Create an empty volume
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n\
                   \x20 bantamctl volume create --pool web web1 --size 20\n\
@@ -66,7 +66,7 @@ pub struct Create {
     pub preallocate: bool,
 }
 
-/// Make a copy of a volume
+/// Copy a volume to a new one
 #[derive(Debug, Args)]
 #[command(
     after_help = "On XFS, btrfs and NFS 4.2 exports of these, both volumes share unchanged blocks: a clone\n\
@@ -139,7 +139,7 @@ pub struct Delete {
     pub pool: String,
 }
 
-/// Make a volume from an image file
+/// Create a volume from an image file
 #[derive(Debug, Args)]
 #[command(
     after_help = "`qemu-img` (Debian: qemu-utils) reads a qcow2 image as the user nobody, and sees no other\n\

@@ -26,7 +26,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a guest may take to copy itself; it first flushes its disks.
+/// Time limit for a guest to copy itself; it first flushes its disks.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Checks that `guest` runs, and that its definition allows copies.
@@ -180,7 +180,7 @@ pub fn users(count: usize, taken: &[u32]) -> Result<Vec<u32>, Error> {
     Ok(users)
 }
 
-/// Has the monitor of `copy` serve the console. When it answers, it also listens for its guest.
+/// Makes the monitor of `copy` serve the console. When the monitor answers, it also listens for its guest.
 pub fn prepare(copy: &Guest) -> io::Result<()> {
     let serial = serde_json::to_string(&copy.config.serial.clone().unwrap_or_default())?;
     channel::put(copy, "/serial", &serial, PATIENCE).map(drop)
@@ -189,11 +189,11 @@ pub fn prepare(copy: &Guest) -> io::Result<()> {
 /// The result of a fork.
 #[derive(Debug, Deserialize)]
 pub struct Forked {
-    /// How long the parent was held, in microseconds.
+    /// Length of the parent's pause, in microseconds.
     pub held_us: u64,
 }
 
-/// Has `parent` copy itself to all of `copies`, which wait for it. If this fails, the parent runs on.
+/// Makes `parent` copy itself to all of `copies`, which wait for it. If this fails, the parent runs on.
 pub fn fork(parent: &Guest, copies: &[Guest], undo: &mut Undo) -> Result<Forked, Error> {
     let mut children = Vec::new();
     let mut links = Vec::new();

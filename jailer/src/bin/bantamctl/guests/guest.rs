@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a process that releases the jail's lock may take to write its id, or to end.
+/// Time between two checks of the jail's lock.
 const INTERVAL: Duration = Duration::from_millis(20);
 
 /// A guest that is defined, or a copy of one.

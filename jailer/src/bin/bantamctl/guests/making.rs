@@ -18,7 +18,7 @@ use std::io::{self, Read as _};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// How long the monitors may take to exit after `bantamctl fork` was killed.
+/// Time limit for the monitors to exit after `bantamctl fork` was killed.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two checks that they have.
 pub const INTERVAL: Duration = Duration::from_millis(5);

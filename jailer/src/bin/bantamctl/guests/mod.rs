@@ -1,6 +1,6 @@
-//! Guests by name: definitions in `/etc/bantam/vms`, running guests, copies of them, and what `--disk` and `--network`
-//! mean. Commands call it.
-//! It starts no monitor: the library does, from the options that `options` makes of a definition.
+//! Guests by name: definitions in `/etc/bantam/vms`, running guests, their copies, and the options `--disk` and
+//! `--network`. Commands call it.
+//! It starts no monitor: the library does, with the options that `options` makes from a definition.
 
 pub mod channel;
 pub mod copies;

@@ -1,6 +1,6 @@
-//! systemd's units of guests and pools: enabling, starting and asking for them by `systemctl`.
-//! Commands call it; where systemd does not run the host, guests are started without it.
-//! It writes no unit: the package installs them.
+//! systemd's units of guests and pools: enables, starts and examines them by `systemctl`.
+//! Commands call it where systemd runs the host; elsewhere they start guests without it.
+//! It writes no unit, only drop-ins of pools: the package installs the units.
 
 pub mod guest;
 pub mod pool;

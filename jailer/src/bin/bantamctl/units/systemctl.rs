@@ -1,4 +1,4 @@
-//! `systemctl`, and where unit files are.
+//! Runs `systemctl`, and names the directories of unit files.
 
 use jailer::error::Error;
 use jailer::sys::tool::{self, Tool};
@@ -7,7 +7,7 @@ use resources::Problem;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long systemd may take to start or stop a unit.
+/// Time limit for systemd to start or stop a unit.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Directory of the administrator's units.
@@ -79,7 +79,7 @@ pub fn disable(unit: &str, link: &Path) -> Result<(), Error> {
     run(&["disable", "--quiet", unit]).map(drop)
 }
 
-/// Has systemd read its files again, if it runs.
+/// Makes systemd read its files again, if it runs.
 pub fn reload() {
     if is_running()
         && let Err(e) = run(&["daemon-reload"])
