@@ -15,6 +15,8 @@
 
 #[path = "harness/mod.rs"]
 mod harness;
+#[path = "layering/links.rs"]
+mod links;
 
 use harness::{bantam, image, rounds, sh};
 use std::path::Path;
@@ -205,6 +207,26 @@ fn build_package(out: &Path, version: &str) {
     assert!(output.status.success(), "{}\n{text}", output.status);
 }
 
+/// Checks the links of the documentation in the package, which has other places than the source.
+fn check_links(packages: &Path) {
+    let root = packages.join("root");
+    sh(&format!(
+        "dpkg-deb --extract {}/bantam_1_amd64.deb {}",
+        packages.display(),
+        root.display()
+    ));
+    let mut checked = 0;
+    for dir in ["usr/share/doc/bantam", "usr/share/doc/bantam/manual"] {
+        for entry in std::fs::read_dir(root.join(dir)).unwrap() {
+            let page = entry.unwrap().path();
+            if page.extension().is_some_and(|extension| extension == "md") {
+                checked += links::check(&page);
+            }
+        }
+    }
+    assert!(checked > 20, "only {checked} links");
+}
+
 #[test]
 fn guests_and_pools_come_back_with_their_host() {
     let dir = tempfile::tempdir().unwrap();
@@ -214,9 +236,11 @@ fn guests_and_pools_come_back_with_their_host() {
         image("debian.raw").display(),
         disk.display()
     ));
+    let packages = dir.path().join("packages");
     for version in ["1", "2"] {
-        build_package(&dir.path().join("packages"), version);
+        build_package(&packages, version);
     }
+    check_links(&packages);
     host(dir.path(), &disk, BEFORE);
     host(dir.path(), &disk, AFTER);
 }

@@ -34,6 +34,21 @@ tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 chmod 755 "$tree"
 
+# pages DIR FILE...: installs Markdown pages to DIR, below /usr/share/doc/bantam. Links to files that are installed lead there; other
+# links to files of the source become plain text.
+pages() {
+    local dir=$1 page
+    shift
+    install -d "$dir"
+    for page; do
+        sed -E -e 's#\]\(resources/docs/#](manual/#g' -e 's#\]\(resources/(examples|openapi)#](\1#g' \
+            -e 's#\]\(\.\./\.\./SECURITY#](../SECURITY#g' \
+            -e 's#!?\[([^]]*)\]\((boot|devices|jailer|vmm|tests|resources|CONTRIBUTING|\.\./src|\.\./guest)[^)]*\)#\1#g' \
+            "$page" >"$dir/${page##*/}"
+        chmod 644 "$dir/${page##*/}"
+    done
+}
+
 # lay ROOT: everything that an installation has, below ROOT.
 lay() {
     local root=$1 share=$1/usr/share page
@@ -49,8 +64,9 @@ lay() {
     "$programs/bantamctl" completion bash >"$share/bash-completion/completions/bantamctl"
     "$programs/bantamctl" completion zsh >"$share/zsh/vendor-completions/_bantamctl"
     "$programs/bantamctl" completion fish >"$share/fish/vendor_completions.d/bantamctl.fish"
-    install -D -m 644 -t "$share/doc/bantam" "$project"/{README.md,CHANGELOG.md,SECURITY.md}
-    install -D -m 644 -t "$share/doc/bantam/manual" "$project"/resources/docs/*
+    pages "$share/doc/bantam" "$project"/{README.md,CHANGELOG.md,SECURITY.md}
+    pages "$share/doc/bantam/manual" "$project"/resources/docs/*.md
+    install -m 644 -t "$share/doc/bantam/manual" "$project"/resources/docs/*.svg
     install -D -m 644 -t "$share/doc/bantam/examples" "$project"/resources/examples/*.json
     install -D -m 644 "$project/resources/openapi.yaml" "$share/doc/bantam/openapi.yaml"
 }
