@@ -104,7 +104,7 @@ impl Drive {
             if let Some(Err(message)) = volume.filter(|v| !v.is_empty()).map(check_volume_name) {
                 wrong(
                     "path_on_host",
-                    &format!("with `pool`, it is the name of a volume: {message}"),
+                    &format!("with `pool`, it names a volume: {message}"),
                 );
             }
         }
