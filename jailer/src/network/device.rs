@@ -264,3 +264,7 @@ fn named(name: &str) -> LinkMessage {
         .push(LinkAttribute::IfName(name.to_owned()));
     message
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod device_test;
