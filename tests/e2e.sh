@@ -178,7 +178,7 @@ for share in $(seq "$shares"); do
     awk -v share="$share" -v shares="$shares" '
         { seconds = 20 }
         / debians_own_disk/ { seconds = 280 }
-        / every_call| synced_data_survives| disk_and_tcp| restored_twice| the_readme/ { seconds = 70 }
+        / every_call| synced_data_survives| disk_and_tcp| two_restores| the_balloon_returns| the_readme/ { seconds = 70 }
         / after / { seconds += 5 }
         /(tcp_arrives|limits_hold).* after / { seconds += 15 }
         {

@@ -244,6 +244,7 @@ fn the_reader_has_the_image_and_the_pipe_and_nothing_else() {
         at("setresuid(65534"),
         at("close_range(3,"),
         at("execveat("),
+        at("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE)"),
         at("seccomp(SECCOMP_SET_MODE_FILTER"),
         at("pread64(0"),
     ];

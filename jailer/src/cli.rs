@@ -46,7 +46,7 @@ const MOVED: [&str; 12] = [
     error_code(1, "the host refused a step; what was created is removed"),
     error_code(
         152,
-        "the configuration or a file it names cannot be used; nothing was created"
+        "the configuration or a file it names cannot be used; what was created is removed"
     ),
     error_code(153, "bad arguments")
 )]

@@ -53,7 +53,8 @@ pages() {
 lay() {
     local root=$1 share=$1/usr/share page
     install -s -D -m 755 -t "$root/usr/bin" "$programs"/{bantam,jailer,bantamctl}
-    install -s -D -m 755 -t "$root/usr/libexec/bantam" "$programs/bantam-image-reader"
+    # Not readable: the kernel then protects the process from other processes of its user.
+    install -s -D -m 711 -t "$root/usr/libexec/bantam" "$programs/bantam-image-reader"
     install -D -m 644 -t "$root/usr/lib/systemd/system" "$project"/resources/systemd/*
     install -d "$share/man/man1" "$share/man/man8"
     install -m 644 "$project/resources/man/bantam.1" "$share/man/man1"

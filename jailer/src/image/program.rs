@@ -22,7 +22,7 @@ pub fn open() -> Result<OwnedFd, Error> {
     let installed = Path::new(INSTALLED).join(NAME);
     let problem = |message| Error::Problems(vec![Problem::new(NAME, message)]);
     for path in [&beside, &installed] {
-        match open_at(path, &own) {
+        match open_at(path) {
             Ok(Some(program)) => return program.map_err(problem),
             Ok(None) => {}
             Err(e) => return Err(Error::step(format!("open {}", path.display()))(e)),
@@ -45,13 +45,14 @@ fn beside(own: &Path) -> PathBuf {
 }
 
 /// Opens `path`; `None` if there is no such file. The inner error says why the file cannot be used.
-fn open_at(path: &PathBuf, own: &Path) -> io::Result<Option<Result<OwnedFd, String>>> {
+fn open_at(path: &Path) -> io::Result<Option<Result<OwnedFd, String>>> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let program = match openat(nix::fcntl::AT_FDCWD, path, flags, Mode::empty()) {
         Err(nix::errno::Errno::ENOENT) => return Ok(None),
         opened => opened?,
     };
-    let (stat, own) = (fstat(&program)?, nix::sys::stat::stat(own)?);
+    // By this link: an upgrade may have replaced the running program's file.
+    let (stat, own) = (fstat(&program)?, nix::sys::stat::stat("/proc/self/exe")?);
     let shown = path.display();
     // The owner of the running program could replace that program as well, so its files are trusted.
     if stat.st_uid != 0 && stat.st_uid != own.st_uid {

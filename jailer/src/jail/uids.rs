@@ -110,15 +110,15 @@ pub fn owner(number: u32) -> Owner {
 /// A search for numbers that no guest has.
 struct Search {
     directory: Dir,
-    /// Users with living processes; read if a user without a lock has processes.
-    living: Option<HashSet<u32>>,
+    /// Users that had living processes at the last look.
+    living: HashSet<u32>,
 }
 
 impl Search {
     fn new() -> Result<Self, Error> {
         Ok(Self {
             directory: directory()?,
-            living: None,
+            living: HashSet::new(),
         })
     }
 
@@ -131,13 +131,12 @@ impl Search {
         if !has_processes(number).map_err(Error::step("look for processes of a user"))? {
             return Ok(Some(claim));
         }
-        let living = match &mut self.living {
-            Some(living) => living,
-            none => {
-                none.insert(living_users().map_err(Error::step("look for processes of users"))?)
-            }
-        };
-        Ok((!living.contains(&number)).then_some(claim))
+        if self.living.contains(&number) {
+            return Ok(None);
+        }
+        // A process may have started since the last look.
+        self.living = living_users().map_err(Error::step("look for processes of users"))?;
+        Ok((!self.living.contains(&number)).then_some(claim))
     }
 }
 

@@ -16,9 +16,6 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::FileExt as _;
 
-/// The kind of device that a bridge is.
-pub const KIND: &str = "bridge";
-
 /// In place of the number of a bridge that is about to be made.
 const NEW: &str = "new";
 

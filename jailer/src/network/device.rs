@@ -21,6 +21,9 @@ const RTM_NEWLINK: u16 = 16;
 /// Length of `struct ifinfomsg`, in bytes; the device's number is its second word.
 const LINK_HEADER: usize = 16;
 
+/// Kind of a bridge.
+pub const BRIDGE: &str = "bridge";
+
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
@@ -152,8 +155,16 @@ impl Devices {
     }
 
     /// Returns the number of ports of the bridge `name`.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if `name` is a device of another kind.
     pub fn ports(&self, name: &str) -> io::Result<usize> {
-        let bridge = self.get(name)?.index;
+        let device = self.get(name)?;
+        // A caller that finds no port deletes the device.
+        if device.kind != BRIDGE {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let bridge = device.index;
         let mut message = LinkMessage::default();
         // The kernel leaves out other devices, and counters.
         message.attributes.extend([
@@ -253,3 +264,7 @@ fn named(name: &str) -> LinkMessage {
         .push(LinkAttribute::IfName(name.to_owned()));
     message
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod device_test;

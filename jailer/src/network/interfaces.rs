@@ -6,7 +6,7 @@
 use crate::confine::namespaces;
 use crate::error::Error;
 use crate::network::bridge::{self, BridgeLock};
-use crate::network::device::Devices;
+use crate::network::device::{BRIDGE, Devices};
 use crate::network::rules::{self, Guarded};
 use crate::network::tap;
 use crate::undo::Undo;
@@ -117,7 +117,7 @@ fn check_one<'a>(
     if taps.any(|tap| tap == bridge) {
         return wrong_bridge(format!("{bridge} is the name of a tap: choose another"));
     }
-    if let Some(other) = kind(bridge)?.filter(|kind| kind != bridge::KIND) {
+    if let Some(other) = kind(bridge)?.filter(|kind| kind != BRIDGE) {
         return wrong_bridge(format!(
             "{bridge} is a device of kind `{other}`, not a bridge: choose another name"
         ));

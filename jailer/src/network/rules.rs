@@ -35,7 +35,7 @@ pub struct Guarded {
 }
 
 /// Returns the name of the table of the guest `id`.
-pub fn guard_table(id: &str) -> String {
+fn guard_table(id: &str) -> String {
     format!("bantam-{id}")
 }
 

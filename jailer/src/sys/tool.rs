@@ -202,7 +202,11 @@ fn wait(
     meanwhile: &mut dyn FnMut(),
 ) -> Result<Option<ExitStatus>, Error> {
     let failed = || Error::step("wait for a program");
-    let process = Process::open(child.id()).map_err(failed())?;
+    let process = Process::open(child.id()).map_err(|e| {
+        let _ = child.kill();
+        let _ = child.wait();
+        failed()(e)
+    })?;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if process.wait(left.min(TICK)).map_err(failed())? {

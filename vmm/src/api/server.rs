@@ -39,8 +39,9 @@ const MESSAGES: u64 = 1;
 const FIRST: u64 = 2;
 /// Limit of events in one turn.
 const EVENTS: usize = 32;
-/// Time that the process waits at its end for the last answers to be sent.
-const FINAL_FLUSH: Duration = Duration::from_millis(200);
+/// Limit of the time that the process waits at its end for the last answers. The thread waits for no client, so it needs
+/// this much only on a host whose processors are busy.
+const FINAL_FLUSH: Duration = Duration::from_secs(5);
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +103,7 @@ impl CommandQueue {
         }
     }
 
-    /// Waits briefly until clients have their last answers and events. Called at the end of the process.
+    /// Waits until clients have their last answers and events. Called at the end of the process.
     pub fn end(self) {
         // The queue is closed first: a thread that waits for a command's answer reads no message.
         drop(self.commands);

@@ -27,3 +27,24 @@ fn a_client_whose_command_is_dropped_at_the_end_gets_an_answer() {
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 400");
 }
+
+#[test]
+fn the_process_waits_for_a_thread_that_gets_no_processor_time() {
+    let (sender, _receiver) = channel(&Events::default()).unwrap();
+    let (_commands, queue) = mpsc::channel();
+    let (end, ended) = mpsc::sync_channel(1);
+    let delay = Duration::from_millis(500);
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(delay);
+        end.send(()).unwrap();
+    });
+    let started = now();
+    CommandQueue {
+        commands: queue,
+        sender,
+        ended,
+    }
+    .end();
+    assert!(now().saturating_sub(started) >= delay);
+    thread.join().unwrap();
+}

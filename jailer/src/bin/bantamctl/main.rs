@@ -19,12 +19,12 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     error::name_program("bantamctl");
+    // A reader of a list or of a help text may close its pipe early.
+    signals::restore_pipe();
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(output) => return output.print(),
     };
-    // A reader of a list may close its pipe early.
-    signals::restore_pipe();
     match close_inherited().and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

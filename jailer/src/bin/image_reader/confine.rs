@@ -11,6 +11,8 @@ use std::io;
 
 /// Restricts this process to reading descriptor 0, writing to descriptor 1, asking for memory, and ending.
 pub fn confine() -> io::Result<()> {
+    // Else another process of the same user, nobody, could attach to this one and read the image through it.
+    nix::sys::prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
     setrlimit(Resource::RLIMIT_NOFILE, 2, 2)?;
     nix::unistd::close(2)?;

@@ -73,14 +73,14 @@ impl Guest {
         let path = self.directory().join(PROCESS);
         let text = absent_is_none(fs::read_to_string(&path));
         let text = text.map_err(Error::step(format!("read {}", path.display())))?;
-        Ok(text.and_then(|text| text.parse().ok().filter(|pid| *pid > 1)))
+        Ok(text.and_then(|text| parse_id(&text)))
     }
 
     /// Waits until the guest has ended, but not longer than `limit`; returns whether it has.
     pub fn wait_for_end(&self, limit: Duration) -> Result<bool, Error> {
-        let end = Instant::now() + limit;
+        let started = Instant::now();
         while self.is_running() {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = limit.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return Ok(false);
             }
@@ -134,3 +134,13 @@ pub fn check_name(name: &str) -> Result<(), Error> {
         ))
     })
 }
+
+/// Returns the process id in `text`. Larger numbers would be process groups, or all processes, to kill(2).
+fn parse_id(text: &str) -> Option<u32> {
+    let id = text.parse::<i32>().ok().filter(|id| *id > 1)?;
+    Some(id.cast_unsigned())
+}
+
+#[cfg(test)]
+#[path = "guest_test.rs"]
+mod guest_test;
