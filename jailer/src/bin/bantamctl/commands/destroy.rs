@@ -21,8 +21,8 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Force a guest off at once
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Works like a power cut. Also removes what the guest leaves on the host. Its disks stay; a copy's disks\n\
-                  are deleted.\n\n\
+    after_help = "Works like a power cut. Also removes what the guest leaves on the host. Its disks stay; a\n\
+                  copy's disks are deleted.\n\n\
                   Example:\n  bantamctl destroy web1"
 )]
 pub struct Destroy {
