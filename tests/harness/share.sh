@@ -17,7 +17,7 @@ mkdir -p "$results/logs"
 : >"$results/results"
 : >"$results/none"
 if grep -q ' after fork$' "$list"; then
-        # The drives of forked guests are on a file system with reflinks.
+    # The drives of forked guests are on a file system with reflinks.
     place=$(mktemp -d)
     modprobe -a loop btrfs 2>/dev/null || true
     truncate -s 4G "$place/disk"
@@ -37,15 +37,15 @@ while read -r executable test _ action; do
         timeout -k 5 "$seconds_each" "$executable" --exact "$test" --nocapture --test-threads=1 \
         >"$log" 2>&1 </dev/null && grep -q '^test result: ok. 1 passed' "$log"; then
         verdict=ok
-                # A guest without the action that it should have had has failed its test.
+        # A guest without the action that it should have had has failed its test.
         if [ -n "$action" ] && ! grep -q 'lifecycle: [A-Z][a-z]* [1-9][0-9]* times' "$log"; then
             why=$(sed -n 's/.*lifecycle: none: //p' "$log" | sort -u | paste -s -d ';')
             echo "$name: ${why:-no Linux guest is started}" >>"$results/none"
         fi
     elif [ "${BANTAM_KVM_MODE-}" = software ] && grep -q 'the guest never printed a word' "$log"; then
-                # The emulation hangs sometimes with guests of several vCPUs: mostly the host, else the guest. Either way another host
-                # runs the rest, and a guest that is silent on three hosts has failed.
-                echo "e2e: $name: time limit passed, and the guest never printed a word"
+        # The emulation hangs sometimes with guests of several vCPUs: mostly the host, else the guest. Either way another host
+        # runs the rest, and a guest that is silent on three hosts has failed.
+        echo "e2e: $name: time limit passed, and the guest never printed a word"
         exit 77
     else
         verdict=FAILED
