@@ -13,7 +13,7 @@
 mod harness;
 
 use harness::lifecycle::{After, ELSEWHERE};
-use harness::vsock::{dial, patient};
+use harness::vsock::{accept, dial, patient};
 use harness::{Guest, Running, announce, image, needs_kvm, network, rounds};
 use serde_json::{Value, json};
 use std::fs;
@@ -95,8 +95,8 @@ fn vsock_carries_streams_both_ways() {
 
     let echo = UnixListener::bind(path.with_file_name("v.sock_6001")).unwrap();
     let ready = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
-    drop(ready.accept().unwrap());
-    let (stream, _) = echo.accept().unwrap();
+    drop(accept(&ready, &running, PATIENCE));
+    let stream = accept(&echo, &running, PATIENCE);
     let stream = patient(stream, PATIENCE);
     std::io::copy(&mut &stream, &mut &stream).unwrap();
     stream.shutdown(Shutdown::Both).unwrap();
@@ -132,10 +132,10 @@ fn vsock_carries_a_thousand_connections_at_once() {
 
     let echo = UnixListener::bind(path.with_file_name("v.sock_6001")).unwrap();
     let ready = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
-    drop(ready.accept().unwrap());
+    drop(accept(&ready, &running, PATIENCE));
     let mut held = Vec::new();
     for _ in 0..1000 {
-        held.push(patient(echo.accept().unwrap().0, PATIENCE));
+        held.push(patient(accept(&echo, &running, PATIENCE), PATIENCE));
     }
     for stream in &mut held {
         let mut byte = [0];
@@ -490,7 +490,7 @@ fn a_pause_stops_the_guest_and_nothing_is_lost() {
         running.more_time();
     }
     let enough = UnixListener::bind(path.with_file_name("v.sock_6000")).unwrap();
-    drop(enough.accept().unwrap());
+    drop(accept(&enough, &running, PATIENCE));
     let ended = running.wait().expect(3);
     let counts = ended
         .console

@@ -483,7 +483,8 @@ impl Running {
         }
     }
 
-    fn report(&self) -> String {
+    /// Returns the console and the messages.
+    pub fn report(&self) -> String {
         let messages = read(&self.dir().join("messages"));
         format!("--- console\n{}\n--- messages\n{messages}", self.console())
     }

@@ -1,9 +1,10 @@
 //! The host's side of a guest's vsock.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use super::Running;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Sets the read and write timeouts of `stream`.
 pub fn patient(stream: UnixStream, patience: Duration) -> UnixStream {
@@ -25,4 +26,27 @@ pub fn dial(socket: &Path, port: u32, patience: Duration) -> UnixStream {
     }
     assert!(answer.starts_with("OK "), "{answer:?}");
     stream
+}
+
+/// Waits until the guest connects to `listener`. A guest that does not connect within `patience` fails the test, with its
+/// console.
+pub fn accept(listener: &UnixListener, running: &Running, patience: Duration) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let started = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(e) => panic!("cannot accept: {e}"),
+        }
+        assert!(
+            started.elapsed() < patience,
+            "the guest does not connect:\n{}",
+            running.report()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
