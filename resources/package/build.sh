@@ -76,7 +76,6 @@ deb() {
     local out=${out:-$project/target/package} root=$tree/deb
     lay "$root"
     install -D -m 644 "$here/copyright" "$root/usr/share/doc/bantam/copyright"
-    gzip -9n "$root/usr/share/doc/bantam/CHANGELOG.md"
     install -d "$root/DEBIAN"
     sed -e "s/@VERSION@/$version/" -e "s/@SIZE@/$(du -sk --exclude=DEBIAN "$root" | cut -f1)/" "$here/control" >"$root/DEBIAN/control"
     install -m 755 "$here"/{postinst,prerm,postrm} "$root/DEBIAN"
