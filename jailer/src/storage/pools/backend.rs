@@ -45,7 +45,7 @@ pub trait Backend: std::fmt::Debug + Send {
     fn stop(&self) -> Result<(), Error>;
     /// Returns its usage.
     fn usage(&self) -> Result<Usage, Error>;
-    /// Returns its volumes, sorted by name.
+    /// Returns its volumes, in any order.
     fn volumes(&self) -> Result<Vec<VolumeInfo>, Error>;
     /// Checks that a volume can have this name here, in addition to [`resources::check_volume_name`].
     fn check_name(&self, name: &str) -> Result<(), String>;

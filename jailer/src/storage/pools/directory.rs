@@ -211,7 +211,6 @@ impl Backend for Directory {
                 });
             }
         }
-        volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(volumes)
     }
 

@@ -257,9 +257,7 @@ impl Backend for Disk {
                 allocation: size,
             })
         });
-        let mut volumes: Vec<_> = volumes.collect();
-        volumes.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(volumes)
+        Ok(volumes.collect())
     }
 
     /// UEFI, table 5.6: 36 characters; and none with a meaning in sfdisk's script.

@@ -114,9 +114,7 @@ impl Backend for Logical {
                 allocation: size,
             })
         });
-        let mut volumes: Vec<_> = volumes.collect();
-        volumes.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(volumes)
+        Ok(volumes.collect())
     }
 
     /// lvm(8), "Valid names"; lvcreate refuses reserved names.

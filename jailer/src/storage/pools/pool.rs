@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::storage::lock;
-use crate::storage::pools::backend::Backend;
+use crate::storage::pools::backend::{Backend, VolumeInfo};
 use crate::storage::pools::definitions;
 use crate::storage::pools::directory::Directory;
 use crate::storage::pools::disk::Disk;
@@ -67,14 +67,23 @@ impl Pool {
         self.backend.check_name(name)
     }
 
+    /// Returns the volumes, sorted by name.
+    pub fn volumes(&self) -> Result<Vec<VolumeInfo>, Error> {
+        let mut volumes = self.backend.volumes()?;
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
     /// Returns the names of the volumes that guests use.
     pub fn in_use(&self) -> Result<Vec<String>, Error> {
-        let volumes = self.backend.volumes()?.into_iter();
-        let used = volumes.filter(|volume| {
-            let opened = self.backend.open(&volume.name, OFlag::O_PATH);
-            opened.is_ok_and(|fd| lock::in_use(&fd, false))
-        });
-        Ok(used.map(|volume| volume.name).collect())
+        let names = self.volumes()?.into_iter().map(|volume| volume.name);
+        Ok(names.filter(|name| self.is_in_use(name)).collect())
+    }
+
+    /// Returns whether a guest uses the volume `name`.
+    pub fn is_in_use(&self, name: &str) -> bool {
+        let opened = self.backend.open(name, OFlag::O_PATH);
+        opened.is_ok_and(|fd| lock::in_use(&fd, false))
     }
 
     /// Opens the volume `name`, and locks it as the monitor would: shared for reading, exclusively for writing.

@@ -44,7 +44,7 @@ impl Show {
 
 /// Returns where the monitor's messages are.
 fn messages(guest: &Guest) -> Value {
-    match units::guest::is_here() && guest.copy_of().is_none() {
+    match units::systemctl::is_running() && guest.copy_of().is_none() {
         true => units::guest::journal_command(&guest.name).into(),
         false => options::messages(&guest.name).display().to_string().into(),
     }

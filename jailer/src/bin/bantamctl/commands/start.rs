@@ -45,7 +45,7 @@ pub fn start(guest: &Guest) -> Result<(), Error> {
             "guest {name} runs already: `bantamctl console {name}` shows it"
         )));
     }
-    let systemd = units::guest::is_here();
+    let systemd = units::systemctl::is_running();
     if systemd {
         units::guest::start(name)?;
     } else {

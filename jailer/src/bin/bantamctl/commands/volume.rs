@@ -275,18 +275,14 @@ impl List {
     fn run(self) -> Result<(), Error> {
         let pool = Pool::active(&self.pool).map_err(Error::Problems)?;
         let volumes: Vec<_> = pool
-            .backend
             .volumes()?
             .into_iter()
-            .map(|volume| {
-                let opened = pool.backend.open(&volume.name, OFlag::O_PATH);
-                Shown {
-                    in_use: opened.is_ok_and(|fd| lock::in_use(&fd, false)),
-                    name: volume.name,
-                    path: volume.path,
-                    capacity: volume.capacity,
-                    allocation: volume.allocation,
-                }
+            .map(|volume| Shown {
+                in_use: pool.is_in_use(&volume.name),
+                name: volume.name,
+                path: volume.path,
+                capacity: volume.capacity,
+                allocation: volume.allocation,
             })
             .collect();
         if self.json {

@@ -22,11 +22,6 @@ fn link(name: &str) -> PathBuf {
     systemctl::link("multi-user.target", &unit(name))
 }
 
-/// Returns whether systemd runs this host, and so its guests.
-pub fn is_here() -> bool {
-    systemctl::is_running()
-}
-
 /// Returns whether the guest `name` starts with the host.
 pub fn is_enabled(name: &str) -> bool {
     link(name).symlink_metadata().is_ok()
@@ -58,7 +53,7 @@ pub fn stop_without_waiting(name: &str) -> Result<(), Error> {
 
 /// Returns whether the unit of the guest `name` is active.
 pub fn is_active(name: &str) -> bool {
-    is_here() && systemctl::run(&["is-active", &unit(name)]).is_ok()
+    systemctl::is_running() && systemctl::run(&["is-active", &unit(name)]).is_ok()
 }
 
 /// Waits until systemd has finished with the guest `name`, which has ended. Its ExecStopPost removes what the guest
@@ -67,7 +62,7 @@ pub fn is_active(name: &str) -> bool {
 /// # Errors
 /// [`Error`], if it takes too long.
 pub fn settle(name: &str) -> Result<bool, Error> {
-    if !is_here() {
+    if !systemctl::is_running() {
         return Ok(false);
     }
     let started = Instant::now();

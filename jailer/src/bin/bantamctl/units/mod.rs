@@ -4,4 +4,4 @@
 
 pub mod guest;
 pub mod pool;
-mod systemctl;
+pub mod systemctl;
